@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .density._export import export
     from .outlier import DensityOutlierDetector
     from .table import TableDensity, TableImputer
+    from .variational import VariationalDensity
 
 __version__ = "0.1.0"
 
@@ -37,6 +38,7 @@ SUBMODULES = (
     "model_selection",
     "outlier",
     "table",
+    "variational",
 )
 LAZY = {
     "ConditionalDensity": ".conditional",
@@ -46,6 +48,7 @@ LAZY = {
     "FlowRegressor": ".conditional",
     "TableDensity": ".table",
     "TableImputer": ".table",
+    "VariationalDensity": ".variational",
     "export": ".density._export",
 }
 __all__ = [
@@ -57,6 +60,7 @@ __all__ = [
     "FlowRegressor",
     "TableDensity",
     "TableImputer",
+    "VariationalDensity",
     "export",
     "load",
 ] + [

@@ -200,6 +200,21 @@ def test_vjp_equals_autograd(name, d, n_context):
 
 @every_bijection
 @in_two_sizes
+def test_score_of_mapped_rows(name, d, n_context):
+    bijection, x, context = make_case(name, d, n_context)
+    score = x.cos()
+    with torch.inference_mode():
+        _, pushed, pullback = bijection.vjp_with_score(x, score, context)
+        # The log-density of x is the log-density of z plus the log-determinant.
+        pulled, gradients = pullback(pushed, torch.ones(len(x), dtype=x.dtype))
+        _, expected = bijection.vjp(x, context)[1](pushed, torch.ones(len(x), dtype=x.dtype))
+    error = 1e-3 if name == "continuous" else 1e-6  # of its solver
+    assert_close(pulled, score, rtol=error, atol=error)
+    assert_close(gradients, expected)
+
+
+@every_bijection
+@in_two_sizes
 def test_inverse_vjp_equals_autograd(name, d, n_context):
     bijection, x, context = make_case(name, d, n_context)
     with torch.no_grad():
@@ -247,7 +262,9 @@ def test_vjp_falls_back_to_autograd_in_subclasses():
 
 
 # Those that find a solution without autograd, and then differentiate it, and one of the others.
-@pytest.mark.parametrize("name", ["planar", "continuous", "chain", "autoregressive_spline"])
+@pytest.mark.parametrize(
+    "name", ["planar", "continuous", "residual", "residual_deep", "chain", "autoregressive_spline"]
+)
 def test_gradients_equal_finite_differences(name):
     """In both directions: an inverse autoregressive flow is trained through its inverse."""
     bijection, x, context = make_case(name, d=3, n_context=2)

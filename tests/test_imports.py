@@ -30,7 +30,7 @@ ROOMS = [
     {"training"},
     {"density"},
     {"ensemble"},
-    {"conditional", "table", "graphs"},
+    {"conditional", "table", "graphs", "variational"},
     {"compression", "dask", "model_selection", "outlier", "inspection"},
     {"cli"},
 ]

@@ -55,6 +55,7 @@ class Bijection(nn.Module, ABC):
         for name in {"forward", "inverse"} & vars(cls).keys():
             setattr(cls, name, over_rows(vars(cls)[name]))
         drop_inherited_vjp(cls, Bijection, forward="vjp", inverse="inverse_vjp")
+        drop_inherited_vjp(cls, Bijection, forward="vjp_with_score")
 
     @abstractmethod
     def forward(self, x: Tensor, context: Tensor | None = None) -> Mapped:
@@ -75,6 +76,24 @@ class Bijection(nn.Module, ABC):
     def inverse_vjp(self, z: Tensor, context: Tensor | None = None) -> tuple[Mapped, Pullback]:
         """Return the output of ``inverse`` and its pullback."""
         return by_autograd(lambda z: self.inverse(z, context), z, list(self.parameters()))
+
+    def vjp_with_score(
+        self, x: Tensor, score: Tensor, context: Tensor | None = None
+    ) -> tuple[Mapped, Tensor, Pullback]:
+        """Return the output of ``forward``, the score of its rows, and the pullback of ``vjp``.
+
+        The score of rows is the gradient of their log-density: in x before the map, in z after it.
+        It uses ``inverse_vjp`` unless a bijection writes it out.
+
+        References
+        ----------
+        Vaitl, Nicoli, Nakajima & Kessel, "Path-Gradient Estimators for Continuous Normalizing
+        Flows", 2022.
+        """
+        mapped, pullback = self.vjp(x, context)
+        _, through_inverse = self.inverse_vjp(mapped[0], context)
+        score, _ = through_inverse(score, torch.ones_like(mapped[1]))
+        return mapped, score, pullback
 
     def is_sequential(self, inverse: bool = False) -> bool:
         """Whether a direction takes many small operations, which gain nothing from threads."""
@@ -135,6 +154,23 @@ class Chain(Bijection):
             (x, step), through = bijection.vjp(x, context)
             log_det = log_det + step
             passed.append(through)
+        return (x, log_det), self._pullback(passed)
+
+    def vjp_with_score(
+        self, x: Tensor, score: Tensor, context: Tensor | None = None
+    ) -> tuple[Mapped, Tensor, Pullback]:
+        if self.shares_parameters:
+            return super().vjp_with_score(x, score, context)
+        log_det = x.new_zeros(x.shape[:-1])
+        passed = []
+        for bijection in self.bijections:
+            (x, step), score, through = bijection.vjp_with_score(x, score, context)
+            log_det = log_det + step
+            passed.append(through)
+        return (x, log_det), score, self._pullback(passed)
+
+    def _pullback(self, passed):
+        """Return the pullback of the chain, from the pullbacks of its parts."""
 
         def pullback(g, g_log_det, to_x=True):
             gradients: list[Tensor] = []
@@ -144,7 +180,7 @@ class Chain(Bijection):
                 gradients = of_part + gradients
             return g if to_x else None, gradients
 
-        return (x, log_det), pullback
+        return pullback
 
     def is_sequential(self, inverse: bool = False) -> bool:
         return any(bijection.is_sequential(inverse) for bijection in self.bijections)

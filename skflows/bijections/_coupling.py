@@ -87,6 +87,30 @@ class Coupling(Bijection):
             (halves[i], log_det), through_map = self.univariate.vjp(halves[i], params)
             log_dets.append(log_det)
             pullbacks.append((through_map, through_net))
+        return (self._joined(halves), sum(log_dets)), self._pullback(pullbacks)
+
+    def vjp_with_score(
+        self, x: Tensor, score: Tensor, context: Tensor | None = None
+    ) -> tuple[Mapped, Tensor, Pullback]:
+        halves, scores = self._halves(x), self._halves(score)
+        log_dets, pullbacks = [], []
+        for i, net in enumerate(self.nets):
+            outputs, through_net = net.vjp(halves[1 - i], context)
+            params = self._map_parameters(i, outputs)
+            value, bend = self.univariate.derivatives(halves[i], params)
+            (halves[i], log_det), through_map = self.univariate.vjp(halves[i], params)
+            # The score before the map is what its pullback makes of the score after it, with 1 for
+            # the log-determinant.
+            scores[i] = (scores[i] - bend[0]) / value[0]
+            g_params = torch.addcmul(bend[1], value[1], scores[i].unsqueeze(-2))
+            scores[1 - i] = scores[1 - i] - through_net(g_params.flatten(-3, -2))[0]
+            log_dets.append(log_det)
+            pullbacks.append((through_map, through_net))
+        mapped = self._joined(halves), sum(log_dets)
+        return mapped, self._joined(scores), self._pullback(pullbacks)
+
+    def _pullback(self, pullbacks):
+        """Return the pullback of both halves, from the pullbacks of their maps and networks."""
 
         def pullback(g, g_log_det, to_x=True):
             g_halves = self._halves(g)
@@ -100,7 +124,7 @@ class Coupling(Bijection):
                     g_halves[1 - i] = g_halves[1 - i] + g_given
             return self._joined(g_halves) if to_x else None, gradients
 
-        return (self._joined(halves), sum(log_dets)), pullback
+        return pullback
 
     def _halves(self, x):
         return list(x.mT.contiguous().split_with_sizes(self.sizes, -2))

@@ -40,6 +40,13 @@ class ElementwiseAffine(Bijection):
 
         return (z, log_scale.sum(-1, keepdim=True).expand(x.shape[:-1])), pullback
 
+    def vjp_with_score(
+        self, x: Tensor, score: Tensor, context: Tensor | None = None
+    ) -> tuple[Mapped, Tensor, Pullback]:
+        mapped, pullback = self.vjp(x)
+        log_scale, _ = self._scale_and_shift()
+        return mapped, score * (-log_scale).exp(), pullback
+
     def _scale_and_shift(self):
         """Return both with the shape (1, d), or (M, 1, d) in a stack."""
         return bounded_log_scale(self.raw_log_scale).unsqueeze(-2), self.shift.unsqueeze(-2)

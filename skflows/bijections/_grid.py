@@ -165,6 +165,9 @@ class GridCoupling(Coupling):
     Dinh, Sohl-Dickstein & Bengio, "Density Estimation Using Real NVP", 2016.
     """
 
+    # The pullback of a convolutional network may be called only once.
+    vjp_with_score = Bijection.vjp_with_score
+
     def __init__(self, shape, univariate, hidden_layer_sizes, both=True, **network):
         nn.Module.__init__(self)
         height, width, n_channels = shape

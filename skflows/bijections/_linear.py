@@ -30,6 +30,12 @@ class Permutation(Bijection):
 
         return self.forward(x), pullback
 
+    def vjp_with_score(
+        self, x: Tensor, score: Tensor, context: Tensor | None = None
+    ) -> tuple[Mapped, Tensor, Pullback]:
+        mapped, pullback = self.vjp(x)
+        return mapped, _reorder(score, self.order), pullback
+
 
 def _reorder(x, order):
     return x.mT.index_select(-2, order).mT
@@ -131,6 +137,16 @@ class LULinear(Bijection):
 
         z = affine(self.shift.unsqueeze(-1), matrix, x.mT).mT
         return (z, log_diagonal.sum(-1, keepdim=True).expand(x.shape[:-1])), pullback
+
+    def vjp_with_score(
+        self, x: Tensor, score: Tensor, context: Tensor | None = None
+    ) -> tuple[Mapped, Tensor, Pullback]:
+        mapped, pullback = self.vjp(x)
+        # The log-determinant is constant: the score takes the inverse of the transposed matrix.
+        lower, upper = self._factors(bounded_log_scale(self.raw_log_diagonal).exp())
+        score = torch.linalg.solve_triangular(upper.mT, score.mT, upper=False)
+        score = torch.linalg.solve_triangular(lower.mT, score, upper=True, unitriangular=True)
+        return mapped, self._permute(score).mT, pullback
 
     def _factors(self, diagonal):
         """Return L without its unit diagonal, and U."""

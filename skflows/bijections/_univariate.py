@@ -75,6 +75,13 @@ class Univariate(ABC):
 
         return outcome, both
 
+    def derivatives(self, x: Tensor, params: Tensor) -> tuple[Mapped, Mapped]:
+        """Return the derivatives of the value and of the log-slope, in x and in the parameters."""
+        ones, zeros = torch.ones_like(x), torch.zeros_like(x)
+        # A pullback may be called only once.
+        of_value = self.vjp(x, params)[1](ones, zeros[..., 0, :])
+        return of_value, self.vjp(x, params)[1](zeros, ones[..., 0, :])
+
 
 @dataclass(frozen=True)
 class Shift(Univariate):

@@ -6,7 +6,7 @@ from functools import partial
 from inspect import signature
 from itertools import chain
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
@@ -41,183 +41,22 @@ HELD_OUT_ROWS = 1000  # on which a fit checks its threshold
 RECONSTRUCTION_ROWS = 256  # training rows, about, on which a fit checks its inverse
 
 
-class BaseFlowDensity(
-    SamplingMixin,
-    OutlierDensityMixin,
-    ClassNamePrefixFeaturesOutMixin,
-    TransformerMixin,
-    CallbackSupportMixin,
-    BaseEstimator,
-    metaclass=ABCMeta,
-):
-    """A density that is a standard normal pulled back through a bijection: all but its fit.
+class FittedFlowMixin(SamplingMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin):
+    """What a fitted flow does: scores, draws, the latent map, and the record of its training.
 
-    A subclass implements `_start_fit`. Names in braces in its docstring are replaced by the shared
-    parts in ``_docstrings.py``.
+    An estimator has ``flow_``, a standard normal pulled back through a bijection.
     """
 
-    # Constraints of the parameters that every flow has.
-    _parameter_constraints: dict = {
-        "preprocessing": ["array-like", StrOptions({"quantile", "standardize", "whiten"})],
-        "bounds": ["array-like", dict, None],
-        "discrete": ["array-like", dict, StrOptions({"auto"}), None],
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
-        "time_limit": [Interval(Real, 0, None, closed="neither"), None],
-        "early_stopping": ["boolean", StrOptions({"auto"})],
-        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
-        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
-        "tol": [Interval(Real, 0, None, closed="left")],
-        "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right"), None],
-        "random_state": ["random_state"],
-        "verbose": ["verbose"],
-    }
-
-    def __init_subclass__(cls, **kwargs):
-        super().__init_subclass__(**kwargs)
-        if cls.__doc__:
-            cls.__doc__ = _docstrings.fill(cls.__doc__, signature(cls).parameters)
-
     _has_exact_inverse = True  # up to rounding errors
+    learning_rate_init: float
+    time_limit: float | None
+    verbose: int
+    flow_: Any
+    n_features_in_: int
     offset_: float
     history_: dict[str, list[float]]
     _dequantizer: "Dequantizer"
     _remedy_for_inexact_inverse = "fewer transforms or a smaller learning_rate_init"
-
-    @abstractmethod
-    def _start_fit(self, table, held_out, warm, increment, max_iter):
-        """Return the `skflows.training.flow_fit.FlowFit` that fits `flow_` to a table."""
-
-    def _recipe(self, max_iter):
-        """Return what the fit needs to know of this estimator."""
-        values = {name: getattr(self, name) for name in Settings._fields if hasattr(self, name)}
-        settings = Settings(row_shape=row_shape(self), **values)
-        return Recipe(self, self._build_flow, self._phases(max_iter), settings)
-
-    def _phases(self, max_iter):
-        """Return the settings of `skflows.training.trainer.Trainer` for each phase of a fit."""
-        return [{"max_iter": max_iter}]
-
-    def _build_flow(self, preprocess, n_features, n_context=0):
-        """Return a new flow of preprocessed rows, whose last columns are their context."""
-        from ..bijections._conditional import Conditional, FirstColumns
-        from ..bijections._flow import Flow
-
-        if not n_context:
-            return Flow(preprocess, self._build_bijection(n_features))
-        bijection = self._build_bijection(n_features, n_context)
-        return Flow(FirstColumns(preprocess, n_features), Conditional(bijection, n_features))
-
-    @fit_context(prefer_skip_nested_validation=True)
-    def fit(
-        self,
-        X: Table,
-        y: object = None,
-        sample_weight: Weights = None,
-        *,
-        X_val: Table | None = None,
-        sample_weight_val: Weights = None,
-    ) -> Self:
-        """Fit the density to the rows of X.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            The rows. At least two.
-
-        y : None
-            Ignored.
-
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weight of each row in the likelihood; rows of weight 0 are left out.
-
-        X_val : array-like of shape (n_held_out, n_features), default=None
-            Rows to hold out for early stopping, in place of a part of X.
-
-        sample_weight_val : array-like of shape (n_held_out,), default=None
-            Weight of each of these rows.
-
-        Returns
-        -------
-        self : object
-            The fitted estimator.
-        """
-        warm = getattr(self, "warm_start", False) and hasattr(self, "flow_")
-        if X_val is None and sample_weight_val is not None:
-            raise ValueError("sample_weight_val is given without X_val, the rows it belongs to.")
-        if X_val is not None and not self.early_stopping:
-            raise ValueError("X_val is given, but early_stopping=False: nothing would use it.")
-        held_out = None if X_val is None else (X_val, sample_weight_val)
-        return self._fit(X, y, sample_weight, warm=warm, increment=False, held_out=held_out)
-
-    def _fit(self, X, y, sample_weight, warm, increment, held_out=None, chunk=None):
-        max_iter = 1 if increment else self.max_iter
-        if not warm:
-            self.__dict__.pop("flow_", None)  # a fit that fails leaves nothing fitted
-        flow_fit = self._begin(X, sample_weight, warm, increment, max_iter, held_out)
-        flow_fit.chunk = chunk
-        if not (warm or increment):
-            warn_of_columns(self, flow_fit.table.X, self._dequantizer.columns)
-            spike = self._dequantizer.spike
-            if spike is not None and not getattr(self, "input_noise", 0):
-                warn_user(
-                    f"The value {spike:.6g} repeats, but the values of X are not multiples of one "
-                    "gap, so no column counts as discrete: the density has a spike there. Add "
-                    "noise to X, round it, or set input_noise.",
-                    ColumnWarning,
-                )
-        name = "partial_fit" if increment else "fit"
-        data = {"sample_weight": sample_weight}
-        if held_out is not None:
-            data |= {"X_val": held_out[0], "sample_weight_val": held_out[1]}
-        with fit_task(self, X, y, max_subtasks=max_iter, name=name, **data) as task:
-
-            def on_epoch_end(history):
-                if flow_fit.group.rank == 0:
-                    self._print_progress(history, max_iter)
-                return task.end(partial(self._fitted, flow_fit))
-
-            history = flow_fit.fit(partial(task.begin, "epoch"), on_epoch_end)
-            self._end(history, flow_fit)
-        return self
-
-    def _begin(self, X, sample_weight, warm, increment, max_iter, held_out=None):
-        """Validate the input and return the fit of the flow to it."""
-        least = 1 if warm and increment else 2  # to set a scale, or to hold a row out
-        dequantizer = self._dequantizer if warm else None
-        table = prepare_table(self, X, sample_weight, least=least, dequantizer=dequantizer)
-        self._dequantizer = table.dequantizer
-        self.discrete_ = table.dequantizer.named_gaps(getattr(self, "feature_names_in_", None))
-        if held_out is not None:
-            rows, weight, _ = weighted_rows(self, *held_out, least=1, reset=False)
-            names = getattr(self, "feature_names_in_", None)
-            validate_bounds(self.bounds, rows, self._dequantizer, names=names, what="X_val")
-            held_out = rows, weight
-        return self._start_fit(table, held_out, warm, increment, max_iter)
-
-    def _end(self, history, flow_fit, only_score=False):
-        """Keep what was fitted; with ``only_score``, no more than scores need."""
-        self._store_history(history, warm=flow_fit.past is not None)
-        self._interrupted = history.interrupted
-        self._optimizer_state = flow_fit.optimizer_state(history)
-        if only_score:
-            self.flow_ = flow_fit.snapshot(is_final=True)
-        else:
-            for name, value in self._fitted(flow_fit).items():
-                setattr(self, name, value)
-            self.offset_ = flow_fit.group.broadcast(self.offset_)  # a time limit takes fewer rows
-        # Last, so that a user who turns warnings into errors loses nothing.
-        self._warn_of_trouble(history)
-        if not only_score:
-            self._check_inverse(flow_fit.table.X)
-            if flow_fit.held_out is not None and isinstance(self.contamination, Real):
-                held_out = flow_fit.held_out[0]
-                self._check_contamination(held_out[some_rows(len(held_out), HELD_OUT_ROWS)])
-
-    def _fitted(self, flow_fit):
-        """Return the attributes of a fitted density, from a fit as it is now."""
-        flow, table = flow_fit.snapshot(), flow_fit.table
-        threshold = self._threshold_on(table.X, table.weight, partial(self._score_by, flow))
-        return {"flow_": flow, "offset_": threshold}
 
     def _print_progress(self, history, max_iter):
         epoch = len(history.loss)
@@ -301,18 +140,6 @@ class BaseFlowDensity(
                 "and inverse_transform are not exact. See reconstruction_error; try "
                 f"{self._remedy_for_inexact_inverse}.",
                 ConvergenceWarning,
-            )
-
-    def _check_contamination(self, held_out):
-        """Warn if the threshold, a quantile of training rows, flags many more of other rows."""
-        expected, scores = self.contamination, self._score_rows(held_out)
-        if flags_more(scores, self.offset_, expected):
-            flagged = (scores < self.offset_).mean()
-            warn_user(
-                f"contamination={expected:g} flags that fraction of the training rows, but "
-                f"{flagged:.2g} of the rows that were held out, because the flow fits the former "
-                'better. DensityOutlierDetector(calibration="conformal", alpha=...) flags a given '
-                "fraction of new rows."
             )
 
     def _score_rows(self, X):
@@ -460,3 +287,186 @@ class BaseFlowDensity(
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "flow_")
+
+
+class BaseFlowDensity(
+    FittedFlowMixin,
+    OutlierDensityMixin,
+    CallbackSupportMixin,
+    BaseEstimator,
+    metaclass=ABCMeta,
+):
+    """A density that is a standard normal pulled back through a bijection: all but its fit.
+
+    A subclass implements `_start_fit`. Names in braces in its docstring are replaced by the shared
+    parts in ``_docstrings.py``.
+    """
+
+    # Constraints of the parameters that every flow has.
+    _parameter_constraints: dict = {
+        "preprocessing": ["array-like", StrOptions({"quantile", "standardize", "whiten"})],
+        "bounds": ["array-like", dict, None],
+        "discrete": ["array-like", dict, StrOptions({"auto"}), None],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "time_limit": [Interval(Real, 0, None, closed="neither"), None],
+        "early_stopping": ["boolean", StrOptions({"auto"})],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right"), None],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        if cls.__doc__:
+            cls.__doc__ = _docstrings.fill(cls.__doc__, signature(cls).parameters)
+
+    @abstractmethod
+    def _start_fit(self, table, held_out, warm, increment, max_iter):
+        """Return the `skflows.training.flow_fit.FlowFit` that fits `flow_` to a table."""
+
+    def _recipe(self, max_iter):
+        """Return what the fit needs to know of this estimator."""
+        values = {name: getattr(self, name) for name in Settings._fields if hasattr(self, name)}
+        settings = Settings(row_shape=row_shape(self), **values)
+        return Recipe(self, self._build_flow, self._phases(max_iter), settings)
+
+    def _phases(self, max_iter):
+        """Return the settings of `skflows.training.trainer.Trainer` for each phase of a fit."""
+        return [{"max_iter": max_iter}]
+
+    def _build_flow(self, preprocess, n_features, n_context=0):
+        """Return a new flow of preprocessed rows, whose last columns are their context."""
+        from ..bijections._conditional import Conditional, FirstColumns
+        from ..bijections._flow import Flow
+
+        if not n_context:
+            return Flow(preprocess, self._build_bijection(n_features))
+        bijection = self._build_bijection(n_features, n_context)
+        return Flow(FirstColumns(preprocess, n_features), Conditional(bijection, n_features))
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit(
+        self,
+        X: Table,
+        y: object = None,
+        sample_weight: Weights = None,
+        *,
+        X_val: Table | None = None,
+        sample_weight_val: Weights = None,
+    ) -> Self:
+        """Fit the density to the rows of X.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows. At least two.
+
+        y : None
+            Ignored.
+
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weight of each row in the likelihood; rows of weight 0 are left out.
+
+        X_val : array-like of shape (n_held_out, n_features), default=None
+            Rows to hold out for early stopping, in place of a part of X.
+
+        sample_weight_val : array-like of shape (n_held_out,), default=None
+            Weight of each of these rows.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+        """
+        warm = getattr(self, "warm_start", False) and hasattr(self, "flow_")
+        if X_val is None and sample_weight_val is not None:
+            raise ValueError("sample_weight_val is given without X_val, the rows it belongs to.")
+        if X_val is not None and not self.early_stopping:
+            raise ValueError("X_val is given, but early_stopping=False: nothing would use it.")
+        held_out = None if X_val is None else (X_val, sample_weight_val)
+        return self._fit(X, y, sample_weight, warm=warm, increment=False, held_out=held_out)
+
+    def _fit(self, X, y, sample_weight, warm, increment, held_out=None, chunk=None):
+        max_iter = 1 if increment else self.max_iter
+        if not warm:
+            self.__dict__.pop("flow_", None)  # a fit that fails leaves nothing fitted
+        flow_fit = self._begin(X, sample_weight, warm, increment, max_iter, held_out)
+        flow_fit.chunk = chunk
+        if not (warm or increment):
+            warn_of_columns(self, flow_fit.table.X, self._dequantizer.columns)
+            spike = self._dequantizer.spike
+            if spike is not None and not getattr(self, "input_noise", 0):
+                warn_user(
+                    f"The value {spike:.6g} repeats, but the values of X are not multiples of one "
+                    "gap, so no column counts as discrete: the density has a spike there. Add "
+                    "noise to X, round it, or set input_noise.",
+                    ColumnWarning,
+                )
+        name = "partial_fit" if increment else "fit"
+        data = {"sample_weight": sample_weight}
+        if held_out is not None:
+            data |= {"X_val": held_out[0], "sample_weight_val": held_out[1]}
+        with fit_task(self, X, y, max_subtasks=max_iter, name=name, **data) as task:
+
+            def on_epoch_end(history):
+                if flow_fit.group.rank == 0:
+                    self._print_progress(history, max_iter)
+                return task.end(partial(self._fitted, flow_fit))
+
+            history = flow_fit.fit(partial(task.begin, "epoch"), on_epoch_end)
+            self._end(history, flow_fit)
+        return self
+
+    def _begin(self, X, sample_weight, warm, increment, max_iter, held_out=None):
+        """Validate the input and return the fit of the flow to it."""
+        least = 1 if warm and increment else 2  # to set a scale, or to hold a row out
+        dequantizer = self._dequantizer if warm else None
+        table = prepare_table(self, X, sample_weight, least=least, dequantizer=dequantizer)
+        self._dequantizer = table.dequantizer
+        self.discrete_ = table.dequantizer.named_gaps(getattr(self, "feature_names_in_", None))
+        if held_out is not None:
+            rows, weight, _ = weighted_rows(self, *held_out, least=1, reset=False)
+            names = getattr(self, "feature_names_in_", None)
+            validate_bounds(self.bounds, rows, self._dequantizer, names=names, what="X_val")
+            held_out = rows, weight
+        return self._start_fit(table, held_out, warm, increment, max_iter)
+
+    def _end(self, history, flow_fit, only_score=False):
+        """Keep what was fitted; with ``only_score``, no more than scores need."""
+        self._store_history(history, warm=flow_fit.past is not None)
+        self._interrupted = history.interrupted
+        self._optimizer_state = flow_fit.optimizer_state(history)
+        if only_score:
+            self.flow_ = flow_fit.snapshot(is_final=True)
+        else:
+            for name, value in self._fitted(flow_fit).items():
+                setattr(self, name, value)
+            self.offset_ = flow_fit.group.broadcast(self.offset_)  # a time limit takes fewer rows
+        # Last, so that a user who turns warnings into errors loses nothing.
+        self._warn_of_trouble(history)
+        if not only_score:
+            self._check_inverse(flow_fit.table.X)
+            if flow_fit.held_out is not None and isinstance(self.contamination, Real):
+                held_out = flow_fit.held_out[0]
+                self._check_contamination(held_out[some_rows(len(held_out), HELD_OUT_ROWS)])
+
+    def _fitted(self, flow_fit):
+        """Return the attributes of a fitted density, from a fit as it is now."""
+        flow, table = flow_fit.snapshot(), flow_fit.table
+        threshold = self._threshold_on(table.X, table.weight, partial(self._score_by, flow))
+        return {"flow_": flow, "offset_": threshold}
+
+    def _check_contamination(self, held_out):
+        """Warn if the threshold, a quantile of training rows, flags many more of other rows."""
+        expected, scores = self.contamination, self._score_rows(held_out)
+        if flags_more(scores, self.offset_, expected):
+            flagged = (scores < self.offset_).mean()
+            warn_user(
+                f"contamination={expected:g} flags that fraction of the training rows, but "
+                f"{flagged:.2g} of the rows that were held out, because the flow fits the former "
+                'better. DensityOutlierDetector(calibration="conformal", alpha=...) flags a given '
+                "fraction of new rows."
+            )

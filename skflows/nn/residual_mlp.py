@@ -99,8 +99,7 @@ class ResidualMLP(nn.Module):
         def pullback(g, to_x=True):
             g, gradients = through_output(g)
             g = through_units(g)
-            while passed:  # popped, to free early what each of them keeps
-                through_units_before, through_layer, is_residual = passed.pop()
+            for through_units_before, through_layer, is_residual in reversed(passed):
                 g_units, of_layer = through_layer(g)
                 g_before = through_units_before(g_units)
                 g = g_before.add_(g) if is_residual else g_before

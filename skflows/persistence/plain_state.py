@@ -23,6 +23,7 @@ ROOMS = (
     "calibration",
     "density",
     "ensemble",
+    "variational",
     "compression",
     "conditional",
     "table",

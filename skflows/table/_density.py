@@ -140,7 +140,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         Largest number of epochs of each network. "auto" takes about 800 steps of 128 rows over
         all folds, within 50 to 150 epochs; up to 1,000 rows have 5 folds, so 1,000 rows have 50
         epochs and 1,001 rows 102. Beyond 4,000 rows there is one network, of at least 100 epochs,
-        in place of two.
+        in place of two. Its batches have up to 512 rows. Beyond 50,000 rows, an epoch has 50,000 of
+        them in turn, and the other components are fitted to as many, which bounds time and memory.
 
     time_limit : float, default=None
         Seconds that `fit` may take, about, for all components and folds together. Latent classes
@@ -318,6 +319,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
     def _fit(self, X, y, sample_weight, held_out=None, encoding=None):
         from ..training.data_parallel import current_group
         from ._components import (
+            MAX_ROWS,
             automatic_epochs,
             components,
             first_copies,
@@ -359,7 +361,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         if max_iter == "auto":
             max_iter = automatic_epochs(n, len(splits))
         portfolio = components(self._schema, n, {"max_iter": max_iter, "n_orders": self.n_orders})
-        if len(splits) == 1:  # the held-out rows count too; several folds make up for one another
+        # The held-out rows count too; several folds make up for one another.
+        if len(splits) == 1 and n <= MAX_ROWS:
             portfolio = [c._replace(refit=c.refit or not c.is_trained) for c in portfolio]
         views = [views_of(split, self._schema, rows, weight, seed) for split in splits]
         folds = Folds(splits, weight, kept)

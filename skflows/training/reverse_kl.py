@@ -1,0 +1,65 @@
+"""The objective of a flow that approximates a density known up to a constant."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from ..bijections._flow import standard_normal_log_prob
+from .losses import Likelihood
+
+
+@dataclass(frozen=True)
+class ReverseKL(Likelihood):
+    """The divergence ``E[log q(y) - log p(y)]`` over draws y of a flow, up to a constant.
+
+    The rows of the training are latent draws, which the bijection maps to y by ``forward``. Draws
+    where the target or its gradient is not finite are left out of a step.
+
+    The loss is in nats; "log_weight_variance" is the variance of ``log p(y) - log q(y)``, which is
+    0 for a perfect flow.
+
+    Parameters
+    ----------
+    target : callable
+        ``target(y)`` returns log p for each row, up to a constant, and its gradient, in float64.
+    by_path : bool, default=True
+        Whether gradients follow the draws only, which leaves out the score of q in the parameters:
+        its mean is 0, and without it the gradient has no variance where q equals p.
+
+    References
+    ----------
+    Roeder, Wu & Duvenaud, "Sticking the Landing", 2017; Vaitl, Nicoli, Nakajima & Kessel,
+    "Gradients Should Stay on Path", 2022.
+    """
+
+    target: Callable
+    by_path: bool = True
+
+    def latent(self, bijection, y):
+        """Return draws with log-determinants that make their scores the logs of weights."""
+        moved, log_det = bijection(y)
+        value, _ = self.target(moved)
+        log_normal = standard_normal_log_prob(y)
+        return y, (value - 2 * log_normal + log_det).to(y.dtype)
+
+    def gradients(self, bijection, y, weight, n):
+        with torch.inference_mode():
+            if self.by_path:
+                (moved, log_det), score, pullback = bijection.vjp_with_score(y, -y)
+            else:
+                (moved, log_det), pullback = bijection.vjp(y)
+                score = 0.0
+            value, slope = self.target(moved)
+            log_weight = value + log_det - standard_normal_log_prob(y)
+            is_finite = log_weight.isfinite() & slope.isfinite().all(-1)
+            weight = torch.where(is_finite, weight, 0.0)
+            share = weight / n
+            g = torch.where(is_finite.unsqueeze(-1), score - slope.to(y.dtype), 0.0)
+            through_log_det = torch.zeros_like(share) if self.by_path else -share
+            _, gradients = pullback(share.unsqueeze(-1) * g, through_log_det, to_x=False)
+            # The means over the draws that are left, times the number of all; NaN if none is left.
+            mean = (share * log_weight.nan_to_num(0.0, 0.0, 0.0)).sum() / share.sum()
+            squares = (log_weight - mean).nan_to_num(0.0, 0.0, 0.0).square()
+            variance = (share * squares).sum() / share.sum()
+            return {"loss": -mean * n, "log_weight_variance": variance * n}, gradients

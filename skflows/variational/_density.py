@@ -1,0 +1,533 @@
+"""The density that approximates a function."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from ..calibration.thresholds import by_contamination
+from ..callbacks._run import clock, fit_task, random_state_of, training_file
+from ..callbacks._support import CallbackSupportMixin
+from ..columns.arrays import check_different
+from ..columns.checks import warn_user
+from ..columns.types import Floats, RandomState
+from ..density._base import FittedFlowMixin
+from ..density._flow_density import FlowDensity
+from ..density._outlier_labels import OutlierDensityMixin
+from ..preprocessing.dequantizer import Dequantizer
+from ..preprocessing.sklearn_compat import Interval
+from ..training.threads import fit_context
+
+if TYPE_CHECKING:
+    from ._chains import RefinedSample
+
+NORMAL_SHARE, TRAINING_SHARE = 0.2, 0.85  # of a time limit, by which these parts are over
+N_DRAWS, N_SCORED = 8192, 512  # draws that tell how good the fit is, and that set the threshold
+WARM_UP_STEPS, FEWEST_STEPS, GOOD_R_HAT, MAX_R_HAT = 50, 100, 1.01, 1.05
+MAX_K, NEARLY_ALL = 0.7, 0.95  # k and ess_ beyond which a fit is reliable
+
+
+class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
+    """Density that approximates a function: variational inference by a normalizing flow.
+
+    The function is the logarithm of a density that is known up to a constant, such as the posterior
+    of a Bayesian model. `fit` looks for its modes, finds the best normal distribution, and trains a
+    flow on it by the reverse Kullback-Leibler divergence. ``ess_`` and ``pareto_k_`` say how far to
+    trust the flow, and `refine` returns corrected draws.
+
+    Parameters
+    ----------
+    density : FlowDensity, default=None
+        The flow, of which the architecture is used: its parameters of training and preprocessing
+        have no effect. It runs from latent draws to rows, so that a `MAFDensity` draws in one pass
+        and scores column by column. None takes six affine couplings, or splines if there are
+        several modes.
+
+    bounds : array-like of shape (n_features, 2), or dict, default=None
+        Lower and upper bound of each column, None where there is none, as in
+        ``[(0, None), (None, None)]`` or, by index or name, ``{"sigma": (0, None)}``.
+
+    ordered : list of lists, default=None
+        Groups of columns that increase, by index or name.
+
+    simplex : list of lists, default=None
+        Groups of columns that are positive and sum to 1, by index or name. Densities are then
+        those of the columns without the last one of each group.
+
+    n_starts : int, default=32
+        Number of points from which modes are looked for.
+
+    batch_size : int, default=256
+        Number of draws of a training step.
+
+    learning_rate_init : float, default=0.003
+        Peak learning rate of AdamW; it rises over the first 5 % of the steps and falls along a
+        cosine to 0 at ``max_iter``.
+
+    max_iter : int, default=150
+        Maximum number of epochs, of ten steps each.
+
+    tol : float, default=0.05
+        Standard deviation of the log-weights of an epoch at which training stops.
+
+    time_limit : float, default=None
+        Seconds from the start of `fit` to the end of training; the search for modes, which takes at
+        least one step, and the draws that judge the fit do not count.
+
+    random_state : int, RandomState instance or None, default=None
+        Seeds the starts, the initial weights and the draws.
+
+    verbose : int, default=0
+        Print the loss every ``verbose`` epochs.
+
+    Attributes
+    ----------
+    log_evidence_ : float
+        Logarithm of the integral of the exponential of the function, such as the marginal
+        likelihood of a model.
+
+    log_evidence_error_ : float
+        Its standard error, which knows nothing of modes that were missed.
+
+    ess_ : float
+        Effective sample size of a draw of the flow, between 0 and 1: what a weighted draw is worth.
+
+    pareto_k_ : float
+        Shape of the tail of the weights. Above 0.7, weighted means are unreliable.
+
+    reliable_ : bool
+        Whether ``ess_`` is at least 0.95, or ``pareto_k_`` at most 0.7.
+
+    n_modes_ : int
+        Number of modes that the starts found, with 0.1 % of the mass at least. Neither ``ess_`` nor
+        ``pareto_k_`` notices a mode that was missed.
+
+    flow_ : torch.nn.Module
+        The fitted flow, in float64.
+
+    history_ : dict of list
+        "loss" (the negative lower bound of the evidence, in nats), "log_weight_variance" and
+        "learning_rate", one entry per epoch.
+
+    n_iter_ : int
+        Number of epochs.
+
+    offset_ : float
+        Log-density below which `predict` labels a row an outlier: the lower Tukey fence of draws.
+
+    n_features_in_ : int
+        Number of columns.
+
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the columns, if they were given.
+
+    See Also
+    --------
+    NSFDensity : A density of the rows of a table.
+
+    Notes
+    -----
+    scikit-learn's `check_estimator` does not apply: `fit` takes a function in place of a table, so
+    all its checks that fit to rows, weights or labels, and `fit_predict` and `fit_transform`, have
+    no meaning here.
+    Parameters, `clone`, errors, `n_features_in_`, feature names, and all methods that take rows
+    after `fit` follow the rules of scikit-learn.
+
+    Saved, pickled and copied estimators do not keep the function.
+
+    References
+    ----------
+    Rezende & Mohamed, "Variational Inference with Normalizing Flows", 2015.
+
+    Agrawal & Domke, "Disentangling Impact of Capacity, Objective, Batchsize, Estimators, and
+    Step-Size on Flow VI", 2024.
+
+    Vehtari, Simpson, Gelman, Yao & Gabry, "Pareto Smoothed Importance Sampling", 2024.
+
+    Examples
+    --------
+    >>> from skflows import VariationalDensity
+    >>> def log_density(x):  # two independent normal columns, without the constant
+    ...     return -0.5 * ((x - 3) / 2).square().sum(1)
+    >>> density = VariationalDensity(random_state=0).fit(log_density, n_features=2)
+    >>> density.reliable_
+    True
+    >>> round(density.log_evidence_, 2)  # log(8 pi)
+    3.22
+    >>> density.sample(3, random_state=0).shape
+    (3, 2)
+    """
+
+    _log_density: Callable | None = None
+
+    _parameter_constraints: dict = {
+        "density": [FlowDensity, None],
+        "bounds": ["array-like", dict, None],
+        "ordered": ["array-like", None],
+        "simplex": ["array-like", None],
+        "n_starts": [Interval(Integral, 1, None, closed="left")],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "time_limit": [Interval(Real, 0, None, closed="neither"), None],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        density=None,
+        *,
+        bounds=None,
+        ordered=None,
+        simplex=None,
+        n_starts=32,
+        batch_size=256,
+        learning_rate_init=3e-3,
+        max_iter=150,
+        tol=0.05,
+        time_limit=None,
+        random_state=None,
+        verbose=0,
+    ):
+        self.density = density
+        self.bounds = bounds
+        self.ordered = ordered
+        self.simplex = simplex
+        self.n_starts = n_starts
+        self.batch_size = batch_size
+        self.learning_rate_init = learning_rate_init
+        self.max_iter = max_iter
+        self.tol = tol
+        self.time_limit = time_limit
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit(
+        self,
+        log_density: Callable,
+        n_features: int | None = None,
+        *,
+        names: Sequence[str] | None = None,
+    ) -> Self:
+        """Fit the density to a function.
+
+        Parameters
+        ----------
+        log_density : callable
+            The logarithm of a density, up to a constant. It is given a float64 tensor of shape
+            (n, n_features), and returns a tensor (n,) with a gradient. Or it is given an array, and
+            returns a tuple of two arrays: the values (n,) and their gradients (n, n_features). It
+            returns -inf where the density is 0.
+
+        n_features : int, default=None
+            Number of columns; None for the number of names.
+
+        names : sequence of str, default=None
+            Names of the columns.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            If the function has no gradient, or fails or is not finite at a random point; the error
+            names the point.
+
+        Warns
+        -----
+        sklearn.exceptions.ConvergenceWarning
+            If the fit is not reliable.
+        """
+        import torch
+
+        from ..bijections import Chain, Inverse
+        from ..bijections._flow import Flow
+        from ..training.optimizer import TimeLimited, cosine_with_warm_up
+        from ._fit import train, with_best_normal
+        from ._starts import find_start
+        from ._support import support_map
+        from ._target import TargetDensity, Whitened
+
+        started = clock()
+        n_features = self._validate_columns(log_density, n_features, names)
+        for name in ("flow_", "feature_names_in_"):
+            self.__dict__.pop(name, None)  # a fit that fails leaves nothing fitted
+        self.n_features_in_ = n_features
+        if names is not None:
+            self.feature_names_in_ = np.asarray(names, dtype=object)
+        support, d = support_map(n_features, self.bounds, self.ordered, self.simplex, names)
+        target = TargetDensity(log_density, support, names)
+        random_state = random_state_of(self)
+        seed = random_state.randint(2**31 - 1)
+        generator = torch.Generator().manual_seed(seed)
+        points = torch.randn(self.n_starts, d, generator=generator, dtype=torch.float64)
+        target.check(points)
+
+        def limited(share):
+            if self.time_limit is None:
+                return cosine_with_warm_up
+            return TimeLimited(cosine_with_warm_up, share * self.time_limit, started)
+
+        with fit_task(self, None, max_subtasks=self.max_iter) as task:
+            start = find_start(target, points, generator)
+            if not start.is_multimodal:
+                settings = {"tol": self.tol, "schedule": limited(NORMAL_SHARE)}
+                start = with_best_normal(start, target, d, generator, **settings)
+            bijection = self._build_bijection(d, start.is_multimodal, seed).float()
+
+            def on_epoch_end(history):
+                self._print_progress(history, self.max_iter)
+                return task.end(dict)
+
+            history = train(
+                bijection,
+                Whitened(target, start.preprocess, d),
+                generator,
+                n_features=d,
+                by_path=not (start.is_multimodal or bijection.is_sequential(inverse=True)),
+                max_iter=self.max_iter,
+                batch_size=self.batch_size,
+                learning_rate=self.learning_rate_init,
+                tol=self.tol,
+                schedule=limited(TRAINING_SHARE),
+                on_epoch_begin=partial(task.begin, "epoch"),
+                on_epoch_end=on_epoch_end,
+                file=training_file(self, seed, target(points)[0]),
+            )
+            preprocess = Chain([*support.bijections, start.preprocess])
+            flow = Flow(preprocess, Inverse(bijection)).double().eval().requires_grad_(False)
+            self._dequantizer = Dequantizer(np.empty((0, n_features)), {})
+            self._whole_dtypes = {}
+            self._n_free = d
+            self.n_modes_ = len(start.modes)
+            self._store_history(history, warm=False)
+            self.flow_ = flow
+            self._judge(target, random_state)
+        self._log_density = log_density
+        self._warn_of_trouble(history)
+        self._warn_of_fit()
+        return self
+
+    def _validate_columns(self, log_density, n_features, names):
+        """Return the number of columns, or raise an error."""
+        if not callable(log_density):
+            raise TypeError(
+                f"log_density is a {type(log_density).__name__}; give a function of rows "
+                "(n, n_features) that returns the log-density of each, up to a constant. Other "
+                "densities are fitted to tables: see NSFDensity."
+            )
+        if names is not None:
+            check_different(names, "names")
+            n_features = len(names) if n_features is None else n_features
+        is_number = isinstance(n_features, Integral) and not isinstance(n_features, bool)
+        if not is_number or n_features < 1 or (names is not None and len(names) != n_features):
+            given = "" if names is None else f" with {len(names)} names"
+            raise ValueError(
+                f"n_features={n_features!r}{given}; give the number of columns that log_density "
+                "takes, or a name for each."
+            )
+        return int(n_features)
+
+    def _build_bijection(self, n_features, is_multimodal, seed):
+        """Return a new bijection from latent draws to whitened rows."""
+        import torch
+
+        from ..training.torch_state import torch_seed
+        from ._fit import default_bijection
+
+        with torch_seed(seed, torch.device("cpu")):
+            if self.density is None:
+                return default_bijection(n_features, is_multimodal)
+            self.density._validate_params()
+            return self.density._build_bijection(n_features)
+
+    def importance_sample(
+        self,
+        n_samples: int = 1000,
+        random_state: RandomState = None,
+        *,
+        log_density: Callable | None = None,
+    ) -> tuple[Floats, Floats]:
+        """Draw rows with weights that correct for the difference to the fitted function.
+
+        Parameters
+        ----------
+        n_samples : int, default=1000
+            Number of rows.
+
+        random_state : int, RandomState instance or None, default=None
+            Seed of the draw.
+
+        log_density : callable, default=None
+            The function, which a saved or copied estimator does not keep.
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, n_features)
+            The rows.
+
+        weights : ndarray of shape (n_samples,)
+            Their weights, which sum to 1; the largest ones are smoothed (Vehtari et al., 2024).
+        """
+        check_is_fitted(self)
+        target = self._target_for(log_density)
+        X, _, weights = self._weighted_draws(target, n_samples, check_random_state(random_state))
+        return X, weights.weights
+
+    def refine(
+        self,
+        n_samples: int = 1000,
+        random_state: RandomState = None,
+        *,
+        n_chains: int = 64,
+        max_steps: int = 1000,
+        log_density: Callable | None = None,
+    ) -> "RefinedSample":
+        """Draw rows of the fitted function by Markov chains in the latent space of the flow.
+
+        Each step proposes an independent draw of the flow, then makes a Hamiltonian trajectory from
+        where the chain is. Draws are correct in the limit of many steps however good the fit is; a
+        good fit makes the chains short.
+
+        Parameters
+        ----------
+        n_samples : int, default=1000
+            Number of rows.
+
+        random_state : int, RandomState instance or None, default=None
+            Seed of the chains.
+
+        n_chains : int, default=64
+            Number of chains, which run side by side and start at weighted draws of the flow.
+
+        max_steps : int, default=1000
+            Largest number of steps of each chain. They end when R-hat is at most 1.01 for all
+            columns, and there are enough rows.
+
+        log_density : callable, default=None
+            The function, which a saved or copied estimator does not keep.
+
+        Returns
+        -------
+        sample : RefinedSample
+            A named tuple: the rows ``X``, ``r_hat`` and ``ess`` of each column, and the share
+            ``acceptance`` of independent draws that the chains accepted. There is a warning if an
+            R-hat is above 1.05.
+
+        References
+        ----------
+        Hoffman et al., "NeuTra-lizing Bad Geometry in Hamiltonian Monte Carlo Using Neural
+        Transport", 2019.
+
+        Gabrié, Rotskoff & Vanden-Eijnden, "Adaptive Monte Carlo Augmented with Normalizing Flows",
+        2022.
+        """
+        import torch
+
+        from ..training.torch_state import one_thread
+        from ._chains import RefinedSample, diagnostics, run_chains
+        from ._target import in_latent_space
+
+        check_is_fitted(self)
+        random = check_random_state(random_state)
+        target = self._target_for(log_density)
+        latent_target = in_latent_space(target, self.flow_, self._n_features_out)
+        n_steps = max(FEWEST_STEPS, -(-n_samples // n_chains))
+        with one_thread(), torch.no_grad():
+            _, z, weights = self._weighted_draws(target, N_DRAWS, random)
+            start = torch.from_numpy(z[random.choice(len(z), n_chains, p=weights.weights)])
+            generator = torch.Generator().manual_seed(random.randint(2**31 - 1))
+            run = partial(run_chains, latent_target, generator=generator)
+            chains, _, step = run(start, WARM_UP_STEPS, adapts=True)
+            parts: list = []
+            while True:
+                chains, acceptance, _ = run(chains[-1], n_steps, step=step)
+                parts.append(self._map_rows("inverse", chains.flatten(0, 1).numpy())[0])
+                rows = np.concatenate(parts)
+                r_hat, ess = diagnostics(rows.reshape(-1, n_chains, rows.shape[1]))
+                n_done = len(rows) // n_chains
+                if r_hat.max() <= GOOD_R_HAT or n_done >= max_steps:
+                    break
+                n_steps = min(n_done, max_steps - n_done)
+        few = np.linspace(0, len(rows) - 1, n_samples).astype(int)
+        if not (worst := r_hat.max()) <= MAX_R_HAT:
+            warn_user(
+                f"The chains disagree after {n_done} steps: r_hat is {worst:.2f} for column "
+                f"{r_hat.argmax()}. Raise max_steps, or improve the fit first.",
+                ConvergenceWarning,
+            )
+        return RefinedSample(rows[few], r_hat, ess, acceptance)
+
+    def _target_for(self, log_density):
+        """Return the target of the fit, or of the function of an estimator that was saved."""
+        import torch
+
+        from ..bijections import Chain
+        from ._target import TargetDensity
+
+        log_density = log_density or self._log_density
+        if log_density is None:
+            raise ValueError(
+                "This estimator was saved or copied, which keeps no functions: give log_density."
+            )
+        support = Chain(self.flow_.preprocess.bijections[:-1])
+        target = TargetDensity(log_density, support, getattr(self, "feature_names_in_", None))
+        target.find_kind(torch.from_numpy(self._sample_rows(2, np.random.RandomState(0))))
+        return target
+
+    def _weighted_draws(self, target, n_samples, random_state):
+        """Return rows, their latent coordinates and their weights."""
+        import torch
+
+        from ..bijections._normal import normal_log_density
+        from ._importance import importance_weights
+
+        latent = random_state.standard_normal((n_samples, self._n_features_out))
+        X, log_det = self._map_rows("inverse", latent)
+        log_q = normal_log_density(latent).sum(axis=1) - log_det
+        values = target.values(torch.from_numpy(X)).numpy()
+        return X, latent, importance_weights(values - log_q)
+
+    def _judge(self, target, random_state):
+        """Set what draws of the flow say about the fit."""
+        X, _, weights = self._weighted_draws(target, N_DRAWS, random_state)
+        self.log_evidence_ = weights.log_mean
+        self.log_evidence_error_ = weights.log_mean_error
+        self.ess_, self.pareto_k_ = weights.ess, weights.pareto_k
+        self.reliable_ = bool(self.ess_ >= NEARLY_ALL or self.pareto_k_ <= MAX_K)
+        scores = self._score_rows(X[:N_SCORED])
+        self.offset_ = by_contamination("auto", scores, np.ones(len(scores)))
+
+    def _warn_of_fit(self):
+        if not self.reliable_:
+            warn_user(
+                f"The flow does not cover the density (pareto_k_={self.pareto_k_:.2f}, above "
+                f"{MAX_K}; ess_={self.ess_:.2f}): moments and log_evidence_ may be wrong. "
+                "refine(n) returns corrected draws. Try a larger max_iter, a density such as "
+                "NSFDensity(autoregressive=False), or coordinates in which parameters depend less "
+                "on each other.",
+                ConvergenceWarning,
+            )
+
+    @property
+    def _n_features_out(self):
+        return self._n_free
+
+    def __getstate__(self):
+        function, self._log_density = self._log_density, None  # files hold no functions
+        try:
+            return super().__getstate__()
+        finally:
+            self._log_density = function
