@@ -1107,7 +1107,6 @@ class Finder:
             os.kill(os.getpid(), signal.SIGINT)
 sys.meta_path.insert(0, Finder())
 from skflows.cli import main
-from skflows.cli._main import with_options
 """
 
 
