@@ -261,7 +261,8 @@ class DensityClassifier(
         fit, n_fits = self._fit_each, len(self.classes_)
         if self._is_shared:
             fit, n_fits = self._fit_shared, 1
-            template.set_params(cv=self._folds(label[~is_held_out], is_held_out.any(), seed))
+            folds = self._folds(label[~is_held_out], is_held_out.any(), seed)
+            template.set_params(cv=folds, trees=False)  # of the columns given the class
             template._outputs = "X"
         with fit_task(self, *given, max_subtasks=n_fits, sample_weight=sample_weight) as task:
             rows, joint = fit(task, template, X, label, weight, is_held_out)

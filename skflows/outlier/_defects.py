@@ -356,7 +356,7 @@ class GivenSurroundings(PersistenceMixin, BaseEstimator):
         self.estimator = estimator
 
     def fit(self, X, y=None, X_val=None):
-        density = clone(self.estimator)
+        density = clone(self.estimator).set_params(trees=False)
         cv = density.cv
         if X_val is not None:
             n, X = len(X), np.concatenate([X, X_val])
