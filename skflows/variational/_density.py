@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -24,9 +24,6 @@ from ..preprocessing.dequantizer import Dequantizer
 from ..preprocessing.sklearn_compat import Interval
 from ..training.threads import fit_context
 
-if TYPE_CHECKING:
-    from ._chains import RefinedSample
-
 NORMAL_SHARE, MODES_SHARE, TRAINING_SHARE = (
     0.2,
     0.4,
@@ -35,6 +32,27 @@ NORMAL_SHARE, MODES_SHARE, TRAINING_SHARE = (
 N_DRAWS, N_SCORED = 8192, 512  # draws that tell how good the fit is, and that set the threshold
 WARM_UP_STEPS, FEWEST_STEPS, GOOD_R_HAT, MAX_R_HAT = 50, 100, 1.01, 1.05
 MAX_K, NEARLY_ALL = 0.7, 0.95  # k and ess_ beyond which a fit is reliable
+
+
+class RefinedSample(NamedTuple):
+    """Draws of `VariationalDensity.refine`, and how far to trust them.
+
+    Attributes
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+        The draws.
+    r_hat : ndarray of shape (n_features,)
+        Rank-normalised split R-hat of each column: about 1 if the chains agree.
+    ess : ndarray of shape (n_features,)
+        Effective sample size of each column over all steps of the chains.
+    acceptance : float
+        Share of the independent proposals that were accepted.
+    """
+
+    X: Floats
+    r_hat: Floats
+    ess: Floats
+    acceptance: float
 
 
 class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
@@ -408,7 +426,7 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
         n_chains: int = 64,
         max_steps: int = 1000,
         log_density: Callable | None = None,
-    ) -> "RefinedSample":
+    ) -> RefinedSample:
         """Draw rows of the fitted function by Markov chains in the latent space of the flow.
 
         Each step proposes an independent draw of the flow, then makes a Hamiltonian trajectory from
@@ -451,7 +469,7 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
         import torch
 
         from ..training.torch_state import one_thread
-        from ._chains import RefinedSample, diagnostics, run_chains
+        from ._chains import diagnostics, run_chains
         from ._target import in_latent_space
 
         check_is_fitted(self)
