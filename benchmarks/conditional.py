@@ -203,6 +203,9 @@ class Flow:
     def fit(self, X, y):
         self.model.fit(X, y)
 
+    def mean(self, X):
+        return self.model.predict(X)
+
     def quantiles(self, X):
         return self.model.predict_quantiles(X, LEVELS)
 
@@ -334,6 +337,9 @@ class QuantileForest:
         )
         self.model.fit(self.encoder.fit_transform(X), y)
 
+    def mean(self, X):
+        return self.model.predict(self.encoder.transform(X), quantiles="mean")
+
     def quantiles(self, X):
         return self.model.predict(self.encoder.transform(X), quantiles=list(LEVELS))
 
@@ -344,6 +350,9 @@ class QuantileForest:
 
 class Normal:
     """A peer whose prediction is a normal distribution."""
+
+    def mean(self, X):
+        return self._parameters(X)[0]
 
     def quantiles(self, X):
         return stats.norm(*[p[:, None] for p in self._parameters(X)]).ppf(LEVELS)
@@ -414,6 +423,12 @@ REGRESSORS = {
 CALIBRATIONS = {"by folds": Flow, "by a held-out fifth": partial(Flow, calibration=0.2)}
 
 
+def crps(y, quantiles):
+    """Return twice the mean pinball loss of quantiles: the CRPS by its quantile decomposition."""
+    error = y[:, None] - quantiles
+    return 2 * np.maximum(LEVELS * error, (LEVELS - 1) * error).mean()
+
+
 def regress(table, method, seed, data):
     """Return the scores of one contestant on one table."""
     X, y, X_test, y_test = conditional_tables.split(table, data, seed)
@@ -421,11 +436,9 @@ def regress(table, method, seed, data):
     seconds = timed(contestant.fit, X, y)
     start = time.process_time()
     quantiles = contestant.quantiles(X_test)
-    error = y_test[:, None] - quantiles
     low, high = contestant.interval(X_test)
     found = {
-        # Twice the mean pinball loss: the CRPS by its quantile decomposition.
-        "crps": 2 * np.maximum(LEVELS * error, (LEVELS - 1) * error).mean(),
+        "crps": crps(y_test, quantiles),
         "coverage": np.mean((low <= y_test) & (y_test <= high)),
         "width": np.mean(high - low),
         "n": len(X),

@@ -2,6 +2,7 @@
 
     python benchmarks/continuous.py quality --data DIR --seeds 0 1 2 --out FILE
     python benchmarks/continuous.py scoring --out FILE
+    python benchmarks/continuous.py times --out FILE
     python benchmarks/continuous.py training --data DIR --out FILE
     python benchmarks/continuous.py memory --out FILE
     python benchmarks/continuous.py show --out FILE
@@ -26,8 +27,9 @@ import torch
 from peers import PEERS
 from protocol import append, load, print_table, read
 from scale import peak_memory
+from timing import alternate
 
-from skflows import CNFDensity, RealNVPDensity
+from skflows import CNFDensity, RealNVPDensity, ResidualDensity
 
 
 def report(args, **line):
@@ -44,7 +46,7 @@ def timed(function, *args, **kwargs):
 
 
 def quality(args):
-    """Held-out log-density of each training at its defaults, beside two other flows.
+    """Held-out log-density of each training at its defaults, beside other flows.
 
     Ours are fitted to the rows of both parts, of which they hold some out themselves.
     """
@@ -53,6 +55,7 @@ def quality(args):
         "zuko-MAF": PEERS["zuko-MAF"],
         "flow_matching": partial(Whole, CNFDensity),
         "both": partial(Whole, partial(CNFDensity, objective="both")),
+        "ResidualDensity": partial(Whole, ResidualDensity),
     }
     for path in (Path(args.data) / f"{name}.npz" for name in args.sets):
         for seed in args.seeds:
@@ -154,6 +157,30 @@ def scoring(args):
             )
 
 
+def times(args):
+    """Seconds of ten epochs, of scores and of samples, with estimators at their defaults."""
+    X = rows_of(args.n, 10)
+    estimators = {
+        name: cls(max_iter=10, early_stopping=False, contamination=None, random_state=0)
+        for name, cls in {
+            "RealNVPDensity": RealNVPDensity,
+            "ResidualDensity": ResidualDensity,
+            "flow_matching": CNFDensity,
+        }.items()
+    }
+    fit, score, sample = (
+        alternate({name: call(each) for name, each in estimators.items()}, args.rounds)
+        for call in (
+            lambda estimator: partial(estimator.fit, X[:2000]),
+            lambda estimator: partial(estimator.score_samples, X),
+            lambda estimator: partial(estimator.sample, len(X), random_state=0),
+        )
+    )
+    for name in estimators:
+        seconds = {"fit": fit[name], "score": score[name], "sample": sample[name]}
+        report(args, method=name, rows=len(X), **{k: round(v, 3) for k, v in seconds.items()})
+
+
 def set_tolerance(flow, tolerance):
     for module in flow.modules():
         if hasattr(module, "atol"):
@@ -234,6 +261,7 @@ def memory_of(case):
 NAMES = {
     "zuko-MAF": "zuko's MAF",
     "RealNVPDensity": "`RealNVPDensity`",
+    "ResidualDensity": "`ResidualDensity`",
     "flow_matching": "`CNFDensity`",
     "both": '`CNFDensity(objective="both")`',
     "ours": "`CNFDensity`",
@@ -284,9 +312,13 @@ def show(lines):
         print("\npenalties\n")
         digits = {"chosen": 2, "saved, %": 0, "gain": 3}
         print_table(own.set_index(["set", "seed"])[[*digits]], digits)
+    if "times" in parts:
+        own = parts["times"].replace({"method": NAMES}).set_index("method")
+        print("\ntimes\n")
+        print_table(own[["fit", "score", "sample"]], defaultdict(lambda: 2))
 
 
-PARTS = {part.__name__: part for part in (quality, scoring, training, memory)}
+PARTS = {part.__name__: part for part in (quality, scoring, times, training, memory)}
 
 
 def main():

@@ -7,6 +7,7 @@
     python benchmarks/tables.py outliers --data DIR --out tables.jsonl
     python benchmarks/tables.py rows --data DIR --out tables.jsonl
     python benchmarks/tables.py limits --data DIR --out tables.jsonl
+    python benchmarks/tables.py scale --data DIR --out tables.jsonl
     python benchmarks/tables.py likelihood outliers rows --data DIR --out tables.jsonl
     python benchmarks/tables.py table --out tables.jsonl
 
@@ -17,8 +18,11 @@ are not run again.
 import argparse
 import copy
 import json
+import resource
 import time
 import warnings
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -1014,6 +1018,42 @@ def run_limits(args, seed):
             record(args, key, found)
 
 
+LARGE = {"100,000": 100_000, "1,000,000": 1_000_000}
+N_SCORED = 100_000
+
+
+def run_scale(args, seed):
+    """Rows of adult that repeat, with noise on one column, in a process for each size."""
+    for name, n in LARGE.items():
+        key = {"part": "scale", "set": "adult_12k", "method": name, "seed": seed}
+        if is_done(args, key):
+            continue
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as executor:
+            record(args, key, executor.submit(fit_large, args.data, n, seed).result())
+
+
+def fit_large(data, n, seed):
+    """Return processor seconds and gigabytes of a fit, and of scores of some rows."""
+    fitted(load(data, "adult_12k", seed, 200)[0], seed, max_iter=1)  # imports all that a fit uses
+    table, _ = load(data, "adult_12k", seed, None)
+    rng = np.random.default_rng(seed)
+    rows = table.iloc[rng.integers(0, len(table), n)].reset_index(drop=True)
+    texts = rows.select_dtypes(exclude="number")
+    rows = rows.astype(dict.fromkeys(texts, "category"))
+    rows["fnlwgt"] += rng.normal(0, 1000, n).round().astype(int)
+    before, started = peak_gigabytes(), time.process_time()
+    density = TableDensity(handle_unknown="rare", random_state=seed).fit(rows)
+    found = {"fit_s": time.process_time() - started, "fit_gb": peak_gigabytes() - before}
+    started = time.process_time()
+    density.score_samples(rows[:N_SCORED])
+    found["rows_per_s"] = N_SCORED / (time.process_time() - started)
+    return found | {"peak_gb": peak_gigabytes()}
+
+
+def peak_gigabytes():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
 OURS = "TableDensity"
 
 
@@ -1075,6 +1115,11 @@ def show(lines):
         scores = {"ll": 2, "auc": 3, "s": 1, "cpu_s": 1}
         print("\nlimits: means over tables\n")
         print_table(parts["limits"].groupby("method", sort=False)[[*scores]].mean(), scores)
+    if "scale" in parts:
+        figures = {"fit_s": 0, "fit_gb": 2, "peak_gb": 2, "rows_per_s": 0}
+        own = parts["scale"].rename(columns={"method": "rows"}).groupby("rows", sort=False)
+        print("\nscale\n")
+        print_table(own[[*figures]].mean(), figures)
 
 
 PARTS = {
@@ -1085,6 +1130,7 @@ PARTS = {
     "outliers": run_outliers,
     "rows": run_rows,
     "limits": run_limits,
+    "scale": run_scale,
     "table": None,
 }
 

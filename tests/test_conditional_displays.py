@@ -8,14 +8,17 @@ import pandas as pd
 import polars as pl
 import pytest
 from scipy.integrate import trapezoid
+from sklearn.base import BaseEstimator
 from sklearn.linear_model import LinearRegression
 from test_conditional import heteroscedastic, quick, table
 
 from skflows import ConditionalDensity, FlowRegressor
 from skflows.inspection import (
     ConditionalDensityDisplay,
+    PosteriorCalibrationDisplay,
     PredictiveBandsDisplay,
     PredictiveCalibrationDisplay,
+    posterior_calibration,
 )
 from skflows.inspection._predictive_bands import _along, name_of
 
@@ -135,6 +138,78 @@ def test_calibration_of_whole_numbers_is_spread_over_their_probability():
     assert (display.pit <= distribution.cdf(y) + 1e-9).all()
     assert (display.pit >= distribution.cdf(y - 1) - 1e-6).all()
     assert len(np.unique(display.pit)) == 300
+
+
+class Drawing(BaseEstimator):
+    def fit(self, X, y):
+        return self
+
+    def __sklearn_is_fitted__(self):
+        return True
+
+
+class Normal(Drawing):
+    """Draws of two outputs around x, with correlated errors of unit variance."""
+
+    def __init__(self, *, width=1.0, shift=0.0, correlation=0.9):
+        self.width, self.shift, self.correlation = width, shift, correlation
+
+    def sample(self, X, n_samples, random_state):
+        noise = random_state.standard_normal((len(X), n_samples, 2))
+        rest = np.sqrt(1 - self.correlation**2)
+        noise[..., 1] = self.correlation * noise[..., 0] + rest * noise[..., 1]
+        return X[:, None] + self.shift + self.width * noise
+
+
+X_NORMAL = np.random.RandomState(0).uniform(-1, 1, (1000, 2))
+Y_NORMAL = Normal().sample(X_NORMAL, 1, np.random.RandomState(1))[:, 0]
+
+
+@pytest.mark.parametrize(
+    ("density", "ranks_differ", "coverage_differs"),
+    [
+        (Normal(), False, False),
+        (Normal(width=0.7), True, True),
+        (Normal(width=1.4), True, True),
+        (Normal(shift=0.3), True, None),  # which single outputs show best
+        (Normal(correlation=0.0), False, True),  # which no single output shows
+    ],
+)
+def test_posterior_calibration_of_a_known_normal(density, ranks_differ, coverage_differs):
+    result = posterior_calibration(density, X_NORMAL, Y_NORMAL, n_samples=100)
+    assert ((result.rank_p_values < 0.001) == ranks_differ).all()
+    assert ranks_differ or (result.rank_p_values > 0.01).all()
+    if coverage_differs is not None:
+        assert (result.coverage_p_value < 0.001) == coverage_differs
+
+
+def test_posterior_calibration_counts_draws_and_splits_ties():
+    class Fixed(Drawing):
+        def sample(self, X, n_samples, random_state):
+            return np.tile([9.0, 0.0, 1.0, 1.0, 2.0], (len(X), 1))[:, :, None]
+
+    X = np.zeros((3000, 1))
+    ranks = posterior_calibration(Fixed(), X, np.repeat([1.0, 3.0, -1.0], 1000), n_samples=4).ranks
+    ties, above, below = ranks[:, 0].reshape(3, 1000)
+    for found, low, high in [(ties, 0.2, 0.8), (above, 0.8, 1.0), (below, 0.0, 0.2)]:
+        assert low <= found.min() < low + 0.01 and high - 0.01 < found.max() <= high
+    with pytest.raises(ValueError, match=r"needs \(3000, 5, 2\)"):
+        posterior_calibration(Fixed(), X, np.zeros((3000, 2)), n_samples=4)
+
+
+def test_posterior_calibration_display(fitted):
+    X, y = heteroscedastic(200, seed=1)
+    display = PosteriorCalibrationDisplay.from_estimator(fitted, X, y, n_samples=50)
+    result = posterior_calibration(fitted.density_, X, y, n_samples=50)
+    assert np.array_equal(display.ranks, result.ranks)
+    levels, shares = display.lines_[0].get_data()
+    assert np.isclose(np.interp(0.5, levels, shares), (result.ranks <= 0.5).mean())
+    levels, shares = display.coverage_line_.get_data()
+    assert np.isclose(np.interp(0.9, levels, shares), (result.credibility <= 0.9).mean())
+    # Of one output, the ranks among many draws are nearly the probability below y.
+    assert np.abs(result.ranks[:, 0] - fitted.predict_distribution(X).cdf(y)).max() < 0.3
+    with pytest.raises(AttributeError, match="sample"):
+        PosteriorCalibrationDisplay.from_estimator(LinearRegression().fit(X, y), X, y)
 
 
 def test_density_at_rows(fitted):

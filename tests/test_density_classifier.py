@@ -355,6 +355,15 @@ def test_discrete_columns_of_a_pipeline_are_its_own():
     assert classifier.fit(X, y).estimators_[0][-1].discrete == "auto"
 
 
+def test_probabilities_have_labels_on_demand():
+    X = pd.DataFrame({"x": [0.0, 0.1, 5.0, 5.2] * 10}, index=range(100, 140))
+    classifier = DensityClassifier(GaussianMixture(), calibration=None, random_state=0)
+    classifier.fit(X, ["low", "low", "high", "high"] * 10)
+    proba = classifier.predict_proba(X, as_frame=True)
+    assert proba.columns.tolist() == ["high", "low"] and proba.index.equals(X.index)
+    np.testing.assert_array_equal(proba, classifier.predict_proba(X))
+
+
 @pytest.mark.parametrize("as_frame", [False, True])
 def test_classes_of_a_table_share_kinds_and_categories(as_frame, tmp_path):
     """A class without a category, with other steps or without decimals can be told from others."""

@@ -103,7 +103,7 @@ def test_architectures_are_all_public_flows():
 # samples of a waveform are alike, and its convolutions have few channels.
 OWN_DEFAULTS = {
     "cnf": {"hidden_layer_sizes", "learning_rate_init", "max_iter", "n_iter_no_change"},
-    "residual": {"hidden_layer_sizes"},
+    "residual": {"hidden_layer_sizes", "learning_rate_init"},
     "waveflow": {"hidden_layer_sizes", "dropout", "preprocessing"},
 }
 

@@ -167,6 +167,10 @@ def test_kinds_are_stated(tmp_path, monkeypatch, capsys, one_class):
     assert density.levels("zip")[:3] == ["1000", "2000", "3000"]
     run("sample m.skflows -n 9 -o drawn.csv")
     assert set(pd.read_csv("drawn.csv")["zip"]) <= {1000, 2000, 3000}
+    for line in ("impute m.skflows t.csv --kind zip=count", "score m.skflows t.csv --dayfirst"):
+        with pytest.raises(SystemExit):
+            main(shlex.split(line))
+        assert "give this option to skflows fit" in capsys.readouterr().err
     monkeypatch.setattr("skflows.cli._outliers.QUICK", {"time_limit": None, "cv": 2})
     run(f"outliers t.csv -o flagged.csv --quick {kinds} {SEED}")
     capsys.readouterr()
@@ -239,6 +243,34 @@ def test_rows_are_drawn_given_values_as_they_are_written(tmp_path, monkeypatch, 
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_samples_write_missing_cells_as_the_file(tmp_path, monkeypatch, one_class):
+    """Columns without a value are in samples too, without a value."""
+    monkeypatch.chdir(tmp_path)
+    is_missing = [i % 3 == 0 for i in range(90)]
+    columns = {
+        "none": ["NA"] * 90,
+        "n": ["NA" if gap else i % 7 for i, gap in enumerate(is_missing)],
+        "pay": ["-" if gap else f"${1000 + 37 * i:,}" for i, gap in enumerate(is_missing)],
+        "due": ["open" if i % 12 == 1 else f"{i % 28 + 1}.5.2024" for i in range(90)],
+        "kind": ["" if gap else "abc"[i % 3] for i, gap in enumerate(is_missing)],
+        "": [""] * 90,
+    }
+    lines = [
+        ",".join(columns),
+        *(",".join(map(str, each)) for each in zip(*columns.values(), strict=True)),
+    ]
+    Path("t.csv").write_text(re.sub(r"(\$\d,\d+)", r'"\1"', "\n".join(lines)))
+    run(f"fit t.csv -o m.skflows --max-iter 1 {SEED}")
+    run(f"sample m.skflows -n 60 -o drawn.csv {SEED}")
+    header, rows = lines_of("drawn.csv", "utf-8")
+    assert header == "none,n,pay,due,kind,"
+    texts = [set(each) for each in zip(*cells_of([header, *rows], "utf-8")[1:], strict=True)]
+    assert texts[0] == {"NA"} and texts[-1] == {""}
+    missing = [{cell for cell in each if not re.search(r"[\dabc]", cell)} for each in texts[1:-1]]
+    assert missing == [{"NA"}, {"-"}, {"open"}, {""}]
+
+
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", FILES)
 def test_messy_files_keep_their_form(tmp_path, monkeypatch, one_class, name):
     monkeypatch.chdir(tmp_path)
@@ -256,9 +288,11 @@ def test_messy_files_keep_their_form(tmp_path, monkeypatch, one_class, name):
     assert len(drawn) == 40
     drawn_names, *cells = cells_of([drawn_header, *drawn], encoding)
     columns = dict(zip(drawn_names, zip(*cells, strict=True), strict=True))
+    cells = cells_of([header, *rows], encoding)[1:]
+    of_file = dict(zip(names, zip(*cells, strict=True), strict=True))
     for column, pattern in patterns.items():
         others = {cell for cell in columns[column] if not re.fullmatch(pattern, cell)}
-        assert others <= {"", "NA"}, (column, others)
+        assert others <= {*GAPS} & {*of_file[column]}, (column, others)
 
     run(f"impute m.skflows data.csv -o full.csv {SEED}")
     full_header, full = lines_of("full.csv", encoding)

@@ -187,7 +187,7 @@ def test_categories_that_the_reference_lacks(folder, capsys, one_class):
 
 
 UNUSABLE = {
-    "has no known value": lambda table: table.assign(a=np.nan, b=1.0),
+    "have no known value": lambda table: table.assign(a=np.nan, b=np.nan),
     "holds 'about 9'": lambda table: table.astype(object).where(table < 8, "about 9"),
 }
 

@@ -110,13 +110,20 @@ def test_polars(density, table):
         (lambda t: quick(columns={"rain": ("atoms", [0], 2, 1)}).fit(t), "must be less than"),
         (lambda t: quick(columns={"age": ("count", np.nan)}).fit(t), "numbers other than NaN"),
         (lambda t: quick(columns={"rain": ("atoms", [np.nan])}).fit(t), "numbers other than NaN"),
-        (lambda t: quick().fit(t.assign(none=np.nan)), "no known value"),
         (lambda t: quick().fit(t.assign(size=np.inf)), "infinity"),
     ],
 )
 def test_errors_of_fit(table, make, message):
     with pytest.raises(ValueError, match=message):
         make(table)
+
+
+def test_columns_without_values_only_are_an_error(table):
+    with (
+        pytest.warns(UserWarning, match="'size' has no known value in"),
+        pytest.raises(ValueError, match="have no known value, which are left out"),
+    ):
+        quick().fit(table[["size"]].assign(size=np.nan))
 
 
 def test_a_type_error_of_our_own_is_not_blamed_on_the_arguments_of_a_kind(monkeypatch):

@@ -295,7 +295,10 @@ def test_rare_categories_of_little_weight():
     scores = own.score_samples(asked)
     assert np.isfinite(scores).all() and np.ptp(scores) == 0
     assert set(own.sample(100, random_state=0)["kind"]) == {"a", "b"}
-    with pytest.raises(ValueError, match="no known value in the 2 rows of this fit"):
+    with (
+        pytest.warns(ColumnWarning, match="'kind' has no known value in 2 rows"),
+        pytest.raises(ValueError, match="or have no known value, which are left out"),
+    ):
         quick()._share_columns(table.mask(weight[:, None] == 0), random_state, 1 - weight)
 
 

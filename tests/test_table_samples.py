@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 from _tables import few_components, quick  # noqa: F401
 
@@ -332,6 +333,38 @@ def test_a_table_of_identifiers_only_is_an_error():
         pytest.raises(ValueError, match="only columns that name the rows"),
     ):
         quick().fit(named_table()[["name"]])
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars", "numpy"])
+def test_columns_without_a_value_are_left_out(library, one_class, tmp_path):
+    """Samples have them, without a value; later values are ignored."""
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"none": None, "x": rng.normal(size=60), "nan": np.nan, "y": range(60)})
+    table.loc[::9, "y"] = np.nan
+    make = {
+        "pandas": lambda t: t,
+        "polars": pl.DataFrame,
+        "numpy": lambda t: t.drop(columns="none").to_numpy(float),
+    }[library]
+    with pytest.warns(ColumnWarning, match="no known value in 60 rows: .* missing in samples"):
+        density = quick(max_iter=1).fit(make(table))
+    density.save(tmp_path / "m")
+    density = skflows.load(tmp_path / "m")
+    drawn = density.sample(30, random_state=0)
+    assert type(drawn) is type(make(table)) and drawn.shape == (30, make(table).shape[1])
+    is_missing = pd.DataFrame(np.array(drawn, dtype=float)).isna().mean().tolist()[-3:]
+    assert is_missing[0] == 0 and is_missing[1] == 1 and 0 < is_missing[2] < 1
+    if library == "numpy":
+        return
+    scores = density.score_samples(make(table))
+    np.testing.assert_array_equal(
+        density.score_samples(make(table.assign(none="x", nan=1.0))), scores
+    )
+    assert density.sample(9, given={"x": 0.5, "none": None}, complete=True)["y"].shape == (9,)
+    with pytest.raises(ValueError, match="have no known value"):
+        density.sample(9, given={"none": "x"})
+    filled = pd.DataFrame(np.array(density.impute(make(table)), dtype=float)).isna().sum()
+    assert filled.tolist() == [60, 0, 60, 0]
 
 
 def test_few_or_repeated_texts_are_no_identifiers():

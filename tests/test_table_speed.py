@@ -1,15 +1,29 @@
 """How much work a density of a table does, counted in calls rather than in seconds."""
 
+import tracemalloc
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
-from _tables import view_of
+import torch
+from _tables import schema_of, view_of
 from sklearn.cluster import KMeans
 
 from skflows import TableDensity
 from skflows.bijections import MarginalQuantile
 from skflows.distribution import distribution
-from skflows.table import _latent_classes, _predictive, _schema
+from skflows.table import (
+    _binned_classes,
+    _components,
+    _latent_classes,
+    _network,
+    _predictive,
+    _schema,
+)
+from skflows.table._network import MaskedLikelihood
+from skflows.table._schema import Schema
+from skflows.table._view import TableView
 
 
 @pytest.fixture
@@ -139,3 +153,88 @@ def test_rows_given_more_than_once_are_answered_once(few_components, monkeypatch
     drawn = density.sample(300, random_state=0, given={"kind": True})
     assert n_rows and set(n_rows) == {1}
     assert len(drawn) == 300 and drawn["kind"].all() and drawn["x"].nunique() > 4
+
+
+def test_large_tables_train_networks_in_larger_batches(keep_components, monkeypatch):
+    keep_components(lambda component: component.is_trained)
+    monkeypatch.setattr(_components, "HIDDEN", (8,))
+    sizes, gradients = [], MaskedLikelihood.gradients
+
+    def counted(self, network, packed, weight, n):
+        sizes.append(len(packed))
+        return gradients(self, network, packed, weight, n)
+
+    monkeypatch.setattr(MaskedLikelihood, "gradients", counted)
+    table = pd.DataFrame({"x": np.random.default_rng(0).normal(size=9_000)})
+    TableDensity(max_iter=1, n_orders=1, random_state=0).fit(table[:1_500])
+    assert max(sizes) <= 128
+    sizes.clear()
+    TableDensity(max_iter=1, n_orders=1, random_state=0).fit(table)
+    assert len(sizes) <= 24 and sum(sizes) >= 7_000
+
+
+@pytest.mark.parametrize("n", [100, 3_000, 20_000, 1_000_000])
+def test_the_patience_of_networks_is_in_steps_if_epochs_are_long(n):
+    batches = _components.automatic_batches(n)
+    patience = batches["n_iter_no_change"]
+    n_steps = patience * n / batches["batch_size"]
+    assert 12 <= patience <= 40 and (patience == 40 or n_steps >= 500)
+    assert patience == 12 or n_steps <= 1_000
+
+
+def test_members_see_a_part_of_many_rows(keep_components, monkeypatch):
+    """Otherwise time and memory would grow with the rows."""
+    monkeypatch.setattr(_components, "MAX_ROWS", 100)
+    monkeypatch.setattr(_components, "HIDDEN", (8,))
+    names = "quantile classes of 2", "binned classes of 4", "linear classes of 2"
+    keep_components(lambda component: component.is_trained or component.name in names)
+    n_rows, cells = [], Schema.cells
+
+    def counted(self, values, code, space):
+        n_rows.append(len(values))
+        return cells(self, values, code, space)
+
+    monkeypatch.setattr(Schema, "cells", counted)
+    table = mixed_table(1_200, 3)
+    density = TableDensity(max_iter=3, cv=2, n_orders=1, random_state=0).fit(table)
+    assert n_rows.count(100) >= 2 * 6  # three kinds of classes and three epochs, in each fold
+    assert density.stacked_score_ > -6
+
+
+def test_epochs_take_rows_in_turn_as_often_as_their_weights_say(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(_network, "Packing", lambda view, network: drawn.append(view) or view)
+    monkeypatch.setattr(TableView, "offset", 0.0, raising=False)
+    monkeypatch.setattr(TableView, "draw", lambda self, generator: self.values, raising=False)
+    view = view_of(pd.DataFrame({"x": np.random.default_rng(0).normal(size=60)}))
+    view.weight = np.tile([0.5, 1.0, 1.5], 20)
+    epochs = _network.Epochs(view, None, 15, np.random.RandomState(0))
+    assert torch.equal(epochs.weight, torch.ones(15))
+    rows = np.concatenate([epochs.draw(epoch, None) for epoch in range(1, 9)])
+    counts = (rows == view.values.T).sum(axis=0)
+    assert counts.sum() == 8 * 15 and np.abs(counts - 2 * view.weight).max() <= 1
+    np.testing.assert_array_equal(epochs.draw(2, None), rows[15:30])  # whatever was drawn before
+    drawn.clear()
+    epochs = _network.Epochs(view, None, 60, np.random.RandomState(0))
+    assert drawn == [view] and epochs.weight.tolist() == view.weight.tolist()
+
+
+def peak_megabytes(function):
+    tracemalloc.start()
+    function()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak / 1e6
+
+
+def test_memory_does_not_grow_with_levels_or_copies_of_columns(monkeypatch):
+    monkeypatch.setattr(_binned_classes, "N_STEPS", 2)
+    view = view_of(mixed_table(2_000, 200), handle_unknown="rare")
+    view.cells("quantile")
+    fit = partial(_binned_classes.fit_binned_classes, view, 2, np.random.RandomState(0))
+    assert peak_megabytes(fit) < 2  # a value for each level would take 3.6
+    rng = np.random.default_rng(0)
+    schema = schema_of(pd.DataFrame(rng.normal(size=(30, 20))).add_prefix("x"))
+    values = rng.normal(size=(2_000, 20))
+    first_copies = partial(_components.first_copies, schema, values)
+    assert peak_megabytes(first_copies) < 3 * values.nbytes / 1e6

@@ -38,8 +38,11 @@ class Flow(nn.Module):
     def inverse(self, z, context=None):
         """Return rows and ``log |dx/dz|`` of latent coordinates."""
         y, trained = self.bijection.inverse(z, context)
+        d = y.shape[-1]
+        if d < z.shape[-1]:  # the bijection does not return the context of rows
+            y = torch.cat([y, z[..., d:]], -1)
         x, fixed = self.preprocess.inverse(y, context)
-        return x, fixed + trained
+        return x[..., :d], fixed + trained
 
     def is_sequential(self, inverse=False):
         """Whether a direction takes many small operations (see `Bijection.is_sequential`)."""

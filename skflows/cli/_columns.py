@@ -124,6 +124,11 @@ def _numbers_of_texts(column):
     return import_pandas().to_numeric(column, errors="coerce")
 
 
+def empty_columns(frame, excluded=()):
+    """Return the names of columns without a value, except excluded ones."""
+    return [name for name in frame.columns[frame.isna().all()] if name not in excluded]
+
+
 def chosen_columns(frame, path, columns=None, exclude=(), *, models_texts=True):
     """Return the named columns of a table, or all of them, without excluded ones.
 
@@ -133,7 +138,7 @@ def chosen_columns(frame, path, columns=None, exclude=(), *, models_texts=True):
     names = feature_columns(frame) if columns is None else columns
     select(frame, exclude, path)
     frame = select(frame, [name for name in names if name not in exclude], path)
-    empty = [*frame.columns[frame.isna().all()]]
+    empty = empty_columns(frame)
     if empty and columns is None:
         if named := [name for name in empty if not WITHOUT_NAME.fullmatch(str(name))]:
             warnings.warn(

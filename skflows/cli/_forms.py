@@ -4,6 +4,7 @@ import csv
 import re
 import sys
 import warnings
+from collections import Counter
 from datetime import timedelta, timezone
 from typing import NamedTuple
 
@@ -11,7 +12,14 @@ import numpy as np
 
 from ..columns.arrays import listed
 from ..columns.dates import MICROSECONDS
-from ..columns.formats import BooleanFormat, ClockFormat, DateFormat, NumberFormat, find_format
+from ..columns.formats import (
+    OTHER_MARK,
+    BooleanFormat,
+    ClockFormat,
+    DateFormat,
+    NumberFormat,
+    find_format,
+)
 from ..columns.kinds import decide
 from ._cells import GAPS
 
@@ -37,8 +45,10 @@ class FileForm(NamedTuple):
         How columns of texts are read as numbers or dates, and written.
     styles : dict of str to Format
         How columns that pandas reads as numbers, booleans or dates are written.
-    n_blank : int
-        Number of columns without a name at the end of each line.
+    gaps : dict of str to str
+        How missing cells of columns are written, unless they are empty.
+    columns : list of str
+        The columns of samples, if some of these have no value; others are the model's.
     target : str or None
         The column that the model of the file predicts.
     """
@@ -52,12 +62,13 @@ class FileForm(NamedTuple):
     is_gap_quoted: bool = False
     formats: dict = {}
     styles: dict = {}
-    n_blank: int = 0
+    gaps: dict = {}
+    columns: tuple | list = ()
     target: str | None = None
 
     def with_formats_of(self, other):
-        """Return this form with the formats and styles of another one."""
-        return self._replace(formats=other.formats, styles=other.styles)
+        """Return this form with the formats, styles and gaps of another one."""
+        return self._replace(formats=other.formats, styles=other.styles, gaps=other.gaps)
 
     def with_format(self, names, format):
         """Return this form with a format of further columns, if there is one."""
@@ -97,17 +108,22 @@ def form_of_file(head, sep, decimal, encoding):
     raw = [_raw_cells(line.rstrip("\r\n"), sep) for line in lines]
     names, *rows = rows or [[]]
     quoted, styles = [], {}
+    gaps = {name: Counter() for name in names if name}
     for i, name in enumerate(names):
         # Lines with line breaks or quotes inside of cells do not tell.
         cells = [row[i] for row in raw[1:] if len(row) == len(names) and row[i] not in GAPS]
         if cells and all(cell[:1] == '"' for cell in cells):
             quoted.append(name)
-        known = [row[i] for row in rows if i < len(row) and row[i] not in GAPS]
+        of_column = [row[i] for row in rows if i < len(row)]
+        known = [cell for cell in of_column if cell not in GAPS]
+        if name and known:
+            gaps[name].update(cell for cell in of_column if cell in GAPS)
         if (style := style_of(known, decimal)) is not None:
             styles[name] = style
+    every = sum(gaps.values(), Counter())  # for columns of which these lines have all values
+    gaps = {name: most_common(counts or every) for name, counts in gaps.items()}
     is_header_quoted = bool(raw) and all(cell[:1] == '"' for cell in raw[0])
     is_gap_quoted = any(cell == '""' for row in raw for cell in row)
-    n_blank = len(names) - max((i + 1 for i, name in enumerate(names) if name), default=0)
     return FileForm(
         sep,
         decimal,
@@ -117,8 +133,28 @@ def form_of_file(head, sep, decimal, encoding):
         is_header_quoted,
         is_gap_quoted,
         styles=styles,
-        n_blank=n_blank,
+        gaps={name: gap for name, gap in gaps.items() if gap},
     )
+
+
+def most_common(counts):
+    """Return the most common of some texts, or an empty one."""
+    return max(counts, key=counts.__getitem__, default="")
+
+
+def gaps_among(frame, formats, gaps):
+    """Return how missing cells of columns with formats are written: as words, if most of them are.
+
+    The table is read, but its formats are not; gaps is what is known of empty cells.
+    """
+    words = {}
+    for name, format in formats.items():
+        cells = frame[name].dropna()
+        counts = Counter(cells[cells.isin(PLACEHOLDERS) | format.are_words(cells)])
+        word = most_common(counts)
+        if counts[word] > frame[name].isna().sum():
+            words[name] = word
+    return gaps | words
 
 
 def _raw_cells(line, sep):
@@ -177,7 +213,7 @@ class Hints(NamedTuple):
     @property
     def decimal(self):
         """The decimal mark that the mark of thousands leaves, or None."""
-        return {",": ".", ".": ","}.get(self.thousands)
+        return OTHER_MARK.get(self.thousands)
 
     @property
     def texts(self):

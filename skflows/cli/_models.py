@@ -11,10 +11,12 @@ from ..conditional import DensityClassifier, FlowRegressor
 from ..ensemble import AutoDensity
 from ..table import TableDensity
 from ._columns import (
+    WITHOUT_NAME,
     check_columns,
     check_free,
     chosen_columns,
     complete_numbers,
+    empty_columns,
     ids,
     left_out,
     needs_table,
@@ -75,9 +77,11 @@ def run_fit(args):
             start = time.perf_counter()
             interrupted = fit_with_progress(model, *data, callbacks=callbacks, method="_fit_chunks")
             return _finish(args, model, table, rows.shape, start, interrupted)
-    frame = chosen_columns(
-        table.read(), args.data, args.columns, left_out(args), models_texts=False
-    )
+    every = table.read()
+    frame = chosen_columns(every, args.data, args.columns, left_out(args), models_texts=False)
+    if args.columns is None and (empty := empty_columns(every, left_out(args))):
+        names = [name for name in every if name in frame or name in empty]
+        table.form = table.form._replace(columns=names)
     is_table = needs_table(frame) or bool(hints.kinds)
     name = args.estimator or ("table" if is_table else "nsf")
     _check_kinds(hints, name)
@@ -158,8 +162,9 @@ def run_sample(args):
         rows = model.sample(args.n_samples, random_state=args.random_state)
         rows = {f"x{i}": column for i, column in enumerate(rows.T)}
     form, rows = form_of(model), import_pandas().DataFrame(rows)
-    header = [*rows] + [""] * form.n_blank
-    rows = rows.reindex(columns=[*rows, *(f"Unnamed: {i}" for i in range(form.n_blank))])
+    names = form.columns or [*rows]
+    header = ["" if WITHOUT_NAME.fullmatch(name) and name not in rows else name for name in names]
+    rows = rows.reindex(columns=names)
     with writing(args.output, form) as append:
         append(rows, **({"header": header} if is_csv(args.output) else {}))
     if args.output:

@@ -242,6 +242,18 @@ def warn_of_identifiers(columns):
     )
 
 
+def warn_of_empty(names, n_rows):
+    """Warn of columns without a known value, which a density of tables leaves out."""
+    which, have, they = "column", "has", "it is"
+    if len(names) > 1:
+        which, have, they = "columns", "have", "they are"
+    warn_user(
+        f"The {which} {listed(names, MAX_NAMED)} {have} no known value in {n_rows} rows: {they} "
+        "left out of the model, and missing in samples.",
+        ColumnWarning,
+    )
+
+
 def warn_of_gaps(names):
     """Warn that missing values in columns of numbers make an outlier detector much slower."""
     warn_user(

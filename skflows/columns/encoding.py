@@ -8,7 +8,7 @@ import numpy as np
 from .arrays import listed
 from .checks import DIFFERENT, ColumnWarning, names_rows, unseen_error, warn_of_unseen, warn_user
 from .dates import check_zone, local_seconds, moments_of, utc_seconds, zone_of
-from .formats import DateFormat, find_format
+from .formats import OTHER_MARK, DateFormat, find_format
 from .frames import Column, Frame, fill_frame, read_frame, write_frame
 from .kinds import IDENTIFIER, stated
 
@@ -52,7 +52,7 @@ class Encoding:
         format.
     finds_identifiers : bool, default=False
         Whether columns of texts that hardly repeat are identifiers, besides columns of which the
-        user says so. Their texts are not kept.
+        user says so, and columns without a known value are left out. Their texts are not kept.
     """
 
     def __init__(self, frame, handle_unknown="rare", kinds=None, *, finds_identifiers=False):
@@ -79,6 +79,9 @@ class Encoding:
                 and is_identifier(column, handle_unknown)
             )
         }
+        # Later values of columns without any are ignored, whatever they are.
+        columns = enumerate(frame.columns)
+        self.empty = [j for j, column in columns if finds_identifiers and not column.known.any()]
         self.different_texts = {
             j: different_texts(frame.columns[j])
             for j, is_stated in self.identifiers.items()
@@ -207,6 +210,8 @@ class Encoding:
             j = keys.index(name)
             column = without_words(column, self.formats[j])
             known, like = column.known, self.columns[j]
+            if j in self.empty:
+                continue
             if j in self.identifiers:
                 rows[known, j] = 0.0
             elif like.role not in NUMERIC:
@@ -410,8 +415,15 @@ def format_of(column, name, kind=None):
     is_category = kind is not None and kind.name in ("categorical", "ordinal", IDENTIFIER)
     if column.role != "text" or is_category:
         return None
-    dayfirst, texts = kind and kind.dayfirst, column.values[column.known]
-    format = find_format(texts, dayfirst=dayfirst, accepts_plain=True, accepts_words=True)
+    texts, thousands = column.values[column.known], kind and kind.thousands
+    format = find_format(
+        texts,
+        OTHER_MARK.get(thousands),
+        thousands,
+        kind and kind.dayfirst,
+        accepts_plain=True,
+        accepts_words=True,
+    )
     if format is not None and (are_words := format.are_words(texts)).any():
         words, n = [*dict.fromkeys(texts[are_words])], are_words.sum()
         warn_user(

@@ -24,8 +24,8 @@ from ..columns.arrays import (
     validate_rows,
 )
 from ..columns.checks import results_of_each, warn_user
-from ..columns.frames import validate_table
-from ..columns.types import Flags, Floats, Table, Weights
+from ..columns.frames import labelled, validate_table
+from ..columns.types import Flags, Floats, Rows, Table, Weights
 from ..density._third_party import (
     check_is_density,
     fit_subtask,
@@ -261,7 +261,8 @@ class DensityClassifier(
         fit, n_fits = self._fit_each, len(self.classes_)
         if self._is_shared:
             fit, n_fits = self._fit_shared, 1
-            template.set_params(cv=self._folds(label[~is_held_out], is_held_out.any(), seed))
+            folds = self._folds(label[~is_held_out], is_held_out.any(), seed)
+            template.set_params(cv=folds, trees=False)  # of the columns given the class
             template._outputs = "X"
         with fit_task(self, *given, max_subtasks=n_fits, sample_weight=sample_weight) as task:
             rows, joint = fit(task, template, X, label, weight, is_held_out)
@@ -521,7 +522,7 @@ class DensityClassifier(
     def _log_proba(self, log_density):
         return log_proba(log_density, self.priors_, self.temperature_, self.prior_weight_)
 
-    def predict_proba(self, X: Table) -> Floats:
+    def predict_proba(self, X: Table, *, as_frame: bool = False) -> Floats | Rows:
         """Return the probability of each class.
 
         Parameters
@@ -529,12 +530,28 @@ class DensityClassifier(
         X : array-like of shape (n_samples, n_features)
             The rows.
 
+        as_frame : bool, default=False
+            Whether to return a DataFrame of pandas, also for tables of other libraries. Its columns
+            are the classes, and its index is the one of X.
+
         Returns
         -------
-        proba : ndarray of shape (n_samples, n_classes)
+        proba : ndarray or DataFrame of shape (n_samples, n_classes)
             In the order of `classes_`.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from skflows import DensityClassifier, NSFDensity
+        >>> data = load_iris(as_frame=True)
+        >>> y = data.target_names[data.target]
+        >>> density = NSFDensity(max_iter=5, random_state=0)
+        >>> classifier = DensityClassifier(density).fit(data.data, y)
+        >>> classifier.predict_proba(data.data[:3], as_frame=True).columns.tolist()
+        ['setosa', 'versicolor', 'virginica']
         """
-        return np.exp(self.predict_log_proba(X))
+        proba = np.exp(self.predict_log_proba(X))
+        return labelled(proba, self.classes_, X) if as_frame else proba
 
     def predict(self, X: Table) -> NDArray:
         """Return the most probable class of each row, or `unknown_label` if it is rejected.

@@ -93,7 +93,7 @@ class ResidualDensity(FlowDensity):
         discrete="auto",
         input_noise=0.0,
         batch_size="auto",
-        learning_rate_init=2e-3,
+        learning_rate_init=5e-3,
         weight_decay=0.0,
         max_iter=100,
         time_limit=None,

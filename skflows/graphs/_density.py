@@ -47,8 +47,8 @@ class MoleculeDensity(OutlierDensityMixin, TransformerMixin, CallbackSupportMixi
     Parameters
     ----------
     head : {"flow", "categorical"}, default="flow"
-        The family of these distributions: an affine flow of noisy indicators, as in the paper, or
-        plain probabilities.
+        The family of these distributions: an affine flow of indicators of the values, as in the
+        paper but trained without noise, or plain probabilities.
 
     hidden_size : int, default=128
         Size of the hidden layers, a multiple of 8.
@@ -207,23 +207,16 @@ class MoleculeDensity(OutlierDensityMixin, TransformerMixin, CallbackSupportMixi
         if len(molecules) < 2:
             raise ValueError(f"X has {len(molecules)} molecule; at least 2 are needed.")
         random_state = random_state_of(self)
-        seed = random_state.randint(2**31 - 1)
         graphs = [atoms_and_bonds(m, range(m.GetNumAtoms())) for m in molecules]
-        self.kinds_ = sorted({kind for kinds, _ in graphs for kind in kinds})
-        used = dict.fromkeys(self.kinds_, 0)
+        used: dict[tuple, int] = {}
         for kinds, bonds in graphs:
             for kind, total in zip(kinds, bonds.sum(axis=1).tolist(), strict=True):
-                used[kind] = max(used[kind], total)
-        self.highest_valences_ = np.array(list(used.values()))
+                used[kind] = max(used.get(kind, 0), total)
+        self.kinds_ = sorted(used)
+        self.highest_valences_ = np.array([used[kind] for kind in self.kinds_])
         self.largest_ = max(len(kinds) for kinds, _ in graphs)
-        order = random_state.permutation(len(molecules))
-        n_held_out = min(max(1, round(self.validation_fraction * len(order))), len(order) - 1)
-        parts = [
-            self._arranged([molecules[i] for i in rows], random_state)
-            for rows in (order[n_held_out:], order[:n_held_out])
-        ]
         with fit_task(self, X, y, max_subtasks=self.max_iter) as task:
-            self._train(molecules, parts, seed, started, task)
+            self._train(molecules, random_state, started, task)
         return self
 
     def _fitted(self, network, molecules):
@@ -235,33 +228,36 @@ class MoleculeDensity(OutlierDensityMixin, TransformerMixin, CallbackSupportMixi
             offset = by_contamination(self.contamination, scores, np.ones(len(scores)))
         return {"network_": network, "offset_": offset}
 
-    def _arranged(self, molecules, random_state=None):
+    def _arranged(self, molecules):
         """Return the `Molecules` of the network, in all orders."""
         import torch
 
         from ._network import Molecules
 
-        if self.n_orders == 1:
-            orders = [breadth_first(molecule) for molecule in molecules]
-        else:
-            rng = np.random.RandomState(0) if random_state is None else random_state
-            molecules = [molecule for molecule in molecules for _ in range(self.n_orders)]
-            orders = [breadth_first(molecule, rng) for molecule in molecules]
-        types, bonds = table_of(molecules, orders, self.kinds_)
-        relations, front, rings = history(bonds)
-        arrays = types, bonds, relations, rings, front
-        return Molecules(*map(torch.from_numpy, arrays))
+        seeds = [None] if self.n_orders == 1 else range(self.n_orders)
+        orders = [breadth_first(molecule, seed) for molecule in molecules for seed in seeds]
+        repeated = [molecule for molecule in molecules for _ in seeds]
+        types, bonds = table_of(repeated, orders, self.kinds_)
+        return Molecules(*map(torch.from_numpy, (types, bonds, *history(bonds))))
 
-    def _train(self, all_molecules, parts, seed, started, task):
-        """Train the network on the first part; the second one chooses the best epoch."""
+    def _train(self, molecules, random_state, started, task):
+        """Train the network; held-out molecules choose the best epoch."""
         import torch
 
         from ..training import trainer
         from ..training.optimizer import TimeLimited, cosine_with_warm_up
         from ..training.torch_state import gradients_enabled, torch_seed
         from ._heads import HEADS
-        from ._network import GrowthLikelihood, GrowthNetwork, joined
+        from ._network import GrowthLikelihood, GrowthNetwork
 
+        n = len(molecules)
+        order = random_state.permutation(n)
+        arranged = self._arranged(molecules)
+        numbers = np.arange(n * self.n_orders, dtype=float).reshape(n, -1)  # of orders
+        n_held_out = min(max(1, round(self.validation_fraction * n)), n - 1)
+        parts = order[n_held_out:], order[:n_held_out]
+        rows = [torch.from_numpy(numbers[part].reshape(-1, 1)) for part in parts]
+        seed = random_state.randint(2**31 - 1)
         with torch_seed(seed, torch.device("cpu")):
             network = GrowthNetwork(
                 len(self.kinds_), HEADS[self.head](), self.hidden_size, self.n_layers, self.dropout
@@ -269,7 +265,6 @@ class MoleculeDensity(OutlierDensityMixin, TransformerMixin, CallbackSupportMixi
         schedule = cosine_with_warm_up
         if self.time_limit is not None:
             schedule = TimeLimited(schedule, self.time_limit, started)
-        molecules, rows = joined(parts)
 
         def on_epoch_end(progress):
             epoch = len(progress.loss)
@@ -279,9 +274,8 @@ class MoleculeDensity(OutlierDensityMixin, TransformerMixin, CallbackSupportMixi
                     f"Epoch {epoch}/{self.max_iter}: loss {progress.loss[-1]:.4f}, "
                     f"held-out score {score:.4f}"
                 )
-            return task.end(partial(self._fitted, network, all_molecules))
+            return task.end(partial(self._fitted, network, molecules))
 
-        identity = seed, *(tensor.numpy() for tensor in molecules)
         with gradients_enabled():
             result = trainer.train_in_phases(
                 [{"max_iter": self.max_iter}],
@@ -292,12 +286,12 @@ class MoleculeDensity(OutlierDensityMixin, TransformerMixin, CallbackSupportMixi
                 n_iter_no_change=self.n_iter_no_change,
                 schedule=schedule,
                 generators=[torch.Generator().manual_seed(seed)],
-                objective=GrowthLikelihood(molecules),
+                objective=GrowthLikelihood(arranged),
                 on_epoch_begin=partial(task.begin, "epoch"),
                 on_epoch_end=on_epoch_end,
-                file=training_file(self, *identity),
+                file=training_file(self, seed, *(tensor.numpy() for tensor in arranged)),
             )
-        for name, value in self._fitted(network, all_molecules).items():
+        for name, value in self._fitted(network, molecules).items():
             setattr(self, name, value)
         self.history_ = {
             "loss": result.loss,
@@ -339,12 +333,18 @@ class MoleculeDensity(OutlierDensityMixin, TransformerMixin, CallbackSupportMixi
         """Return the log-probabilities ``(n_samples, n_orders)``."""
         from ._network import log_probs
 
+        return self._by_order(log_probs, network, molecules)
+
+    def _by_order(self, function, network, molecules):
+        """Return what a function of a network and `Molecules` returns, for each order of each."""
         at_once = max(1, SCORED_AT_ONCE // self.n_orders)
-        scores = [
-            log_probs(network, self._arranged(molecules[i : i + at_once]))
-            for i in range(0, len(molecules), at_once)
-        ]
-        return np.concatenate(scores).reshape(len(molecules), self.n_orders)
+        values = np.concatenate(
+            [
+                function(network, self._arranged(molecules[i : i + at_once]))
+                for i in range(0, len(molecules), at_once)
+            ]
+        )
+        return values.reshape(len(molecules), self.n_orders, *values.shape[1:])
 
     def transform(self, X: ArrayLike) -> Floats:
         """Return what the network makes of each molecule: features for other estimators.
@@ -362,14 +362,7 @@ class MoleculeDensity(OutlierDensityMixin, TransformerMixin, CallbackSupportMixi
         from ._network import mean_states
 
         check_is_fitted(self)
-        molecules = read_smiles(X)
-        at_once = max(1, SCORED_AT_ONCE // self.n_orders)
-        parts = [
-            mean_states(self.network_, self._arranged(molecules[i : i + at_once]))
-            for i in range(0, len(molecules), at_once)
-        ]
-        features = np.concatenate(parts).reshape(len(molecules), self.n_orders, -1)
-        return features.mean(axis=1)
+        return self._by_order(mean_states, self.network_, read_smiles(X)).mean(axis=1)
 
     def sample(
         self,

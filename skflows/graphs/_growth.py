@@ -99,10 +99,10 @@ def history(bonds):
     -------
     relations : ndarray of shape (n, size, size)
         For each atom, the relations of the atoms up to it.
-    front : ndarray of shape (n, size)
-        The first atom that each atom may be bonded to.
     rings : ndarray of shape (n, size, size)
         The sizes of rings that bonds would close.
+    front : ndarray of shape (n, size)
+        The first atom that each atom may be bonded to.
     """
     n, size, _ = bonds.shape
     growth = Growth(n, size)
@@ -114,4 +114,4 @@ def history(bonds):
         for j in range(int(growth.front.min()) if i else 0, i):
             rings[:, i, j] = growth.ring(slice(None), bonds[:, i, :j], j)
         relations[:, i, : i + 1] = growth.add(bonds[:, i, :i])
-    return relations, front, rings
+    return relations, rings, front

@@ -67,10 +67,10 @@ def read_smiles(X):
     return molecules
 
 
-def breadth_first(molecule, random_state=None):
+def breadth_first(molecule, seed=None):
     """Return the numbers of atoms in breadth-first order: canonical, or a random one."""
     n = molecule.GetNumAtoms()
-    rank = np.arange(n) if random_state is None else random_state.permutation(n)
+    rank = np.arange(n) if seed is None else np.random.RandomState(seed).permutation(n)
     first = int(np.argmin(rank))
     order, seen, queue = [], {first}, deque([first])
     while queue:

@@ -248,22 +248,12 @@ class GrowthNetwork(nn.Module):
 
     def log_probs(self, molecules):
         """Return the log-probability of growing each molecule."""
-
-        def of_steps(outputs, values, allowed):
-            return self.head.log_probs(outputs, allowed).gather(1, values[:, None]).squeeze(1)
-
-        return self._sums(molecules, of_steps)
-
-    def bound(self, molecules):
-        """Return what the training maximises, whose mean is at most the log-probability."""
-        return self._sums(molecules, self.head.bound)
-
-    def _sums(self, molecules, of_steps):
         sums = []
         for outputs, values, allowed, row in self.outputs(molecules):
-            steps = of_steps(outputs, values, allowed)
-            zeros = torch.zeros(len(molecules.types), dtype=steps.dtype, device=steps.device)
-            sums.append(zeros.index_add(0, row, steps))
+            log_probs = self.head.log_probs(outputs, allowed, self.training)
+            of_values = log_probs.gather(1, values[:, None]).squeeze(1)
+            zeros = torch.zeros(len(molecules.types), dtype=of_values.dtype, device=row.device)
+            sums.append(zeros.index_add(0, row, of_values))
         return sum(sums)
 
 
@@ -288,33 +278,8 @@ class GrowthLikelihood(Likelihood):
         ]
         return y[:, :0], torch.cat(scores).to(y.dtype)
 
-    def losses(self, bijection, y, weight):
-        bound = bijection.bound(self.molecules.rows(y[:, 0].long()))
-        return {"loss": -(weight * bound).sum(-1)}
-
     def gradients(self, bijection, y, weight, n):
         return gradients_by_autograd(self.losses, bijection, y, weight, n)
-
-
-def joined(parts):
-    """Return the molecules of several parts as one, and the numbers of those of each."""
-    size = max(part.bonds.shape[1] for part in parts)
-    padded = []
-    for part in parts:
-        more = size - part.bonds.shape[1]
-        square = (0, more, 0, more)
-        padded.append(
-            Molecules(
-                F.pad(part.types, (0, more), value=PADDING),
-                F.pad(part.bonds, square),
-                F.pad(part.relations, square),
-                F.pad(part.rings, square),
-                F.pad(part.front, (0, more)),
-            )
-        )
-    whole = Molecules(*map(torch.cat, zip(*padded, strict=True)))
-    numbers = torch.arange(len(whole.types), dtype=torch.float64)[:, None]
-    return whole, numbers.split([len(part.types) for part in parts])
 
 
 @torch.inference_mode()

@@ -11,7 +11,7 @@ from .activations import ACTIVATIONS
 from .linear import ColumnLinear, affine
 
 LIPSCHITZ = 0.97  # largest constant of a network
-N_SQUARINGS = 5
+POWERS = 4, 8  # of a Gram matrix, one after the other
 
 
 def log_norm_bound(weight):
@@ -25,15 +25,15 @@ def log_norm_bound(weight):
     gram = weight @ weight.mT if is_wide else weight.mT @ weight
     tiny = torch.finfo(weight.dtype).tiny
     with torch.no_grad():
-        power, log_scale = gram, 0.0
-        for _ in range(N_SQUARINGS):
-            trace = power.diagonal(dim1=-2, dim2=-1).sum(-1) + tiny
-            power = power / trace[..., None, None]
-            power = power @ power
-            log_scale = 2 * (log_scale + trace.log())
+        power, log_scale = gram, gram.new_zeros(())
+        for n in POWERS:  # in two steps, because the power of a large matrix would vanish
+            size = torch.linalg.vector_norm(power, dim=(-2, -1), keepdim=True) + tiny
+            power = torch.linalg.matrix_power(power / size, n)
+            log_scale = n * (log_scale + size.log())
+        log_scale = log_scale[..., 0, 0]
     log_trace = ((power * gram).sum((-2, -1)) + tiny).log()
     # Its gradient is correct, with the power held constant, and its value is corrected.
-    value = (log_scale + log_trace) / (2**N_SQUARINGS + 1)
+    value = (log_scale + log_trace) / (math.prod(POWERS) + 1)
     return (log_trace + (value - log_trace).detach()) / 2
 
 

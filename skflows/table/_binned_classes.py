@@ -7,9 +7,11 @@ Goodman, "Exploratory Latent Structure Analysis Using Both Identifiable and Unid
 """
 
 import numpy as np
-from scipy.special import logsumexp, ndtr, ndtri
+from scipy.sparse import hstack
+from scipy.special import ndtr, ndtri
 
-from ._classes import Classes
+from ._classes import Classes, exp_in_place
+from ._latent_classes import indicators
 from ._network import choose
 from ._view import ALL, Histogram, Predictive
 
@@ -89,31 +91,33 @@ def fit_binned_classes(view, n_classes, random_state):
     blocks, kinds = [], []
     for j, variable in enumerate(variables):
         if variable.n_levels:
-            blocks.append(cells.code[:, j, None] == np.arange(variable.n_levels))
+            blocks.append(indicators(cells.code[:, j], variable.n_levels))
             kinds.append((j, 0))
         if variable.has_number:
             bin_ = np.full(len(view), -1)
             has = np.isfinite(cells.middle[:, j])
             bin_[has] = (N_BINS * ndtr(cells.middle[has, j])).astype(int).clip(max=N_BINS - 1)
-            blocks.append(bin_[:, None] == np.arange(N_BINS))
+            blocks.append(indicators(bin_, N_BINS))
             kinds.append((j, 1))
     ends = np.cumsum([block.shape[1] for block in blocks])[:-1]
-    one_hot = np.concatenate(blocks, axis=1).astype(np.float64)
-    weight = view.weight[:, None]
-    counts = [(weight * block).sum(axis=0) + 0.5 for block in blocks]
+    one_hot = hstack(blocks, format="csr")
+    by_level, weight = one_hot.T.tocsr(), view.weight[:, None]
+    counts = np.split(by_level @ view.weight + 0.5, ends)
     prior = np.concatenate([PRIOR_ROWS * count / count.sum() for count in counts])
     share = random_state.dirichlet(np.ones(n_classes), len(view)) * weight
     before = -np.inf
     for _ in range(N_STEPS):
-        counts = share.T @ one_hot + prior
+        counts = (by_level @ share).T + prior
         logs = [
             np.log(table / table.sum(axis=1, keepdims=True)) for table in np.split(counts, ends, 1)
         ]
         log_weights = np.log((share.sum(axis=0) + 1e-3) / (share.sum() + 1e-3 * n_classes))
-        joint = one_hot @ np.concatenate(logs, axis=1).T + log_weights
-        total = logsumexp(joint, axis=1)
-        share = np.exp(joint - total[:, None]) * weight
-        score = np.average(total, weights=view.weight)
+        share = one_hot @ np.concatenate(logs, axis=1).T + log_weights
+        greatest = share.max(axis=1)
+        share -= greatest[:, None]
+        total = exp_in_place(share).sum(axis=1)
+        share *= (view.weight / total)[:, None]
+        score = np.average(greatest + np.log(total), weights=view.weight)
         if score - before < TOLERANCE:
             break
         before = score

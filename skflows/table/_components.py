@@ -5,6 +5,7 @@ from functools import partial
 import numpy as np
 
 from ..callbacks._run import training_file
+from ..columns.arrays import some_rows
 from ..ensemble._folds import automatic_cv, make_folds
 from ..ensemble._race import Component, Fold, Task
 from ..training.threads import few_threads
@@ -15,18 +16,21 @@ HELD_OUT = 0.15
 MAX_HELD_OUT = 2_000
 N_CLASSES = {"quantile": (1, 2, 4, 12, 32), "linear": (2, 3, 4, 5, 6, 8, 12, 16)}
 N_BINNED_CLASSES = (4, 8, 24)
+MAX_ROWS = 50_000  # of a component that is no network, and of an epoch of a network
 MAX_KERNELS = 2_000  # rows, beyond which kernels take too long
 ROWS_PER_CLASS = 10  # for each class and number
 BATCH_SIZE = 128
+ROWS_OF_BATCH_SIZE, MOST_TIMES = 2_048, 4  # rows for each time that batches are as large, at most
 MAX_STEPS = 800  # of a network in all folds, unless the following epochs are more or fewer
 EPOCHS = (50, 150)
 ROWS_WITH_TWO = 4_000  # beyond, twice the epochs of one network are better than a second one
 HIDDEN = (128, 128, 128)
 DROPOUT, ROWS_OF_DROPOUT = 0.15, 200  # of a network on pairs: dropout is min(0.15, 200 / n_rows)
 N_COMPONENTS = 10
-LEARNING_RATE = 6e-3
+LEARNING_RATE = 6e-3  # of batches of 128, times the root of larger ones
 EMA_DECAY = 0.995
-PATIENCE = 40  # epochs: the end of the schedule gains more than a few of them cost
+# Epochs and steps: the end of the schedule gains more than a few steps cost.
+PATIENCE, LEAST_PATIENCE, STEPS_OF_PATIENCE = 40, 12, 600
 N_VALIDATION_DRAWS = 6  # of what is given in each held-out row
 MAX_NORMAL = 40  # numbers, beyond which solving for conditional normals takes too long
 MAX_CATEGORIES = 800  # of all variables, beyond which comparing all pairs takes too long
@@ -74,7 +78,12 @@ def components(schema, n, settings):
 
 def fit_quick(fit, train, held_out, seed, seconds, **settings):
     """Fit a component that needs neither held-out rows nor a time limit."""
-    return fit(train, **settings, random_state=np.random.RandomState(seed))
+    return fit(at_most(MAX_ROWS, train), **settings, random_state=np.random.RandomState(seed))
+
+
+def at_most(n, view):
+    """Return a view, or n of its rows if it has more."""
+    return view if len(view) <= n else view.take(some_rows(len(view), n))
 
 
 def has_normal(schema):
@@ -112,6 +121,17 @@ def automatic_epochs(n, n_folds):
     return int(np.clip(MAX_STEPS * BATCH_SIZE // (n * n_folds), least, EPOCHS[1]))
 
 
+def automatic_batches(n):
+    """Return batch size, learning rate and patience in epochs of a network for ``n`` rows."""
+    times = int(np.clip(n // ROWS_OF_BATCH_SIZE, 1, MOST_TIMES))
+    patience = np.clip(STEPS_OF_PATIENCE * times * BATCH_SIZE / n, LEAST_PATIENCE, PATIENCE)
+    return {
+        "batch_size": times * BATCH_SIZE,
+        "learning_rate": LEARNING_RATE * times**0.5,
+        "n_iter_no_change": int(patience),
+    }
+
+
 def fit_network(train, held_out, seed, seconds, settings, has_backbone=False):
     """Train a network on the rows of a view; held-out rows choose the best epoch."""
     import torch
@@ -120,29 +140,29 @@ def fit_network(train, held_out, seed, seconds, settings, has_backbone=False):
     from ..training.data_parallel import current_group
     from ..training.optimizer import TimeLimited, cosine_with_warm_up
     from ..training.torch_state import gradients_enabled, one_thread, torch_seed
-    from ._network import MaskedLikelihood, NetworkMember, OrderAgnosticNetwork, Packing
+    from ._network import Epochs, MaskedLikelihood, NetworkMember, OrderAgnosticNetwork, Packing
 
     group = current_group()
     started = group.clock()
-    schema = train.schema
+    schema, some = train.schema, at_most(MAX_ROWS, train)
     random_state = np.random.RandomState(seed)
     backbone, dropout = {}, 0.0
     if has_backbone:
-        backbone = backbone_of(train, random_state)
+        backbone = backbone_of(some, random_state)
         dropout = min(DROPOUT, ROWS_OF_DROPOUT / group.n_rows(train))
     with torch_seed(seed, torch.device("cpu")):
         network = OrderAgnosticNetwork(
             schema.variables,
-            train.code,
-            train.weight,
+            some.code,
+            some.weight,
             HIDDEN,
             N_COMPONENTS,
             dropout=dropout,
             **backbone,
         )
-    views = local_views(group, train, held_out)
-    training, validation = (Packing(view, network) for view in views)
-    weights = [torch.from_numpy(view.weight).float() for view in views]
+    train, held_out = local_views(group, train, held_out)
+    epochs, validation = Epochs(train, network, MAX_ROWS, random_state), Packing(held_out, network)
+    weight = torch.from_numpy(held_out.weight).float()
     schedule = cosine_with_warm_up
     if seconds is not None:
         schedule = TimeLimited(schedule, seconds, started, group.clock)
@@ -153,15 +173,13 @@ def fit_network(train, held_out, seed, seconds, settings, has_backbone=False):
         history = trainer.train_in_phases(
             [{"max_iter": settings["max_iter"]}],
             network,
-            trainer.Rows(training.features[:, :0], weights[0], training.offset),
-            trainer.Rows(held_out_rows, weights[1].repeat(N_VALIDATION_DRAWS), validation.offset),
-            batch_size=BATCH_SIZE,
-            learning_rate=LEARNING_RATE,
-            n_iter_no_change=PATIENCE,
+            trainer.Rows(epochs.weight[:, None][:, :0], epochs.weight, epochs.offset),
+            trainer.Rows(held_out_rows, weight.repeat(N_VALIDATION_DRAWS), validation.offset),
+            **automatic_batches(group.n_rows(train)),
             ema_decay=EMA_DECAY,
             schedule=schedule,
             generators=[generator],
-            redraw=lambda running, epoch: training.draw(generator),
+            redraw=lambda running, epoch: epochs.draw(epoch, generator),
             objective=MaskedLikelihood(),
             group=group,
             file=group.file(file),
@@ -215,9 +233,22 @@ def first_copies(schema, values):
     for j, variable in enumerate(schema.variables):
         if variable.has_number and variable.step is None:
             has_number |= variable.is_number(values[:, j])
-    rows = np.column_stack([np.nan_to_num(values), np.isnan(values)])
-    _, first, inverse = np.unique(rows, axis=0, return_index=True, return_inverse=True)
-    return np.where(has_number, first[inverse.ravel()], np.arange(len(values)))
+    first = np.arange(len(values))
+    rows = np.flatnonzero(has_number)
+    _, of_rows, inverse = np.unique(row_keys(values[rows]), return_index=True, return_inverse=True)
+    first[rows] = rows[of_rows[inverse]]
+    return first
+
+
+def row_keys(values):
+    """Return a hash of 64 bits for each row, equal for equal rows: sorting rows takes memory."""
+    keys = np.zeros(len(values), dtype=np.uint64)
+    multipliers = np.random.RandomState(0).randint(2**63 - 1, size=values.shape[1], dtype=np.int64)
+    for column, multiplier in zip(values.T, multipliers.astype(np.uint64), strict=True):
+        column = np.where(np.isnan(column), np.nan, column + 0.0)  # -0 equals 0
+        keys = (keys ^ column.view(np.uint64)) * (multiplier | np.uint64(1))
+        keys ^= keys >> np.uint64(32)
+    return keys
 
 
 def views_of(split, schema, values, weight, seed):

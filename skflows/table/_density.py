@@ -19,7 +19,7 @@ from ..callbacks._run import random_state_of
 from ..callbacks._support import CallbackSupportMixin
 from ..columns.arrays import check_different_names
 from ..columns.encoding import Encoding
-from ..columns.frames import is_frame, read_frame, rows_of
+from ..columns.frames import is_frame, labelled, read_frame, rows_of
 from ..columns.types import Floats, RandomState, Rows, Table, Weights
 from ..density import _docstrings
 from ..density._base import BaseFlowDensity
@@ -108,9 +108,11 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         that is left out, or None, is the default of the kind: the lower bound of "count", and of
         "rounded" without negative values, is 0; other ends are open, and -inf opens these too.
         Bounds of dates are texts such as "2024-12-31", without a time zone. ("datetime",
-        "dayfirst") and ("datetime", "monthfirst") say how dates that are texts are written. Kinds
-        of the other columns come from dtypes and values: see `columns_`. Texts that hardly repeat
-        are identifiers, with a warning.
+        "dayfirst") and ("datetime", "monthfirst") say how dates that are texts are written, and
+        ("count", "thousands", ".") how numbers are. Kinds of the other columns come from dtypes
+        and values: see `columns_`. Texts that hardly repeat
+        are identifiers, with a warning. Columns without a known value are left out, also with a
+        warning, and samples have them without a value.
 
     handle_unknown : {"warn", "rare", "error"}, default="warn"
         What to do with a category that the fit has not seen. "warn" gives it the probability of
@@ -137,7 +139,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         Largest number of epochs of each network. "auto" takes about 800 steps of 128 rows over
         all folds, within 50 to 150 epochs; up to 1,000 rows have 5 folds, so 1,000 rows have 50
         epochs and 1,001 rows 102. Beyond 4,000 rows there is one network, of at least 100 epochs,
-        in place of two.
+        in place of two. Its batches have up to 512 rows. Beyond 50,000 rows, an epoch has 50,000 of
+        them in turn, and the other components are fitted to as many, which bounds time and memory.
 
     time_limit : float, default=None
         Seconds that `fit` may take, about, for all components and folds together. Latent classes
@@ -314,6 +317,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
     def _fit(self, X, y, sample_weight, held_out=None, encoding=None):
         from ..training.data_parallel import current_group
         from ._components import (
+            MAX_ROWS,
             automatic_epochs,
             components,
             first_copies,
@@ -333,6 +337,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         random_state = group.broadcast(random_state_of(self))
         self._schema = shared or self._schema_of(encoding, rows, random_state, weight)
         is_missing, rows = np.isnan(rows), self._schema.split(rows)
+        is_missing[:, self._schema.empty] = False  # of which no pattern is learnt
         if shared is not None:  # which has the maps of other rows
             self._schema = self._schema.with_maps_of(rows, weight, random_state)
         kept[kept] = is_known = ~np.isnan(rows).all(axis=1)
@@ -352,7 +357,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         if max_iter == "auto":
             max_iter = automatic_epochs(n, len(splits))
         portfolio = components(self._schema, n, {"max_iter": max_iter, "n_orders": self.n_orders})
-        if len(splits) == 1:  # the held-out rows count too; several folds make up for one another
+        # The held-out rows count too; several folds make up for one another.
+        if len(splits) == 1 and n <= MAX_ROWS:
             portfolio = [c._replace(refit=c.refit or not c.is_trained) for c in portfolio]
         views = [views_of(split, self._schema, rows, weight, seed) for split in splits]
         folds = Folds(splits, weight, kept)
@@ -555,7 +561,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         names = self._encoding.keys if frame.names is None else list(frame.names)
         if not names:
             return self._nothing_known(1), names
-        self._check_names(names, what, with_identifiers=True)
+        self._check_names(names, what, with_left_out=True)
         if len(frame.columns) != len(names):
             raise ValueError(
                 f"{what} has {len(frame.columns)} columns without names; give a DataFrame, or all "
@@ -563,11 +569,14 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             )
         values = self._schema.split(self._encoding.rows(frame, names), names)
         if what == "given":
+            named = zip(names, frame.columns, strict=True)
+            empty = [self._encoding.keys[j] for j in self._schema.empty]
+            self._check_names([name for name, c in named if name in empty and c.known.any()], what)
             self._schema.check_possible(values, names)
             self._schema.warn_of_outside(values, names, as_condition=True)
         return values, names
 
-    def _check_names(self, names, what, with_identifiers=False):
+    def _check_names(self, names, what, with_left_out=False):
         keys = self._encoding.keys
         if unknown := [name for name in names if name not in keys]:
             raise ValueError(
@@ -575,10 +584,11 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
                 f"{keys}."
             )
         left_out = [name for name in names if name not in self._schema.names]
-        if left_out and not with_identifiers:
+        if left_out and not with_left_out:
             raise ValueError(
                 f"{what} names the columns {left_out}, which the density leaves out, because they "
-                "name the rows; if their values mean something, state their kind in columns."
+                "name the rows or have no known value; if their values mean something, state their "
+                "kind in columns."
             )
 
     def score_samples(self, X: Table) -> Floats:
@@ -727,7 +737,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         known = dict(zip(places, known, strict=True))
         frame = schema.encoding.with_placeholders(frame, known)
         for place, column in known.items():  # rows hold no categories that fit has not seen
-            if place in schema.encoding.identifiers:
+            if place not in schema.places:
                 continue
             i = schema.places.index(place)
             is_kept = schema.columns[i].is_unseen(values[:, schema.of_column[i]])
@@ -920,18 +930,9 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         probabilities = probabilities_of(self, column, values)
         if not as_frame:
             return probabilities
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise ImportError(
-                "as_frame=True returns a DataFrame of pandas, which is not installed: pip install "
-                "pandas, or leave as_frame out and use levels."
-            ) from error
-
         i, _ = column_of(self, column, "is_levels")
         labels = self._encoding.written_levels(self._schema.places[i], self.levels(column))
-        index = X.index if isinstance(X, pd.DataFrame) else None
-        return pd.DataFrame(probabilities, index, pd.Index(labels, name=column))
+        return labelled(probabilities, labels, X, column)
 
     def levels(self, column: int | str) -> list:
         """Return the levels of a column, in the order of `predict_proba`.

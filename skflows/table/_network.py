@@ -394,6 +394,54 @@ class Packing:
         return torch.cat(columns, 1)
 
 
+class Epochs:
+    """The rows of each epoch of a training: all of them, or as many as fit into memory, in turn.
+
+    A part has rows as often as their weights say, so that its own are equal.
+
+    Parameters
+    ----------
+    view : TableView
+        The rows.
+    network : OrderAgnosticNetwork
+        The network.
+    n_rows : int
+        Largest number of rows of an epoch.
+    random_state : RandomState
+        Draws the order of rows, if there are more.
+
+    Attributes
+    ----------
+    weight : Tensor of shape (n_rows,)
+        Weights of the rows of an epoch.
+    offset : float
+        What `Packing.offset` is in the first epoch.
+    """
+
+    def __init__(self, view, network, n_rows, random_state):
+        self.view, self.network, weight = view, network, view.weight
+        self.order = None
+        if len(view) > n_rows:
+            self.order = random_state.permutation(len(view))
+            self.ends = np.cumsum(weight[self.order])
+            weight = np.ones(n_rows)
+        self.weight = torch.from_numpy(weight).float()
+        self.packing = self._packing(1)
+        self.offset = self.packing.offset
+
+    def draw(self, epoch, generator):
+        """Return the rows of an epoch, from 1, as `Packing.draw` does."""
+        packing = self.packing if self.order is None or epoch == 1 else self._packing(epoch)
+        return packing.draw(generator)
+
+    def _packing(self, epoch):
+        if self.order is None:
+            return Packing(self.view, self.network)
+        n, n_rows = len(self.view), len(self.weight)
+        place = ((epoch - 1) * n_rows + np.arange(n_rows) + 0.5) % n / n * self.ends[-1]
+        return Packing(self.view.take(self.order[np.searchsorted(self.ends, place)]), self.network)
+
+
 def random_given(known, uniform):
     """Return a random part of the known variables of each row, and the weight of the others.
 

@@ -51,7 +51,7 @@ class ConditionalTable:
             if missing := [name for name in self.columns if name not in frame.names]:
                 raise ValueError(f"X lacks the columns {missing}, whose density this is.")
             if isinstance(X, Mapping):
-                self.density._check_names(frame.names, "X", with_identifiers=True)
+                self.density._check_names(frame.names, "X", with_left_out=True)
             else:
                 frame = read_frame(X, self.columns)
             names = frame.names

@@ -7,6 +7,7 @@ import numpy as np
 from ..columns.checks import (
     ColumnWarning,
     unseen_error,
+    warn_of_empty,
     warn_of_identifiers,
     warn_of_texts,
     warn_of_unseen,
@@ -19,6 +20,7 @@ from ._maps import fit_quantile_maps
 from ._rules import Rules
 from ._variables import Cells
 
+NO_VALUE = "no known value"
 FITTED_TOGETHER = 50  # columns: fewer of other kinds are not worth a quantile map
 
 
@@ -55,30 +57,40 @@ class Schema:
         self, encoding, rows, columns=None, *, models_missing=False, random_state=None, weight=None
     ):
         weight = np.ones(len(rows)) if weight is None else weight
+        is_used, are_known = weight > 0, ~np.isnan(rows)
         self.encoding = encoding
-        # Where the columns are in encoded rows: identifiers have no variables.
-        self.places = [j for j in range(len(encoding.keys)) if j not in encoding.identifiers]
+        self.empty = np.flatnonzero(~are_known[is_used].any(axis=0)).tolist()
+        # Where the columns are in encoded rows: the ones that are left out have no variables.
+        self.places = [
+            j for j in range(len(encoding.keys)) if j not in {*encoding.identifiers, *self.empty}
+        ]
         self.names = [encoding.keys[j] for j in self.places]
         given = stated(columns, encoding.keys)
         self.columns = []
-        is_used, are_known = weight > 0, ~np.isnan(rows)
-        self.identifiers = [
+        reasons = {
+            encoding.keys[j]: (IDENTIFIER, GIVEN if is_stated else encoding.different_texts[j])
+            for j, is_stated in encoding.identifiers.items()
+        }
+        reasons |= {encoding.keys[j]: ("", NO_VALUE) for j in self.empty}
+        self.left_out = [
             {
-                "column": encoding.keys[j],
-                "kind": IDENTIFIER,
+                "column": name,
+                "kind": kind,
                 "modelled as": "left out",
                 "unit": "",
-                "missing": int((~are_known[:, j]).sum()),
-                "reason": GIVEN if is_stated else encoding.different_texts[j],
+                "missing": int((~are_known[:, encoding.keys.index(name)]).sum()),
+                "reason": reason,
             }
-            for j, is_stated in encoding.identifiers.items()
+            for name, (kind, reason) in reasons.items()
         ]
         if encoding.inferred_identifiers:
             warn_of_identifiers(encoding.inferred_identifiers)
+        if self.empty:
+            warn_of_empty([encoding.keys[j] for j in self.empty], is_used.sum())
         if not self.names:
             raise ValueError(
-                "X has only columns that name the rows, which are left out: nothing is left to "
-                "have a density."
+                "X has only columns that name the rows, or have no known value, which are left "
+                "out: nothing is left to have a density."
             )
         quantile_maps = fitted_together(
             {
@@ -90,11 +102,6 @@ class Schema:
         )
         for j, name in zip(self.places, self.names, strict=True):
             column, kind = encoding.column(rows, j), given.get(name)
-            if not (column.known & is_used).any():
-                raise ValueError(
-                    f"column {name!r} has no known value in the {is_used.sum()} rows of this fit: "
-                    "leave it out."
-                )
             categories, used, column_weight = encoding.categories[j], column, weight
             is_categorical = kind is not None and kind.name == "categorical"
             if column.role in NUMERIC and not is_categorical:
@@ -167,7 +174,7 @@ class Schema:
         return values
 
     def joined(self, values, random_state=None):
-        """Return the encoded rows that variables stand for, without identifiers."""
+        """Return the encoded rows that variables stand for, without columns that are left out."""
         rows = np.full((len(values), len(self.encoding.keys)), np.nan)
         of_columns = zip(self.places, self.columns, self.of_column, strict=True)
         for place, column, variables in of_columns:
@@ -175,19 +182,19 @@ class Schema:
         return rows
 
     def modelled(self, names):
-        """Return the names of columns that are no identifiers."""
+        """Return the names of columns that are not left out."""
         return [name for name in names if name in self.names]
 
     @property
     def of_place(self):
-        """The variables of each column of encoded rows; identifiers have none."""
+        """The variables of each column of encoded rows; none of those left out."""
         by_place = dict(zip(self.places, self.of_column, strict=True))
         none = np.empty(0, dtype=int)
         return [by_place.get(j, none) for j in range(len(self.encoding.keys))]
 
     def describe(self):
         """Return the rows of the table of decisions."""
-        rows = [*(column.describe() for column in self.columns), *self.identifiers]
+        rows = [*(column.describe() for column in self.columns), *self.left_out]
         order = {name: j for j, name in enumerate(self.encoding.keys)}
         return sorted(rows, key=lambda row: order[row["column"]])
 

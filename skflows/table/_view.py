@@ -173,6 +173,10 @@ class TableView:
     def __len__(self):
         return len(self.values)
 
+    def take(self, rows):
+        """Return some of the rows."""
+        return TableView(self.schema, self.values[rows], self.weight[rows])
+
     def under(self, schema):
         """Return the rows as another schema maps them; each schema maps them once."""
         if schema is self.schema:
