@@ -225,7 +225,7 @@ def test_trained_components_come_last():
 
 @pytest.mark.parametrize(
     ("n", "d", "n_workers", "sizes"),
-    [(1000, 3, 1, [2]), (1000, 3, 2, [1, 1]), (4000, 6, 2, [3, 1]), (4000, 36, 2, [1, 1, 1, 1])],
+    [(1000, 3, 1, [1, 1]), (1000, 3, 2, [1, 1]), (4000, 6, 2, [3, 1]), (4000, 36, 2, [1, 1, 1, 1])],
 )
 def test_flows_of_one_shape_train_together(n, d, n_workers, sizes):
     """Except with large batches, or if a worker would be idle."""

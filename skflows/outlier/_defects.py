@@ -3,6 +3,7 @@
 import copy
 import math
 import warnings
+from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Self
 
@@ -447,6 +448,7 @@ class FeatureDensity(PersistenceMixin, OutlierMixin, BaseEstimator):
         from ..nn.filter_bank import FilterBank
 
         random_state = check_random_state(self.random_state)
+        self.features_: Callable
         if self.features is None:
             pixels = np.asarray(X, dtype=np.float64).reshape(-1, self.image_shape[-1])
             self.features_ = FilterBank(pixels.mean(axis=0), pixels.std(axis=0))
