@@ -480,9 +480,22 @@ def test_rows_that_calibrate_a_table_share_categories_alone():
     )
 
 
-def test_the_estimator_must_be_given():
-    with pytest.raises(ValueError, match=r"estimator=None: .* DensityClassifier\(NSFDensity\(\)\)"):
-        DensityClassifier().fit(np.eye(4), [0, 0, 1, 1])
+def test_the_default_density_shares_its_networks_and_takes_numbers(monkeypatch):
+    X, y, _ = blobs(20)
+    default = _classifier.default_density()
+    assert default.estimator.input_noise == 0.1
+    monkeypatch.setattr(_classifier, "default_density", lambda: ConditionalDensity(QUICK, cv=2))
+    classifier = DensityClassifier(random_state=0).fit(X, y)
+    (density,) = classifier.estimators_
+    assert len(density.held_out_) == 2
+    assert classifier.predict_proba(X).shape == (len(X), 2)
+    assert (classifier.predict(pd.DataFrame(X).to_numpy()) == classifier.predict(X)).all()
+    table = pd.DataFrame(X).add_prefix("x")
+    assert DensityClassifier().fit(table, y).score(table, y) > 0.5
+    for value in "a", np.nan:
+        table["x0"] = value
+        with pytest.raises(ValueError, match=r"estimator=None models numbers: .*TableDensity\(\)"):
+            DensityClassifier().fit(table, y)
 
 
 def test_rows_without_a_class():
