@@ -1,6 +1,8 @@
 """How much work a density of a table does, counted in calls rather than in seconds."""
 
+import gc
 import tracemalloc
+import weakref
 from functools import partial
 
 import numpy as np
@@ -238,3 +240,16 @@ def test_memory_does_not_grow_with_levels_or_copies_of_columns(monkeypatch):
     values = rng.normal(size=(2_000, 20))
     first_copies = partial(_components.first_copies, schema, values)
     assert peak_megabytes(first_copies) < 3 * values.nbytes / 1e6
+
+
+def test_a_view_of_rows_goes_with_its_last_reference():
+    """Arrays of each epoch and batch would pile up in a cycle."""
+    view = view_of(mixed_table(30, 3))
+    view.features, view.given(view.known)
+    gone = weakref.ref(view)
+    gc.disable()
+    try:
+        del view
+        assert gone() is None
+    finally:
+        gc.enable()

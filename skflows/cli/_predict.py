@@ -79,7 +79,7 @@ def fit_target(args):
         if not model.estimator.__sklearn_tags__().input_tags.string:
             X = numbers(X, args.data)
         limit = model.estimator.time_limit
-        if limit is None and isinstance(model.estimator, TableDensity):
+        if {limit, args.max_iter} == {None} and isinstance(model.estimator, TableDensity):
             announce_tables(X, y.nunique())
     else:
         y = numbers(target, args.data, TARGET)[args.target]

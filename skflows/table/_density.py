@@ -30,6 +30,7 @@ from ..ensemble._mixture import mixture_attributes, run_mixture, scores_of, weig
 from ..preprocessing.sklearn_compat import Interval, StrOptions
 from ..preprocessing.validation import validate_weight
 from ..training.threads import fit_context
+from ._duration import expected_seconds, said
 from ._missing import MissingPattern, rows_of_pattern
 from ._predictive import OneColumn
 from ._queries import (
@@ -164,7 +165,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         Seeds the held-out rows and all members.
 
     verbose : int, default=0
-        Print the held-out score of each component.
+        Print how long the fit takes, and the held-out score of each component when it is known. For
+        a progress bar, use ``set_callbacks(sklearn.callback.ProgressBar())``.
 
     Attributes
     ----------
@@ -354,6 +356,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             mask = held_out[kept]
             splits = [(np.flatnonzero(~mask), np.flatnonzero(mask))]
         n, max_iter = group.n_rows(rows), self.max_iter
+        if self.verbose and self.time_limit is None:
+            print(f"fitting takes {said(expected_seconds(n * len(self._schema.names)))}")
         if max_iter == "auto":
             max_iter = automatic_epochs(n, len(splits))
         portfolio = components(self._schema, n, {"max_iter": max_iter, "n_orders": self.n_orders})

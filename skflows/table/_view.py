@@ -168,7 +168,9 @@ class TableView:
         self._cells = {}
         self._under = {}  # by schema
         self._given = None, None  # a mask, and the rows of which it is known
-        self._mapped_from = self  # the rows under the schema of the table
+        # The rows under the schema of the table, if these are under another. Not this view itself:
+        # a cycle would keep its arrays until Python looks for cycles, which it counts in objects.
+        self._mapped_from = None
 
     def __len__(self):
         return len(self.values)
@@ -188,7 +190,7 @@ class TableView:
 
     def given(self, mask):
         """Return the rows of which a mask is known, the same for the same mask."""
-        if self._mapped_from is not self:
+        if self._mapped_from is not None:
             return self._mapped_from.given(mask).under(self.schema)
         if self._given[0] is not mask:
             values = np.where(mask, self.values, np.nan)
