@@ -411,7 +411,9 @@ def show(lines):
     }
     for part, own in columns.items():
         chosen = {**shared, "modes": ("modes", 0), **own, "seconds": ("seconds", 1)}
-        frame = pd.DataFrame([line for line in lines if line["part"] == part])
+        if not (chosen_lines := [line for line in lines if line["part"] == part]):
+            continue
+        frame = pd.DataFrame(chosen_lines)
         frame = frame.set_index("name").rename_axis("m^2" if part == "lattice" else "function")
         print_table(
             frame[[*chosen]].rename(columns=lambda key: chosen[key][0]),  # noqa: B023

@@ -161,14 +161,15 @@ def constrained(x):
 def test_constrained_target():
     names = ["rate", "share", "low", "high", *"abc"]
     density = VariationalDensity(
+        RealNVPDensity(n_transforms=3, hidden_layer_sizes=16),
         bounds={"rate": (0, None), "share": (0, 1)},
         ordered=[["low", "high"]],
         simplex=[["a", "b", "c"]],
-        max_iter=15,
+        max_iter=20,
         random_state=0,
     ).fit(constrained, names=names)
     assert abs(density.log_evidence_) < 0.01
-    assert density.ess_ > 0.97
+    assert density.ess_ > 0.9
     X = density.sample(8000, random_state=0, as_frame=True)
     assert [*X] == names
     difference = 1 / math.sqrt(math.pi)  # of the expected order statistics of two normals
@@ -247,8 +248,10 @@ def test_saved_density_needs_the_function(fitted):
         assert other.log_evidence_ == fitted.log_evidence_
         with pytest.raises(ValueError, match="give log_density"):
             other.refine(5)
-        assert other.refine(5, 0, n_chains=8, log_density=normal).X.shape == (5, 3)
+        assert other.refine(5, 0, max_steps=10, log_density=normal).X.shape == (5, 3)
     assert fitted.importance_sample(5, 0)[0].shape == (5, 3)
+    with pytest.raises(ValueError, match="max_steps=3"):
+        fitted.refine(5, max_steps=3)
 
 
 def no_gradient(x):
@@ -457,7 +460,8 @@ def test_time_limit():
 
 def test_checkpoint(tmp_path):
     callbacks = pytest.importorskip("sklearn.callback") and skflows.callbacks
-    plain = VariationalDensity(max_iter=4, tol=0, random_state=0)
+    flow = RealNVPDensity(n_transforms=1, hidden_layer_sizes=4)
+    plain = VariationalDensity(flow, max_iter=3, tol=0, random_state=0)
     expected = clone(plain).fit(quartic, 1)
 
     def fit():

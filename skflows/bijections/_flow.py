@@ -40,9 +40,10 @@ class Flow(nn.Module):
         y, trained = self.bijection.inverse(z, context)
         d = y.shape[-1]
         if d < z.shape[-1]:  # the bijection does not return the context of rows
-            y = torch.cat([y, z[..., d:]], -1)
+            x, fixed = self.preprocess.inverse(torch.cat([y, z[..., d:]], -1), context)
+            return x[..., :d], fixed + trained
         x, fixed = self.preprocess.inverse(y, context)
-        return x[..., :d], fixed + trained
+        return x, fixed + trained
 
     def is_sequential(self, inverse=False):
         """Whether a direction takes many small operations (see `Bijection.is_sequential`)."""

@@ -473,10 +473,18 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
         from ._target import in_latent_space
 
         check_is_fitted(self)
+        least = {
+            "n_samples": (n_samples, 1),
+            "n_chains": (n_chains, 1),
+            "max_steps": (max_steps, 4),
+        }
+        for name, (value, smallest) in least.items():
+            if not isinstance(value, Integral) or value < smallest:
+                raise ValueError(f"{name}={value!r}; it must be an integer of at least {smallest}.")
         random = check_random_state(random_state)
         target = self._target_for(log_density)
         latent_target = in_latent_space(target, self.flow_, self._n_features_out)
-        n_steps = max(FEWEST_STEPS, -(-n_samples // n_chains))
+        n_steps = min(max(FEWEST_STEPS, -(-n_samples // n_chains)), max_steps)
         with one_thread(), torch.no_grad():
             _, z, weights = self._weighted_draws(target, N_DRAWS, random)
             start = torch.from_numpy(z[random.choice(len(z), n_chains, p=weights.weights)])
