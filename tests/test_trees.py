@@ -3,6 +3,8 @@
 import io
 import pickle
 import sys
+import time
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -10,6 +12,7 @@ import pytest
 from numpy.testing import assert_allclose
 from sklearn.base import clone
 from sklearn.ensemble import ExtraTreesRegressor, HistGradientBoostingRegressor
+from sklearn.exceptions import ConvergenceWarning
 
 import skflows
 from skflows import ConditionalDensity, FlowRegressor, MAFDensity, NSFDensity
@@ -147,6 +150,22 @@ def test_each_of_several_outputs_has_trees_and_a_single_flow_weighs_by_its_held_
 def test_trees_that_cannot_be_are_an_error(params, message):
     with pytest.raises(ValueError, match=message):
         ConditionalDensity(**{"trees": True} | params).fit(*steps(60))
+
+
+def test_a_short_time_limit_leaves_little_time_to_the_boosting():
+    X, y = steps(300)
+    sizes, seconds = [], []
+    for limit in 600, 0.01:
+        flow = clone(FLOW).set_params(time_limit=limit)
+        started = time.process_time()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            density = ConditionalDensity(flow, cv=2, trees=True, random_state=0).fit(X, y)
+        seconds.append(time.process_time() - started)
+        trees = [each for _, each in density.encoder_[-1].trees_.trees_[0]]
+        sizes.append(max(len(each.sizes) for each in trees if isinstance(each, Boosting)))
+    assert sizes[0] > 25 == sizes[1]
+    assert seconds[1] < 0.7 * seconds[0]
 
 
 def test_by_default_the_default_flow_has_trees(monkeypatch):

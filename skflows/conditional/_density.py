@@ -42,6 +42,7 @@ from ._flows import FlowMixture, signs_of
 from ._trees import (
     LEAST_ROWS,
     MAX_OUTPUTS,
+    SHARE_OF_TIME,
     TreePredictions,
     ignore_trees,
     model_residuals,
@@ -387,7 +388,11 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
             is_wanted = is_plain and n >= LEAST_ROWS and d <= MAX_OUTPUTS
         elif is_wanted:
             self._check_trees(n, estimator)
-        return TreePredictions(random_state.randint(2**31 - 1)) if is_wanted else None
+        if not is_wanted:
+            return None
+        limit = estimator.time_limit
+        seconds = None if limit is None else SHARE_OF_TIME * limit
+        return TreePredictions(random_state.randint(2**31 - 1), seconds)
 
     def _check_trees(self, n, estimator):
         """Raise an error if there cannot be trees."""

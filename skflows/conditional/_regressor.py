@@ -17,6 +17,7 @@ from ..columns.arrays import some_rows
 from ..columns.checks import warn_user
 from ..columns.encoding import copy_names
 from ..columns.types import Floats, Table, Weights
+from ..density import CNFDensity
 from ..density._third_party import was_interrupted
 from ..distribution.distribution import ConditionalDistribution, distribution_of
 from ..persistence.mixin import PersistenceMixin
@@ -361,9 +362,8 @@ def check_takes_fewer_rows(cv):
 
 def most_rows(density, n):
     """Return how many rows and draws calibrate: few after Ctrl-C, or if scores take a solver."""
-    flow = density.estimator
-    takes_solver = flow is not None and not flow._has_exact_inverse
-    return (FEW_ROWS, FEW_DRAWS) if takes_solver or was_interrupted(density) else (n, DRAWS)
+    is_slow = isinstance(density.estimator, CNFDensity) or was_interrupted(density)
+    return (FEW_ROWS, FEW_DRAWS) if is_slow else (n, DRAWS)
 
 
 def fold_scores(density, context, y, n_rows, n_draws):
