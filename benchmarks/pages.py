@@ -56,7 +56,8 @@ def commits(match):
     for name in match[1].split():
         text = (FOLDER / name).read_text("utf-8")
         lines = text.splitlines() if name.endswith(".jsonl") else [text]
-        lines = [json.loads(line) for line in lines]
+        # Figures of others have a source instead of a commit.
+        lines = [line for line in map(json.loads, lines) if "source" not in line]
         count = Counter(line["commit"] for line in lines if line.get("commit"))
         texts = [f"{n} measured at {commit}" for commit, n in count.items()]
         # Older lines name the commit that stored them instead.

@@ -1,11 +1,18 @@
-"""Regression on the field's standard tables and splits, with our defaults.
+"""Tables, splits and tasks that others chose, with our defaults.
 
     python benchmarks/published.py uci --data DIR --splits 20 --out published.jsonl
+    python benchmarks/published.py features --data DIR --out published.jsonl
+    python benchmarks/published.py sbibm --sizes 1000 --observations 2 --out published.jsonl
     python benchmarks/published.py show --out published.jsonl
 
-DIR has an npz file for each table, with arrays X, y and ``test``: the numbers of the test rows of
-each split, after Hernández-Lobato & Adams (2015). The other rows train. Lines already in ``--out``
-are not run again. Lines with a ``source`` are figures of others, on splits of the same size.
+- uci: regression. DIR has an npz file for each table, with arrays X, y and ``test``: the numbers of
+  the test rows of each split, after Hernández-Lobato & Adams (2015). The other rows train.
+- features: detection of defects, one-class. DIR has an npz file for each category of MVTec AD, with
+  X, features of images by a network, and y, 1 for defects. 70 % of the good images train.
+- sbibm: posteriors from simulations, for the tasks and observations of the package sbibm. C2ST is
+  the accuracy of its classifier, which tells our draws from its reference draws.
+
+Lines already in ``--out`` are not run again. Lines with a ``source`` are figures of others.
 """
 
 import argparse
@@ -19,9 +26,14 @@ import pandas as pd
 import torch
 from conditional import Flow, NGBoost, Normal, QuantileForest, crps, timed
 from protocol import append, print_table, read
+from sklearn.covariance import LedoitWolf
 from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import KFold, cross_val_predict
+from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
+
+import skflows
 
 TABLES = ("energy", "concrete", "wine-quality-red", "kin8nm")
 
@@ -74,39 +86,151 @@ def regress(table, method, split, data):
     return scores
 
 
+# ---- Detection of defects
+
+
+class Neighbors:
+    """Distance to the fifth neighbour."""
+
+    def fit(self, X):
+        self.index = NearestNeighbors(n_neighbors=5).fit(X)
+        return self
+
+    def score_samples(self, X):
+        return -self.index.kneighbors(X)[0][:, -1]
+
+
+class Gaussian(LedoitWolf):
+    """scikit-learn's shrunk covariance: the distance of Mahalanobis."""
+
+    def score_samples(self, X):
+        return -self.mahalanobis(X)
+
+
+DETECTORS = {
+    "DensityOutlierDetector": lambda: skflows.DensityOutlierDetector(
+        calibration="conformal", random_state=0
+    ),
+    "nearest neighbours": Neighbors,
+    "LedoitWolf": Gaussian,
+}
+
+
+def detect(category, method, data):
+    """Return the AUROC of one contestant on one category."""
+    with np.load(Path(data, f"{category}.npz")) as arrays:
+        X, y = arrays["X"].astype(float), arrays["y"].ravel()
+    good = np.random.default_rng(0).permutation(np.flatnonzero(y == 0))
+    train = good[: int(0.7 * len(good))]
+    test = np.setdiff1d(np.arange(len(y)), train)
+    detector = DETECTORS[method]()
+    seconds = timed(detector.fit, X[train])
+    score = -detector.score_samples(X[test])
+    return {"n": len(train), "auroc": roc_auc_score(y[test], score), "seconds": seconds}
+
+
+# ---- Posteriors
+
+TASKS = (
+    "two_moons",
+    "slcp",
+    "gaussian_mixture",
+    "gaussian_linear",
+    "gaussian_linear_uniform",
+    "bernoulli_glm",
+)
+
+
+def posterior(name, n, observation, seed=0):
+    """Return how well a classifier tells posterior samples from reference samples."""
+    import sbibm
+    from sbibm.metrics import c2st
+
+    task = sbibm.get_task(name)
+    torch.manual_seed(seed)
+    parameters = task.get_prior()(num_samples=n)
+    data = task.get_simulator()(parameters)
+    bounds = None
+    if "low" in task.prior_params:
+        ends = (task.prior_params[end].tolist() for end in ("low", "high"))
+        bounds = list(zip(*ends, strict=True))
+    # Chosen by the likelihood of further simulations of four tasks, for all of them.
+    flow = skflows.NSFDensity(n_transforms=4, dropout=0.1, bounds=bounds)
+    density = skflows.ConditionalDensity(flow, random_state=seed)
+    seconds = timed(density.fit, data.double().numpy(), parameters.double().numpy())
+    reference = task.get_reference_posterior_samples(num_observation=observation)
+    observed = task.get_observation(num_observation=observation).double().numpy()
+    draws = density.sample(observed, len(reference), random_state=seed)[0]
+    accuracy = c2st(reference, torch.as_tensor(draws, dtype=torch.float32))
+    return {"c2st": accuracy, "seconds": seconds}
+
+
+# ---- Running and showing
+
+
 def jobs(args):
-    """Yield the key of each run, and what runs it; all tables of a split before the next split."""
+    """Yield the key of each run, and what runs it."""
+    if args.what == "features":
+        for path, method in product(sorted(Path(args.data).glob("*.npz")), DETECTORS):
+            key = {"what": "features", "table": path.stem, "method": method}
+            yield key, lambda a=(path.stem, method): detect(*a, args.data)
+    if args.what == "sbibm":
+        observations = range(1, args.observations + 1)
+        for n, observation, task in product(args.sizes, observations, args.tasks):
+            key = {"what": "sbibm", "task": task, "n": n, "observation": observation}
+            yield key, lambda a=(task, n, observation): posterior(*a)
+    if args.what != "uci":
+        return
+    # All tables of a split before the next split.
     for split, table, method in product(range(args.splits), TABLES, REGRESSORS):
         if table in args.tables and method in args.methods:
             key = {"what": "uci", "table": table, "method": method, "split": split}
             yield key, lambda a=(table, method, split): regress(*a, args.data)
 
 
-SHOWN = {"nll": 3, "rmse": 3, "crps": 3, "coverage": 3, "seconds": 1}
+SCORES = {"nll": 3, "rmse": 3, "crps": 3, "coverage": 3, "seconds": 1}
 
 
 def show(lines):
-    """Print a Markdown table of each score: means over the splits that all contestants have."""
-    frame = pd.DataFrame([line for line in lines if line["what"] == "uci"])
-    ours, others = frame[frame["split"].notna()], frame[frame["split"].isna()]
-    counts = ours.groupby(["table", "method"])["split"].nunique().unstack()
-    n = int(counts.reindex(columns=[*REGRESSORS]).fillna(0).to_numpy().min())
+    """Print Markdown tables: regression, detection of defects, posteriors."""
+    frame = pd.DataFrame(lines)
+    parts = dict(list(frame.groupby("what")))
+    ours, others = (parts["uci"][parts["uci"]["source"].isna() == own] for own in (True, False))
+    # The splits that all contestants have run.
+    n = int(ours.groupby(["table", "method"])["split"].nunique().min())
     ours = ours[ours["split"] < n]
-    for score, digits in SHOWN.items():
+    for score, digits in SCORES.items():
         tables = [part.pivot_table(score, "table", "method") for part in (ours, others)]
         wide = pd.concat(tables, axis=1).reindex(index=TABLES).rename_axis("table")
         order = [*REGRESSORS, *others["method"].unique()]
         wide = wide.reindex(columns=order).dropna(axis=1, how="all")
         print(f"\n{score}, mean over the first {n} splits\n")
         print_table(wide, dict.fromkeys(wide, digits))
+    if "features" in parts:
+        wide = 100 * parts["features"].pivot_table("auroc", "table", "method")[[*DETECTORS]]
+        wide.loc["mean"] = wide.mean()
+        print("\nAUROC in per cent\n")
+        print_table(wide.rename_axis("category"), dict.fromkeys(wide, 1))
+    if "sbibm" in parts:
+        of_size = parts["sbibm"].groupby(["task", "n"], sort=False)
+        table = of_size.agg(
+            observations=("observation", "nunique"),
+            c2st=("c2st", "mean"),
+            seconds=("seconds", "mean"),
+        )
+        print("\nC2ST\n")
+        print_table(table, dict.fromkeys(table, 3) | {"observations": 0, "seconds": 0})
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("what", choices=["uci", "show"])
+    parser.add_argument("what", choices=["uci", "features", "sbibm", "show"])
     parser.add_argument("--data", help="folder of the tables")
     parser.add_argument("--out", required=True, help="JSON lines of results")
     parser.add_argument("--splits", type=int, default=20, help="the first of 20 splits")
+    parser.add_argument("--sizes", nargs="*", type=int, default=[1_000], help="simulations")
+    parser.add_argument("--observations", type=int, default=10, help="the first of 10")
+    parser.add_argument("--tasks", nargs="*", default=TASKS, help="only these tasks of sbibm")
     parser.add_argument("--tables", nargs="*", default=TABLES, help="only these tables")
     parser.add_argument("--methods", nargs="*", default=[*REGRESSORS], help="only these")
     args = parser.parse_args()

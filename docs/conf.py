@@ -87,7 +87,7 @@ sphinx_gallery_conf = {
         f"../examples/{section}"
         for section in (
             *("start_here", "real_tables", "images", "conditional", "outliers"),
-            "continuous_flows",
+            *("continuous_flows", "variational"),
         )
     ],
     "doc_module": ("skflows",),

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -53,3 +54,53 @@ def test_entries_of_what_was_tried_are_short():
     assert not faults("tried", f"# Tried\n\n- {'word ' * 50}\n- {'word ' * 50}\n")
     (found,) = faults("tried", f"# Tried\n\n- Short.\n- {'word ' * 70}\n")
     assert "more than 60 words" in found
+
+
+@pytest.fixture
+def uci_density(monkeypatch, tmp_path):
+    """Return the names of a script, and write stand-ins of its tables, with as many columns."""
+    rng = np.random.default_rng(0)
+    for name in ("power", "gas", "hepmass", "miniboone"):
+        (tmp_path / name).mkdir()
+    np.save(tmp_path / "power" / "data.npy", np.round(rng.standard_normal((200, 8)), 2))
+    np.save(tmp_path / "miniboone" / "data.npy", 3 + rng.standard_normal((200, 43)))
+    sensors = np.repeat(rng.standard_normal((200, 8)), 2, axis=1)  # in pairs that are alike
+    sensors += 0.01 * rng.standard_normal(sensors.shape)
+    gas = pd.DataFrame(np.hstack([rng.random((200, 3)), sensors]))
+    gas.columns = ["Time", "Meth", "Eth", *map(str, range(16))]
+    gas.to_pickle(tmp_path / "gas" / "ethylene_CO.pickle")
+    rows = np.hstack([rng.standard_normal((400, 21)), rng.integers(0, 2, (400, 7))])
+    hepmass = pd.DataFrame(rows).add_prefix("f")
+    hepmass.insert(0, "label", np.arange(400) % 2)
+    hepmass.to_csv(tmp_path / "hepmass" / "1000_train.csv", index=False)
+    hepmass.assign(mass=0).to_csv(tmp_path / "hepmass" / "1000_test.csv", index=False)
+    monkeypatch.syspath_prepend(str(FOLDER))
+    return runpy.run_path(str(FOLDER / "uci_density.py"))
+
+
+@pytest.mark.parametrize(
+    ("name", "shapes"),
+    [
+        ("POWER", [(162, 6), (18, 6), (20, 6)]),
+        ("GAS", [(162, 8), (18, 8), (20, 8)]),
+        ("HEPMASS", [(180, 21), (20, 21), (200, 21)]),
+        ("MINIBOONE", [(162, 43), (18, 43), (20, 43)]),
+    ],
+)
+def test_splits_of_the_tables_of_the_literature(uci_density, tmp_path, name, shapes):
+    found = uci_density["load"](name, tmp_path)
+    assert [rows.shape for rows in found] == shapes
+    known = np.concatenate(found if name == "GAS" else found[:2])
+    assert np.allclose(known.mean(axis=0), 0, atol=1e-9)
+    assert np.allclose(known.std(axis=0), 1, atol=0.01)
+
+
+def test_densities_of_the_tables_of_the_literature(uci_density, tmp_path):
+    line = uci_density["run"]("POWER", "NSFDensity", tmp_path, 100, max_iter=1, n_transforms=1)
+    assert (line["n"], line["d"]) == (100, 6) and np.isfinite(line["ll"])
+    np.save(tmp_path / "miniboone" / "data.npy", np.ones((20, 50)))
+    with (
+        np.errstate(invalid="ignore"),
+        pytest.raises(ValueError, match="43 columns are published"),
+    ):
+        uci_density["load"]("MINIBOONE", tmp_path)

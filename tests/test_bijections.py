@@ -262,7 +262,9 @@ def test_vjp_falls_back_to_autograd_in_subclasses():
 
 
 # Those that find a solution without autograd, and then differentiate it, and one of the others.
-@pytest.mark.parametrize("name", ["planar", "continuous", "chain", "autoregressive_spline"])
+@pytest.mark.parametrize(
+    "name", ["planar", "continuous", "residual", "residual_deep", "chain", "autoregressive_spline"]
+)
 def test_gradients_equal_finite_differences(name):
     """In both directions: an inverse autoregressive flow is trained through its inverse."""
     bijection, x, context = make_case(name, d=3, n_context=2)

@@ -20,6 +20,7 @@ import pytest
 import skflows
 from skflows import AutoDensity, DensityOutlierDetector, MAFDensity, NSFDensity, TableDensity
 from skflows.cli import _columns, _demo, _main, _model_files, _models, _progress, _score, _tables
+from skflows.cli._main import with_options
 from skflows.columns.checks import names_rows
 from skflows.density import ARCHITECTURES, FlowDensity
 from skflows.ensemble import _portfolio
@@ -127,19 +128,31 @@ def test_only_limits_of_the_user_are_spoken_of(folder, capsys, monkeypatch):
         assert "time_limit=" not in err
 
 
-def test_long_fits_say_how_long(capsys):
+def test_fits_of_tables_say_how_long(folder, capsys, one_class):
     """By what they take of the time of one core, which was measured."""
     for shape, n, message in (
-        ((300, 8), 1, ""),
-        ((4000, 15), 1, "with missing values to 4000 rows of 15 columns, which takes up to 40 sec"),
-        ((12_000, 15), 1, "takes up to 80 seconds (--quick takes under 20 seconds)"),
-        ((50_000, 10), 1, "takes up to 4 minutes"),
+        ((100, 10), 1, "100 rows of 10 columns, which takes about 10 seconds on one core\n"),
+        ((1500, 15), 1, "takes about 20 seconds on one core\n"),
+        ((4000, 15), 1, "takes about 30 seconds on one core (--quick takes under 20 seconds)"),
+        ((50_000, 10), 1, "takes about 3 minutes on one core"),
         ((240, 15), 3, "mixed columns for each of 3 classes to 240 rows of 15 columns, which takes "
-            "up to 50 seconds (--quick"),
+            "about 35 seconds on one core (--quick"),
     ):  # fmt: skip
         _progress.announce_tables(pd.DataFrame(np.zeros(shape)), n)
-        err = capsys.readouterr().err
-        assert message in err if message else not err
+        assert message in capsys.readouterr().err
+    table = make_frame().assign(kind=list("ab") * 20)
+    table.to_csv("t.csv", index=False)
+    fit = "fit t.csv -o m.skflows --estimator table"
+    for options, is_said in (("", True), ("--max-iter 1", False), ("--time-limit 9", False)):
+        assert run(f"{fit} {options}") == 0
+        assert ("seconds on one core" in capsys.readouterr().err) == is_said
+    skflows.TableDensity(verbose=1, random_state=0).fit(table)
+    assert "fitting takes about 10 seconds on one core" in capsys.readouterr().out
+
+
+def test_messages_name_options_that_a_shell_takes():
+    text = "use columns={'name': 'categorical'}, or columns={'last name': 'count'}."
+    assert with_options(text) == "use --kind name=categorical, or --kind 'last name=count'."
 
 
 def test_short_fits_use_one_process():
@@ -515,7 +528,7 @@ def test_texts_dates_and_gaps_are_modelled(folder, capsys, one_class):
     out, err = capsys.readouterr()
     assert "TableDensity fitted to 40 rows of 7 columns" in out
     assert "without a value are left out: 'empty'" in err
-    assert "takes up to" not in err
+    assert "on one core" not in err
     assert run("score m.skflows holes.csv -o scores.csv") == 0
     scores = pd.read_csv("scores.csv")
     assert scores.notna().all(axis=None)
@@ -844,6 +857,16 @@ def test_a_column_of_two_letter_codes_keeps_namibia(tmp_path, capsys, cells, n_m
     assert all(expected in w for w in warned)
     used = _tables.read_table(path, used=["x"])
     assert used["country"].tolist()[1] == "NA"  # a column that is not used is as it is written
+
+
+def test_codes_of_rows_that_have_na_elsewhere_are_missing(tmp_path, recwarn):
+    path = tmp_path / "t.csv"
+    rows = ["DE,Bonn,1", "FR,Lyon,2", "NA,NA,3", "NA,NA,4", "NA,Walvis Bay,5"]
+    path.write_text("\n".join(["country,town,x", *rows]))
+    assert _tables.read_table(path)["country"].isna().sum() == 3
+    assert not any("codes of two letters" in str(w.message) for w in recwarn)
+    path.write_text("\n".join(["country,town,x", *rows[:3], rows[-1], "NA,Windhoek,6"]))
+    assert not _tables.read_table(path)["country"].isna().any()
 
 
 @pytest.mark.filterwarnings("default")

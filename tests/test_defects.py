@@ -7,8 +7,10 @@ import pytest
 import torch
 from _densities import small
 from sklearn.base import clone
+from sklearn.decomposition import PCA
 from sklearn.metrics import roc_auc_score
 from sklearn.mixture import GaussianMixture
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
@@ -253,6 +255,20 @@ def test_features_without_a_gradient_or_of_a_wrong_shape():
         model.defect_map(SCRATCHED)
     with pytest.raises(ValueError, match="features returned an array of shape"):
         detector(features=lambda images: images.mean((0, 2))).fit(IMAGES)
+
+
+def test_features_by_a_transformer():
+    transformer = make_pipeline(StandardScaler(), PCA(5))
+    model = detector(GaussianMixture(), features=transformer, n_rotations=1).fit(IMAGES)
+    rows = SCRATCHED.reshape(10, -1)
+    member = model.detector_.models_[0].density
+    expected = member.density_.score_samples(member.features_.transformer.transform(rows))
+    np.testing.assert_allclose(member.score_samples(rows), expected, rtol=1e-4)
+    assert not hasattr(transformer[-1], "components_")  # a clone was fitted
+    again = pickle.loads(pickle.dumps(model))
+    assert np.array_equal(again.score_samples(rows), model.score_samples(rows))
+    with pytest.raises(ValueError, match="torch can differentiate"):
+        model.defect_map(SCRATCHED)
 
 
 def test_any_density():

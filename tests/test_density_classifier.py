@@ -355,6 +355,15 @@ def test_discrete_columns_of_a_pipeline_are_its_own():
     assert classifier.fit(X, y).estimators_[0][-1].discrete == "auto"
 
 
+def test_probabilities_have_labels_on_demand():
+    X = pd.DataFrame({"x": [0.0, 0.1, 5.0, 5.2] * 10}, index=range(100, 140))
+    classifier = DensityClassifier(GaussianMixture(), calibration=None, random_state=0)
+    classifier.fit(X, ["low", "low", "high", "high"] * 10)
+    proba = classifier.predict_proba(X, as_frame=True)
+    assert proba.columns.tolist() == ["high", "low"] and proba.index.equals(X.index)
+    np.testing.assert_array_equal(proba, classifier.predict_proba(X))
+
+
 @pytest.mark.parametrize("as_frame", [False, True])
 def test_classes_of_a_table_share_kinds_and_categories(as_frame, tmp_path):
     """A class without a category, with other steps or without decimals can be told from others."""
@@ -471,9 +480,22 @@ def test_rows_that_calibrate_a_table_share_categories_alone():
     )
 
 
-def test_the_estimator_must_be_given():
-    with pytest.raises(ValueError, match=r"estimator=None: .* DensityClassifier\(NSFDensity\(\)\)"):
-        DensityClassifier().fit(np.eye(4), [0, 0, 1, 1])
+def test_the_default_density_shares_its_networks_and_takes_numbers(monkeypatch):
+    X, y, _ = blobs(20)
+    default = _classifier.default_density()
+    assert default.estimator.input_noise == 0.1
+    monkeypatch.setattr(_classifier, "default_density", lambda: ConditionalDensity(QUICK, cv=2))
+    classifier = DensityClassifier(random_state=0).fit(X, y)
+    (density,) = classifier.estimators_
+    assert len(density.held_out_) == 2
+    assert classifier.predict_proba(X).shape == (len(X), 2)
+    assert (classifier.predict(pd.DataFrame(X).to_numpy()) == classifier.predict(X)).all()
+    table = pd.DataFrame(X).add_prefix("x")
+    assert DensityClassifier().fit(table, y).score(table, y) > 0.5
+    for value in "a", np.nan:
+        table["x0"] = value
+        with pytest.raises(ValueError, match=r"estimator=None models numbers: .*TableDensity\(\)"):
+            DensityClassifier().fit(table, y)
 
 
 def test_rows_without_a_class():

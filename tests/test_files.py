@@ -167,6 +167,10 @@ def test_kinds_are_stated(tmp_path, monkeypatch, capsys, one_class):
     assert density.levels("zip")[:3] == ["1000", "2000", "3000"]
     run("sample m.skflows -n 9 -o drawn.csv")
     assert set(pd.read_csv("drawn.csv")["zip"]) <= {1000, 2000, 3000}
+    for line in ("impute m.skflows t.csv --kind zip=count", "score m.skflows t.csv --dayfirst"):
+        with pytest.raises(SystemExit):
+            main(shlex.split(line))
+        assert "give this option to skflows fit" in capsys.readouterr().err
     monkeypatch.setattr("skflows.cli._outliers.QUICK", {"time_limit": None, "cv": 2})
     run(f"outliers t.csv -o flagged.csv --quick {kinds} {SEED}")
     capsys.readouterr()

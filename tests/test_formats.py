@@ -209,6 +209,18 @@ def test_kinds_decide_on_texts(one_class):
     assert set(density.levels("at")) - {"(rare)"} <= set(table["at"])
 
 
+def test_marks_of_thousands_are_stated(one_class):
+    """As by --thousands in the command."""
+    table = pd.DataFrame({"n": [f"{i}.{500 + i}" for i in range(1, 61)], "x": range(60)})
+    read = TableDensity(columns={"n": ("count", "thousands", ".")}, max_iter=1, random_state=0)
+    read.fit(table)
+    assert read._encoding.encode(table)[:2, 0].tolist() == [1501, 2502]
+    assert read.sample(20, random_state=0)["n"].str.fullmatch(r"\d+\.\d{3}|\d{1,3}").all()
+    for kind in (("count", "thousands"), ("count", "thousands", 3)):
+        with pytest.raises(ValueError, match="mark that separates them is missing, as in"):
+            TableDensity(columns={"n": kind}).fit(table)
+
+
 def test_dates_in_either_order_are_pointed_out(one_class):
     table = messy_table().assign(day=["01/02/2024", "02/03/2024", "05/03/2024"] * 20)
     with pytest.warns(UserWarning, match="'day', such as '01/02/2024', .* month first, but may"):

@@ -6,6 +6,7 @@ import tracemalloc
 import numpy as np
 import pytest
 from scipy.stats import hmean
+from sklearn.covariance import LedoitWolf
 from sklearn.ensemble import IsolationForest
 from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import roc_auc_score
@@ -18,7 +19,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from skflows import AdaptiveKernelDensity, DensityOutlierDetector, StackedDensity
 from skflows.calibration.ranks import Ranks
 from skflows.outlier import OutlierEnsemble
-from skflows.outlier._ensemble import ColumnHistograms, default_estimators
+from skflows.outlier._ensemble import ColumnHistograms, ShrunkGaussian, default_views
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((200, 3))
@@ -213,5 +214,34 @@ def test_memory_of_scores_does_not_grow_with_the_rows():
     "n, d, expected", [(2, 3, 2), (500, 3, 500), (5000, 62, 1000), (5000, 1555, 64), (9, 10**6, 2)]
 )
 def test_ranks_of_wide_tables_have_few_quantiles(n, d, expected):
-    members = dict(default_estimators(n, d, contaminated=False))
+    members = dict(default_views(n, d, contaminated=False))
     assert members["ranks"][0].n_quantiles == expected
+
+
+@pytest.mark.parametrize("shape", [(30, 80), (80, 30)])
+def test_shrunk_gaussian_is_that_of_ledoit_and_wolf(shape):
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal(shape) @ rng.standard_normal((shape[1], shape[1]))
+    new = 3 * rng.standard_normal((5, shape[1]))
+    expected = -LedoitWolf().fit(rows).mahalanobis(new)
+    np.testing.assert_allclose(ShrunkGaussian().fit(rows).score_samples(new), expected)
+    assert np.isfinite(ShrunkGaussian().fit(np.ones(shape)).score_samples(new)).all()
+
+
+@pytest.mark.parametrize("contaminated", [False, True])
+def test_wide_tables_have_a_gaussian_view(contaminated):
+    """Columns that depend on few factors: a row off their plane is far away in no column."""
+    rng = np.random.default_rng(0)
+    loadings = rng.standard_normal((4, 150))
+
+    def draw(n):
+        return rng.standard_normal((n, 4)) @ loadings + 0.3 * rng.standard_normal((n, 150))
+
+    rows, new = draw(80), np.vstack([draw(60), draw(60) + 0.5 * rng.standard_normal((60, 150))])
+    is_odd = np.repeat([0, 1], 60)
+    aucs = []
+    for estimators in (default_views(80, 150, contaminated), None):
+        fitted = OutlierEnsemble(estimators, contaminated=contaminated, random_state=0).fit(rows)
+        aucs.append(roc_auc_score(is_odd, -fitted.score_samples(new)))
+    assert aucs[1] > aucs[0] + 0.1 and aucs[1] > 0.95
+    assert len(OutlierEnsemble().fit(rows[:, :10]).estimators_) == 4

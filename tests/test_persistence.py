@@ -40,6 +40,7 @@ from skflows import (
     TableDensity,
     TableImputer,
     TransformedDensity,
+    VariationalDensity,
 )
 from skflows.bijections import Bijection
 from skflows.density import FlowDensity
@@ -332,6 +333,10 @@ OWN_SCORE = {
 }
 
 
+def log_normal(x):
+    return -x.square().sum(1)
+
+
 @pytest.mark.filterwarnings("ignore:time_limit")
 def test_skops_needs_only_our_public_classes_to_be_trusted(models):
     """And those that they consist of: not one is a helper, a tensor or a module of torch."""
@@ -339,6 +344,8 @@ def test_skops_needs_only_our_public_classes_to_be_trusted(models):
     fitted = models | {name: copy.deepcopy(each).fit(X) for name, each in OTHERS.items()}
     y = (X[:, 2] > np.median(X[:, 2])).astype(int)
     fitted |= {name: copy.deepcopy(each).fit(X, y) for name, each in CONDITIONAL.items()}
+    variational = VariationalDensity(small("realnvp"), max_iter=1, random_state=0)
+    fitted["variational"] = variational.fit(log_normal, X.shape[1])
     tested = {type(model).__name__ for model in fitted.values()}
     assert tested >= {*skflows.__all__} - {"FlowDensity", "export", "load"}
     for name, model in fitted.items():

@@ -219,6 +219,19 @@ def test_samples_keep_orders_as_often_as_the_rows_do(n_exceptions):
     assert density.held_out_scores_.mean() == pytest.approx(density.stacked_score_)
 
 
+def test_centres_of_missing_values_keep_orders():
+    """The mean of one column may lie beyond a known value of the other."""
+    table = dated(300)
+    density = quick(max_iter=2).fit(table)
+    assert len(density.rules_) == 2
+    masked = table.mask(np.random.default_rng(1).uniform(size=table.shape) < 0.4)
+    for method in ("mean", "median", "mode"):
+        filled = density.impute(masked, method)
+        assert (filled["start"] <= filled["end"]).all(), method
+        assert (filled["done"] <= filled["planned"]).all(), method
+        pd.testing.assert_frame_equal(filled.where(masked.notna()), masked, check_dtype=False)
+
+
 def test_probabilities_of_rows_that_keep_or_break_an_order_sum_to_1():
     rng = np.random.default_rng(0)
     low = rng.integers(0, 4, 500)

@@ -161,14 +161,15 @@ def constrained(x):
 def test_constrained_target():
     names = ["rate", "share", "low", "high", *"abc"]
     density = VariationalDensity(
+        RealNVPDensity(n_transforms=3, hidden_layer_sizes=16),
         bounds={"rate": (0, None), "share": (0, 1)},
         ordered=[["low", "high"]],
         simplex=[["a", "b", "c"]],
-        max_iter=15,
+        max_iter=20,
         random_state=0,
     ).fit(constrained, names=names)
     assert abs(density.log_evidence_) < 0.01
-    assert density.ess_ > 0.97
+    assert density.ess_ > 0.9
     X = density.sample(8000, random_state=0, as_frame=True)
     assert [*X] == names
     difference = 1 / math.sqrt(math.pi)  # of the expected order statistics of two normals
@@ -182,11 +183,13 @@ def test_constrained_target():
 
 def test_several_modes():
     flow = NSFDensity(n_transforms=3, hidden_layer_sizes=16, autoregressive=False)
-    density = VariationalDensity(flow, max_iter=30, random_state=0).fit(two_modes, 2)
+    density = VariationalDensity(flow, max_iter=5, random_state=0).fit(two_modes, 2)
     assert density.n_modes_ == 2
     assert abs(density.log_evidence_) < 0.05
+    assert density.best_validation_score_ == pytest.approx(0, abs=0.3)
+    assert (density.sample(4000, 0)[:, 0] > 0).mean() == pytest.approx(0.3, abs=0.12)
     X, weights = density.importance_sample(4000, 0)
-    assert weights @ (X[:, 0] > 0) == pytest.approx(0.3, abs=0.05)
+    assert weights @ (X[:, 0] > 0) == pytest.approx(0.3, abs=0.04)
 
 
 def test_modes_have_the_mass_of_their_curvature():
@@ -245,8 +248,10 @@ def test_saved_density_needs_the_function(fitted):
         assert other.log_evidence_ == fitted.log_evidence_
         with pytest.raises(ValueError, match="give log_density"):
             other.refine(5)
-        assert other.refine(5, 0, n_chains=8, log_density=normal).X.shape == (5, 3)
+        assert other.refine(5, 0, max_steps=10, log_density=normal).X.shape == (5, 3)
     assert fitted.importance_sample(5, 0)[0].shape == (5, 3)
+    with pytest.raises(ValueError, match="max_steps=3"):
+        fitted.refine(5, max_steps=3)
 
 
 def no_gradient(x):
@@ -455,7 +460,8 @@ def test_time_limit():
 
 def test_checkpoint(tmp_path):
     callbacks = pytest.importorskip("sklearn.callback") and skflows.callbacks
-    plain = VariationalDensity(max_iter=4, tol=0, random_state=0)
+    flow = RealNVPDensity(n_transforms=1, hidden_layer_sizes=4)
+    plain = VariationalDensity(flow, max_iter=3, tol=0, random_state=0)
     expected = clone(plain).fit(quartic, 1)
 
     def fit():

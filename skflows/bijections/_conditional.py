@@ -72,8 +72,13 @@ class Conditional(_OfFirstColumns):
     """Map the first columns given the others, their context, which is not returned.
 
     Both directions, and ``vjp``, take rows and context side by side. The pullback of ``vjp`` has
-    no gradient in the context: call it with ``to_x=False``.
+    no gradient in the context: call it with ``to_x=False``. Columns after the context that the
+    bijection was built for are ignored.
     """
+
+    def _split(self, rows):
+        x, context = super()._split(rows)
+        return x, context[..., : self.bijection.n_context or None]
 
     def forward(self, x, context=None):
         return self.bijection(*self._split(x))

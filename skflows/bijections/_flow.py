@@ -38,6 +38,10 @@ class Flow(nn.Module):
     def inverse(self, z, context=None):
         """Return rows and ``log |dx/dz|`` of latent coordinates."""
         y, trained = self.bijection.inverse(z, context)
+        d = y.shape[-1]
+        if d < z.shape[-1]:  # the bijection does not return the context of rows
+            x, fixed = self.preprocess.inverse(torch.cat([y, z[..., d:]], -1), context)
+            return x[..., :d], fixed + trained
         x, fixed = self.preprocess.inverse(y, context)
         return x, fixed + trained
 

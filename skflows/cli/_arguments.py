@@ -99,6 +99,12 @@ def given(text):
     return name, value
 
 
+def of_fit(text):
+    raise argparse.ArgumentTypeError(
+        "a model keeps the kinds and forms of its columns: give this option to skflows fit"
+    )
+
+
 def number_or_text(text):
     """Return an argument of a kind: None if it is empty."""
     try:

@@ -41,17 +41,19 @@ def texts_and_codes(rows, columns, decimal):
     texts : set of str
         Columns with whole numbers that have leading zeros.
     codes : set of str
-        Columns of two-letter codes, one of which is NA.
+        Columns of two-letter codes, one of which is NA, mostly without a further NA in its row.
     others : set of str
         Further columns of texts, among which a gap may be a word.
     """
-    padded, has_na, others = {}, set(), set()
+    padded, n_na, n_together, others = {}, Counter(), Counter(), set()
     numeric, codes = {*columns}, {i: set() for i in columns}
     for row in rows:
+        if NAMIBIA in row:
+            places = [i for i in columns if i < len(row) and row[i] == NAMIBIA]
+            n_na.update(places)
+            n_together.update(places if len(places) > 1 else ())
         for i in columns:
             cell = row[i] if i < len(row) else ""
-            if cell == NAMIBIA:
-                has_na.add(i)
             if cell in GAPS:
                 continue
             if i in codes:
@@ -71,7 +73,12 @@ def texts_and_codes(rows, columns, decimal):
             "leading zeros: remove these if it holds quantities",
             stacklevel=2,
         )
-    codes = [i for i in sorted(has_na & codes.keys()) if len(codes[i]) >= LEAST_CODES]
+    # Where other cells of most of the rows are NA too, it is how the file writes missing values.
+    codes = [
+        i
+        for i in sorted(n_na.keys() & codes.keys())
+        if len(codes[i]) >= LEAST_CODES and 2 * n_together[i] <= n_na[i]
+    ]
     for i in codes:
         warnings.warn(
             f"column {columns[i]!r} holds codes of two letters, and {NAMIBIA!r} is read as "

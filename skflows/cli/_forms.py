@@ -12,7 +12,14 @@ import numpy as np
 
 from ..columns.arrays import listed
 from ..columns.dates import MICROSECONDS
-from ..columns.formats import BooleanFormat, ClockFormat, DateFormat, NumberFormat, find_format
+from ..columns.formats import (
+    OTHER_MARK,
+    BooleanFormat,
+    ClockFormat,
+    DateFormat,
+    NumberFormat,
+    find_format,
+)
 from ..columns.kinds import decide
 from ._cells import GAPS
 
@@ -206,7 +213,7 @@ class Hints(NamedTuple):
     @property
     def decimal(self):
         """The decimal mark that the mark of thousands leaves, or None."""
-        return {",": ".", ".": ","}.get(self.thousands)
+        return OTHER_MARK.get(self.thousands)
 
     @property
     def texts(self):

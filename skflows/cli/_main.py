@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import sys
 import warnings
 from functools import partial
@@ -58,7 +59,11 @@ def with_options(text):
 
     A part of a fit has a part of the time that the user gives, which means nothing to them.
     """
-    text = re.sub(r"columns=\{(['\"])(.*?)\1: '(\w+)'\}", r"--kind \2=\3", text)
+
+    def option(match):
+        return f"--kind {shlex.quote(f'{match[2]}={match[3]}')}"
+
+    text = re.sub(r"columns=\{(['\"])(.*?)\1: '(\w+)'\}", option, text)
     return re.sub(r"\btime_limit=[-+.\de]+", "the time limit", text)
 
 

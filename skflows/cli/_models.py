@@ -94,9 +94,9 @@ def run_fit(args):
     if "n_jobs" in model.get_params():
         model.set_params(n_jobs=n_jobs_for(model.time_limit))
     if isinstance(model, MIXTURES) and model.time_limit is None:
-        if name == "table":
+        if name == "table" and args.max_iter is None:
             announce_tables(frame)
-        elif frame.size > MANY_VALUES:
+        elif name == "auto" and frame.size > MANY_VALUES:
             announce(frame, "many densities", "may take minutes")
     start = time.perf_counter()
     with limit_of_user(args):

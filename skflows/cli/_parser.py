@@ -249,6 +249,11 @@ def _add_model(command):
         help="load a pickle (joblib), which can run any code that its author put in it",
     )
 
+    for option in ("--kind", "--thousands", "--dayfirst", "--monthfirst"):
+        command.add_argument(
+            option, nargs="?", const="", type=_arguments.of_fit, help=argparse.SUPPRESS
+        )
+
 
 def _add_columns(command, id_text):
     command.add_argument(

@@ -6,6 +6,7 @@ import time
 from ..conditional import ConditionalDensity, DensityClassifier, FlowRegressor
 from ..conditional._density import default_flow
 from ..conditional._regressor import HELD_OUT, LEAST_ROWS
+from ..conditional._trees import LEAST_ROWS as ROWS_FOR_TREES
 from ..density import ARCHITECTURES
 from ..table import TableDensity
 from ._columns import (
@@ -78,11 +79,13 @@ def fit_target(args):
         if not model.estimator.__sklearn_tags__().input_tags.string:
             X = numbers(X, args.data)
         limit = model.estimator.time_limit
-        if limit is None and isinstance(model.estimator, TableDensity):
+        if {limit, args.max_iter} == {None} and isinstance(model.estimator, TableDensity):
             announce_tables(X, y.nunique())
     else:
         y = numbers(target, args.data, TARGET)[args.target]
-        model = FlowRegressor(ConditionalDensity(_flow(args)), random_state=args.random_state)
+        has_trees = args.estimator is None and args.max_iter is None and len(X) >= ROWS_FOR_TREES
+        density = ConditionalDensity(_flow(args), trees=has_trees)
+        model = FlowRegressor(density, random_state=args.random_state)
         if len(X) < LEAST_ROWS:
             model.set_params(calibration=HELD_OUT)  # since predict writes intervals
     start = time.perf_counter()

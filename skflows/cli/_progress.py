@@ -4,17 +4,15 @@ import signal
 import sys
 import warnings
 from contextlib import contextmanager
-from math import ceil
 from time import monotonic
 
 from ..callbacks import Checkpoint
 from ..callbacks._checkpoint import has_checkpoint
+from ..table._duration import expected_seconds, said
 from ._tables import is_standard
 
 QUICK_SECONDS = 8  # to fit in; to start, to explain and to write takes some more
 QUICK_IN_ALL = 20  # seconds
-LEAST_SECONDS = 15  # of processor time for a density of a table of few values
-VALUES_PER_SECOND = 3000  # of a table, beyond these
 FIRST_LINE = 10  # seconds after which a fit says how far it is
 SHORT_LIMIT = 30  # seconds: a shorter fit runs in one process, because processes take time to start
 
@@ -101,28 +99,22 @@ def limit_of_user(args):
 
 
 def announce_tables(frame, n_densities=1):
-    """Print how long the fit of densities of tables takes at most on one core, if it is long.
+    """Print how long the fit of densities of tables takes on one core.
 
     Each density is fitted to a part of the rows.
     """
-    seconds = n_densities * LEAST_SECONDS + frame.size / VALUES_PER_SECOND
-    if seconds <= QUICK_IN_ALL:
-        return
-    duration = f"{10 * ceil(seconds / 10)} seconds"
-    if seconds > 90:
-        duration = f"{ceil(seconds / 60)} minutes"
+    seconds = expected_seconds(frame.size, n_densities)
     each = "with missing values" if n_densities == 1 else f"for each of {n_densities} classes"
-    announce(frame, f"a model of mixed columns {each}", f"takes up to {duration}")
+    is_long = seconds > QUICK_IN_ALL
+    announce(frame, f"a model of mixed columns {each}", f"takes {said(seconds)}", is_long)
 
 
-def announce(frame, density, duration):
-    """Print before a fit that it takes long."""
+def announce(frame, density, duration, is_long=True):
+    """Print before a fit how long it takes, and how it takes less if it is long."""
     n, d = frame.shape
-    print(
-        f"skflows: fitting {density} to {n} rows of {d} columns, which {duration} (--quick takes "
-        f"under {QUICK_IN_ALL} seconds)",
-        file=sys.stderr,
-    )
+    quick = f" (--quick takes under {QUICK_IN_ALL} seconds)" if is_long else ""
+    text = f"fitting {density} to {n} rows of {d} columns, which {duration}{quick}"
+    print(f"skflows: {text}", file=sys.stderr)
 
 
 def print_status(text):

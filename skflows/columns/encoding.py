@@ -8,7 +8,7 @@ import numpy as np
 from .arrays import listed
 from .checks import DIFFERENT, ColumnWarning, names_rows, unseen_error, warn_of_unseen, warn_user
 from .dates import check_zone, local_seconds, moments_of, utc_seconds, zone_of
-from .formats import DateFormat, find_format
+from .formats import OTHER_MARK, DateFormat, find_format
 from .frames import Column, Frame, fill_frame, read_frame, write_frame
 from .kinds import IDENTIFIER, stated
 
@@ -415,8 +415,15 @@ def format_of(column, name, kind=None):
     is_category = kind is not None and kind.name in ("categorical", "ordinal", IDENTIFIER)
     if column.role != "text" or is_category:
         return None
-    dayfirst, texts = kind and kind.dayfirst, column.values[column.known]
-    format = find_format(texts, dayfirst=dayfirst, accepts_plain=True, accepts_words=True)
+    texts, thousands = column.values[column.known], kind and kind.thousands
+    format = find_format(
+        texts,
+        OTHER_MARK.get(thousands),
+        thousands,
+        kind and kind.dayfirst,
+        accepts_plain=True,
+        accepts_words=True,
+    )
     if format is not None and (are_words := format.are_words(texts)).any():
         words, n = [*dict.fromkeys(texts[are_words])], are_words.sum()
         warn_user(

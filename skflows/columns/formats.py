@@ -392,6 +392,7 @@ class DateFormat(Format):
         return _DIRECTIVE.sub(lambda match: written[match[0]], self.pattern)
 
 
+OTHER_MARK = {",": ".", ".": ","}  # the decimal mark beside a mark of thousands
 _PLAIN = {"positive": "{}", "negative": "-{}", "zero": "{}", "one": "{}"}
 _POINTS = re.compile(r"\d{1,3}(\.\d{3})*,\d+|\d{1,3}(\.\d{3}){2,}")
 _DIRECTIVE = re.compile(r"%(?:-|\d)?[A-Za-z]")

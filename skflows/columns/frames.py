@@ -356,6 +356,31 @@ def data_frame(rows, names, index=None, dtypes=None):
     return frame
 
 
+def labelled(values, labels, X, name=None):
+    """Return values in a row for each of X as a pandas DataFrame, with the index of X.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n, n_labels)
+        The values.
+    labels : sequence
+        The columns.
+    X : object
+        The table that the rows belong to.
+    name : str or int, optional
+        What the labels are values of.
+    """
+    try:
+        import pandas as pd
+    except ImportError as error:
+        raise ImportError(
+            "as_frame=True returns a DataFrame of pandas, which is not installed: pip install "
+            "pandas, or leave as_frame out."
+        ) from error
+    index = X.index if isinstance(X, pd.DataFrame) else None
+    return pd.DataFrame(values, index, pd.Index(labels, name=name))
+
+
 def fill_frame(X, known, filled):
     """Return a table with its known values as they are, and others from a filled table.
 

@@ -34,6 +34,7 @@ MAX_ATOMS = 10
 NEAR_BOUND = 1.0  # standard deviations within which the least value suggests a bound
 GIVEN = "given in columns"
 ORDERS = {"dayfirst": True, "monthfirst": False}  # of dates that are texts
+THOUSANDS = "thousands"  # in front of what separates these in numbers that are texts
 
 
 class Kind(NamedTuple):
@@ -44,6 +45,7 @@ class Kind(NamedTuple):
     reason: str
     is_stated: bool = False
     dayfirst: bool | None = None  # whether dates that are texts have the day first, if stated
+    thousands: str | None = None  # what separates thousands in numbers that are texts, if stated
 
 
 def decide(values, role, format=None):
@@ -147,6 +149,15 @@ def stated(columns, names):
         if kind == "datetime" and arguments and arguments[0] in ORDERS:
             dayfirst, *arguments = arguments
             dayfirst = ORDERS[dayfirst]
+        mark = None
+        if arguments and arguments[0] == THOUSANDS:
+            mark = arguments[1] if len(arguments) > 1 else None
+            arguments = arguments[2:]
+            if not isinstance(mark, str) or len(mark) != 1:
+                raise ValueError(
+                    f"columns gives {key!r} the kind {kind!r} with {THOUSANDS!r}, behind which the "
+                    f"mark that separates them is missing, as in ({kind!r}, {THOUSANDS!r}, '.')."
+                )
         values, bounds = [], date_bounds(key, arguments) if kind == "datetime" else arguments
         if kind == "atoms" and arguments:
             first, *bounds = arguments
@@ -172,7 +183,7 @@ def stated(columns, names):
                 f"columns gives {key!r} the kind {kind!r} with {arguments}, but the first "
                 "bound must be less than the second: swap them, or move one of them."
             )
-        kinds[key] = Kind(kind, tuple(arguments), GIVEN, True, dayfirst)
+        kinds[key] = Kind(kind, tuple(arguments), GIVEN, True, dayfirst, mark)
     return kinds
 
 

@@ -24,8 +24,10 @@ from ..columns.arrays import (
     validate_rows,
 )
 from ..columns.checks import results_of_each, warn_user
-from ..columns.frames import validate_table
-from ..columns.types import Flags, Floats, Table, Weights
+from ..columns.encoding import PLAIN
+from ..columns.frames import labelled, read_frame, validate_table
+from ..columns.types import Flags, Floats, Rows, Table, Weights
+from ..density import NSFDensity
 from ..density._third_party import (
     check_is_density,
     fit_subtask,
@@ -90,7 +92,8 @@ class DensityClassifier(
     ----------
     estimator : estimator, default=None
         A density estimator with `fit` and `score_samples`, which is cloned and fitted for each
-        class. It must be given: None is an error. A ``time_limit`` of it holds for all of them
+        class. None is ``ConditionalDensity(NSFDensity(n_transforms=2, dropout=0.2,
+        input_noise=0.1))``, for tables of numbers. A ``time_limit`` of it holds for all of them
         together: each has an equal share of the time left. Ctrl-C ends the whole fit, and the
         classifier is fitted only if it came while the last density was. Discrete columns, and the
         kinds and categories of a `TableDensity`, are found in the rows of all classes together. A
@@ -155,9 +158,9 @@ class DensityClassifier(
     Examples
     --------
     >>> from sklearn.datasets import load_iris
-    >>> from skflows import DensityClassifier, NSFDensity
+    >>> from skflows import DensityClassifier
     >>> X, y = load_iris(return_X_y=True)
-    >>> classifier = DensityClassifier(NSFDensity(max_iter=20), reject=0.1, random_state=0)
+    >>> classifier = DensityClassifier(reject=0.1, random_state=0)
     >>> classifier.fit(X, y).predict_proba(X[:2]).shape
     (2, 3)
     >>> classifier.predict([[100.0, 0.0, 0.0, 0.0]])
@@ -220,13 +223,10 @@ class DensityClassifier(
     def _fit(self, X, y, sample_weight):
         given = X, y
         if self.estimator is None:
-            raise ValueError(
-                "estimator=None: give a density, such as DensityClassifier(NSFDensity()) for "
-                "numbers, or DensityClassifier(TableDensity()) for tables of any columns."
-            )
+            check_has_numbers(X)
         if self._is_shared:
-            self.estimator._validate_params()  # its folds are made before its fit
-        check_is_density(self.estimator)
+            self._density._validate_params()  # its folds are made before its fit
+        check_is_density(self._density)
         if self.reject is not None and self.calibration is None:
             raise ValueError(
                 f"reject={self.reject:g} needs p-values, but calibration=None provides none; use "
@@ -261,7 +261,8 @@ class DensityClassifier(
         fit, n_fits = self._fit_each, len(self.classes_)
         if self._is_shared:
             fit, n_fits = self._fit_shared, 1
-            template.set_params(cv=self._folds(label[~is_held_out], is_held_out.any(), seed))
+            folds = self._folds(label[~is_held_out], is_held_out.any(), seed)
+            template.set_params(cv=folds, trees=False)  # of the columns given the class
             template._outputs = "X"
         with fit_task(self, *given, max_subtasks=n_fits, sample_weight=sample_weight) as task:
             rows, joint = fit(task, template, X, label, weight, is_held_out)
@@ -282,9 +283,14 @@ class DensityClassifier(
     _encoding = None  # of rows for a TableDensity
 
     @property
+    def _density(self):
+        """The given density, or the default one."""
+        return default_density() if self.estimator is None else self.estimator
+
+    @property
     def _is_shared(self):
         """Whether a single density is given the class."""
-        return isinstance(self.estimator, ConditionalDensity)
+        return isinstance(self._density, ConditionalDensity)
 
     def _fit_shared(self, task, density, X, label, weight, is_held_out):
         """Fit the density of the rows given the class.
@@ -298,7 +304,7 @@ class DensityClassifier(
         with task.inside(density):
             given = np.eye(n_classes)[label[train]]
             density.fit(given, safe_indexing(X, train), uneven(weight[train]))
-        density.set_params(cv=self.estimator.cv)  # the splits of these rows are of no use later
+        density.set_params(cv=self._density.cv)  # the splits of these rows are of no use later
         self.estimators_ = [density]
         parts: list[tuple[list[int] | None, np.ndarray]] = []
         if is_held_out.any():
@@ -315,9 +321,9 @@ class DensityClassifier(
 
     def _folds(self, label, has_held_out, seed):
         """Return `cv` of a single density: splits whose parts have each class as all rows do."""
-        cv = self.estimator.cv
+        cv = self._density.cv
         if cv == "auto":
-            cv = None if has_held_out else self.estimator._folds(len(label))
+            cv = None if has_held_out else self._density._folds(len(label))
         if cv is None:
             return None
         if not (isinstance(cv, Integral) or hasattr(cv, "split")):
@@ -389,7 +395,7 @@ class DensityClassifier(
 
     @property
     def _row_shape(self):
-        return row_shape(self.estimator)
+        return row_shape(self._density)
 
     def _validated(self, X, reset):
         """Return X as an array, or as it is if it is a table with named columns.
@@ -401,12 +407,12 @@ class DensityClassifier(
         if self._is_shared:  # its X is the class
             rows = validate_rows(self, X, reset=reset)
             return X if hasattr(X, "columns") else rows
-        if hasattr(self.estimator, "_fit_rows"):
+        if hasattr(self._density, "_fit_rows"):
             if not reset:
                 return read_as_in_fit(self, X)
-            self._encoding, rows = read(self, self.estimator, X)
+            self._encoding, rows = read(self, self._density, X)
             return rows
-        if hasattr(X, "columns") or takes_tables(self.estimator):
+        if hasattr(X, "columns") or takes_tables(self._density):
             return validate_table(self, X, reset=reset)
         return validate_rows(self, X, reset=reset)
 
@@ -435,7 +441,7 @@ class DensityClassifier(
 
     def _template(self, X, weight, seed):
         """Return the estimator with a seed, and with what kinds of columns all rows have."""
-        template = clone(with_verbose(self.estimator, self.verbose))
+        template = clone(with_verbose(self._density, self.verbose))
         params = template.get_params(deep=False) if hasattr(template, "get_params") else {}
         has_own_seed = self._is_shared and self.random_state is None  # the seed of its estimator
         if "random_state" in params and params["random_state"] is None and not has_own_seed:
@@ -448,9 +454,9 @@ class DensityClassifier(
         """Return the fraction of the rows to hold out, if classes have these numbers of rows."""
         if not isinstance(self.calibration, str):
             return self.calibration
-        holds_out_itself = getattr(type(self.estimator), "_held_out_scores", None) == "folds"
+        holds_out_itself = getattr(type(self._density), "_held_out_scores", None) == "folds"
         if self._is_shared:
-            holds_out_itself = self.estimator._folds(counts.sum()) is not None
+            holds_out_itself = self._density._folds(counts.sum()) is not None
         is_small = self.reject is None and counts.min() < LEAST_ROWS
         return None if is_small or holds_out_itself else HELD_OUT
 
@@ -521,7 +527,7 @@ class DensityClassifier(
     def _log_proba(self, log_density):
         return log_proba(log_density, self.priors_, self.temperature_, self.prior_weight_)
 
-    def predict_proba(self, X: Table) -> Floats:
+    def predict_proba(self, X: Table, *, as_frame: bool = False) -> Floats | Rows:
         """Return the probability of each class.
 
         Parameters
@@ -529,12 +535,28 @@ class DensityClassifier(
         X : array-like of shape (n_samples, n_features)
             The rows.
 
+        as_frame : bool, default=False
+            Whether to return a DataFrame of pandas, also for tables of other libraries. Its columns
+            are the classes, and its index is the one of X.
+
         Returns
         -------
-        proba : ndarray of shape (n_samples, n_classes)
+        proba : ndarray or DataFrame of shape (n_samples, n_classes)
             In the order of `classes_`.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from skflows import DensityClassifier, NSFDensity
+        >>> data = load_iris(as_frame=True)
+        >>> y = data.target_names[data.target]
+        >>> density = NSFDensity(max_iter=5, random_state=0)
+        >>> classifier = DensityClassifier(density).fit(data.data, y)
+        >>> classifier.predict_proba(data.data[:3], as_frame=True).columns.tolist()
+        ['setosa', 'versicolor', 'virginica']
         """
-        return np.exp(self.predict_log_proba(X))
+        proba = np.exp(self.predict_log_proba(X))
+        return labelled(proba, self.classes_, X) if as_frame else proba
 
     def predict(self, X: Table) -> NDArray:
         """Return the most probable class of each row, or `unknown_label` if it is rejected.
@@ -622,9 +644,24 @@ class DensityClassifier(
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         # A shared density models the columns, which are numbers.
-        if takes_tables(self.estimator) and not self._is_shared:
-            tags.input_tags = get_tags(self.estimator).input_tags
+        if takes_tables(self._density) and not self._is_shared:
+            tags.input_tags = get_tags(self._density).input_tags
         return tags
+
+
+def default_density():
+    """Return the density that a classifier has unless another one is given."""
+    return ConditionalDensity(NSFDensity(n_transforms=2, dropout=0.2, input_noise=0.1))
+
+
+def check_has_numbers(X):
+    """Raise an error for a table that the default density cannot model."""
+    for column in read_frame(X).columns if hasattr(X, "columns") else []:
+        if column.role not in PLAIN or not column.known.all():
+            raise ValueError(
+                "X has texts, dates or missing values, and estimator=None models numbers: give "
+                "DensityClassifier(TableDensity()), which takes any columns."
+            )
 
 
 def given_classes(density, X, n_classes, flows=None):

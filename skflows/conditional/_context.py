@@ -39,11 +39,15 @@ class ContextEncoder(PersistenceMixin, TransformerMixin, BaseEstimator):
 
     accept_sparse : bool, default=False
         Whether to make sparse matrices dense, or to raise an error.
+
+    trees : TreePredictions, default=None
+        Predictions of y, which become the last columns.
     """
 
-    def __init__(self, random_state=0, accept_sparse=False):
+    def __init__(self, random_state=0, accept_sparse=False, trees=None):
         self.random_state = random_state
         self.accept_sparse = accept_sparse
+        self.trees = trees
 
     def fit(self, X, y=None, sample_weight=None):
         """Learn the columns of X."""
@@ -110,6 +114,11 @@ class ContextEncoder(PersistenceMixin, TransformerMixin, BaseEstimator):
                 encoder = clone(self.many_).fit(values[rows], target[rows])
                 many[others] = encoder.transform(values[others])
             encoded.append((many - self.target_mean_) / self.target_scale_)
+        self.trees_ = None if self.trees is None else clone(self.trees)
+        if self.trees_ is not None:
+            is_category = np.arange(numbers.shape[1] + categories.shape[1]) >= numbers.shape[1]
+            columns = np.column_stack([numbers, categories])
+            encoded.append(self.trees_.fit_transform(columns, y, sample_weight, is_category))
         return np.column_stack(encoded)
 
     def features(self, rows):
@@ -121,6 +130,8 @@ class ContextEncoder(PersistenceMixin, TransformerMixin, BaseEstimator):
         if self.many_ is not None:
             many = self.many_.transform(categories[:, self.is_many_])
             encoded.append((many - self.target_mean_) / self.target_scale_)
+        if self.trees_ is not None:
+            encoded.append(self.trees_.transform(np.column_stack([numbers, categories])))
         return np.column_stack(encoded)
 
     def _encode_numbers(self, numbers):

@@ -9,7 +9,7 @@ from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
 from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
-from ..callbacks._run import fit_task, random_state_of
+from ..callbacks._run import clock, fit_task, random_state_of
 from ..callbacks._support import CallbackSupportMixin
 from ..columns.arrays import (
     check_exact_table,
@@ -39,6 +39,14 @@ from ..preprocessing.validation import validate_bounds, validate_weight
 from ..training.threads import fit_context
 from ._circle import Circle
 from ._flows import FlowMixture, signs_of
+from ._trees import (
+    LEAST_ROWS,
+    MAX_OUTPUTS,
+    TreePredictions,
+    ignore_trees,
+    model_residuals,
+    shares_of,
+)
 
 FOLDED_ROWS = (50, 5_000)  # between them, an ensemble of folds is worth its time
 
@@ -86,7 +94,7 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
 
     The conditioner networks of the flow see the encoded columns of X as their context; its
     parameters `preprocessing`, `bounds` and `discrete` refer to the columns of y. Small tables
-    have an ensemble of flows with equal weights: one for each fold, which it does not see. The
+    have an ensemble of flows: one for each fold, which it does not see. The
     median score of the folds stops the training of all that train as one stack.
 
     Parameters
@@ -120,13 +128,27 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         with an indicator, or a category of its own. A transformer is fitted to X and y first, and
         "auto" to its output.
 
+    trees : "auto" or bool, default="auto"
+        Whether the density also has flows that know predictions of y by trees: a boosting and extra
+        trees of scikit-learn, fitted to X, with categories and missing values as they are. These
+        flows model the difference between y and its prediction, given X and the prediction. They
+        are trained on predictions of rows that the trees have not seen. The likelihood of held-out
+        rows weights flows with and without trees, and leaves the trees out if they do not help.
+        "auto" has trees with the default `estimator`, from 50 rows on, up to 4 outputs, and without
+        circular ones; a flow that is given is used as it is, unless trees are True. They roughly
+        double the time of the default fit.
+
     random_state : int, RandomState instance or None, default=None
-        Seeds the folds and the flows; by default, the seed of `estimator` does.
+        Seeds the folds, the trees and the flows; by default, the seed of `estimator` does.
 
     Attributes
     ----------
     flows_ : list of torch.nn.Module
-        The fitted flows, which take y and the encoded X side by side.
+        The fitted flows, which take y and the encoded X side by side: one for each fold or, with
+        trees, those without trees first and then those with them.
+
+    weights_ : ndarray of shape (n_flows,)
+        The weight of each flow in the density.
 
     histories_ : list of dict
         The history of each flow, as `history_` of its class. Flows that train together have the
@@ -170,6 +192,12 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
     (3,)
     >>> density.sample(X[:3], n_samples=10, random_state=0).shape
     (3, 10, 1)
+
+    With trees, by default, if no flow is given:
+
+    >>> density = ConditionalDensity(random_state=0).fit(X[:100], y[:100])
+    >>> len(density.flows_), len(density.weights_)
+    (10, 10)
     """
 
     _parameter_constraints: dict = {
@@ -177,18 +205,27 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         "cv": [StrOptions({"auto"}), "cv_object"],
         "circular": [dict, Interval(Real, 0, None, closed="neither"), None],
         "encoder": [StrOptions({"auto"}), HasMethods(["fit_transform", "transform"])],
+        "trees": [StrOptions({"auto"}), "boolean"],
         "random_state": ["random_state"],
     }
 
     _outputs = "y"  # what messages call the columns that are modelled
 
     def __init__(
-        self, estimator=None, *, cv="auto", circular=None, encoder="auto", random_state=None
+        self,
+        estimator=None,
+        *,
+        cv="auto",
+        circular=None,
+        encoder="auto",
+        trees="auto",
+        random_state=None,
     ):
         self.estimator = estimator
         self.cv = cv
         self.circular = circular
         self.encoder = encoder
+        self.trees = trees
         self.random_state = random_state
 
     def fit(self, X: Table, y: Table, sample_weight: Weights = None) -> Self:
@@ -224,15 +261,24 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
 
         self.__dict__.pop("flows_", None)  # a fit that fails leaves nothing fitted
         pairs = self._read(X, y, sample_weight) if pairs is None else pairs
-        members, fits, context = self._begin(pairs)
+        stacks, unseen, context = self._begin(pairs)
+        attributes = partial(self._fitted, unseen=unseen)
         with fit_task(self, X, y, max_subtasks=None, sample_weight=sample_weight) as task:
-            histories = fit_jointly(
-                fits,
-                on_epoch_begin=partial(task.begin, "epoch"),
-                on_epoch_end=lambda histories: task.end(partial(self._fitted, fits)),
-                common_end=True,  # otherwise each fold chooses the weights that it then calibrates
-            )
-            self.__dict__.update(self._fitted(fits, is_final=True))
+            fits, histories = [], []
+            for n_done, stack in enumerate(stacks):
+                fits += stack
+                for fit in stack:
+                    fit.take_share_of_time(len(stacks) - n_done)
+                histories += fit_jointly(
+                    stack,
+                    on_epoch_begin=partial(task.begin, "epoch"),
+                    on_epoch_end=lambda histories, fits=fits: task.end(partial(attributes, fits)),
+                    common_end=True,  # otherwise folds choose the weights that they calibrate
+                )
+                if any(history.interrupted or history.stopped for history in histories):
+                    break
+            self.__dict__.update(attributes(fits, is_final=True))
+            members = [fit.recipe.owner for fit in fits]
             for member, history in zip(members, histories, strict=True):
                 member._store_history(history, warm=False)
             self._interrupted = any(history.interrupted for history in histories)
@@ -244,7 +290,10 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
                 "the model has a narrow peak of arbitrary width there."
             )
         members[0]._warn_of_trouble(*histories)  # their parameters are the same
-        return context
+        if self.encoder_[-1].trees_ is None or len(self.flows_) > len(self.held_out_):
+            return context
+        self.encoder_[-1].trees_ = None  # of no use
+        return context[:, : -self.n_outputs_]
 
     def _read(self, X, y, sample_weight):
         """Return what is given to `fit` as `Pairs`, without rows of weight 0."""
@@ -264,12 +313,18 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         return pairs.take(np.flatnonzero(pairs.is_used))._replace(is_used=pairs.is_used)
 
     def _begin(self, pairs):
-        """Return estimators, their prepared fits, and the features of X."""
+        """Return prepared fits, those that train together in a list, and the features of X.
+
+        With trees there are two lists; between them and the features, rows of y and their features
+        that each fit has not seen, with weights.
+        """
+        started = clock()
         estimator = default_flow() if self.estimator is None else self.estimator
         has_seed = self.random_state is None and estimator.random_state is not None
         random_state = random_state_of(estimator if has_seed else self)
         Y, names, weight = pairs.Y, pairs.names, pairs.weight
-        context = self._fit_encoder(pairs)
+        trees = self._new_trees(pairs, estimator, random_state)
+        context = self._fit_encoder(pairs, trees)
         self.n_outputs_ = Y.shape[1]
         is_grid, what = row_shape(estimator) is not None, self._outputs
         discrete = Dequantizer.for_parameter(estimator.discrete, Y, names, is_grid, what=what)
@@ -290,22 +345,64 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         rows = np.column_stack([self._circle.cut_open(Y), context])
         splits = self._splits(rows, pairs.is_used, random_state)
         self.held_out_ = [held_out for _, held_out in splits]
-        members, fits = [], []
-        for train, held_out in splits:
+
+        def prepared(part, change):
             member = clone(estimator).set_params(random_state=random_state.randint(2**31 - 1))
             member._validate_params()
             member._dequantizer = self._dequantizer
+            rows, weight, held_out = part
             table = PreparedTable(
-                rows[train], weight[train], None, self._dequantizer, self._bounds, context.shape[1]
+                rows, weight, None, self._dequantizer, self._bounds, context.shape[1]
             )
-            held_out = None if held_out is None else (rows[held_out], weight[held_out])
-            fits.append(member._start_fit(table, held_out, False, False, member.max_iter))
-            members.append(member)
-            with fits[-1].seeded():
-                fits[-1].prepare()
+            fit = member._start_fit(table, held_out, False, False, member.max_iter)
+            fit.started = started
+            change(fit)
+            with fit.seeded():
+                fit.prepare()
             if self._circle:
-                self._circle.wrap_flow(fits[-1])
-        return members, fits, context
+                self._circle.wrap_flow(fit)
+            return fit
+
+        def some(index):
+            return None if index is None else (rows[index], weight[index])
+
+        parts = [(*some(train), some(held_out)) for train, held_out in splits]
+        if trees is None:
+            return [[prepared(part, lambda fit: None) for part in parts]], None, context
+        stack = [prepared(part, ignore_trees) for part in parts]
+        parts = [  # what a flow without folds has held out, the other one holds out too
+            (fit.train_rows, fit.train_weight, held_out or fit.held_out)
+            for fit, (_, _, held_out) in zip(stack, parts, strict=True)
+        ]
+        unseen = [held_out for _, _, held_out in parts]
+        residuals = partial(model_residuals, trees=self.encoder_[-1].trees_)
+        return [stack, [prepared(part, residuals) for part in parts]], unseen, context
+
+    def _new_trees(self, pairs, estimator, random_state):
+        """Return new trees, or None."""
+        n, d = pairs.Y.shape
+        is_wanted = self.trees
+        if isinstance(is_wanted, str):  # "auto"
+            is_plain = self.estimator is None and self.circular is None
+            is_wanted = is_plain and n >= LEAST_ROWS and d <= MAX_OUTPUTS
+        elif is_wanted:
+            self._check_trees(n, estimator)
+        return TreePredictions(random_state.randint(2**31 - 1)) if is_wanted else None
+
+    def _check_trees(self, n, estimator):
+        """Raise an error if there cannot be trees."""
+        trouble = None
+        if self.circular is not None:
+            trouble = "circular outputs, whose means trees do not predict"
+        elif row_shape(estimator) is not None:
+            trouble = f"images as outputs, such as of {type(estimator).__name__}"
+        elif self._folds(n) is None and (n < LEAST_ROWS or not estimator.early_stopping):
+            trouble = (
+                f"{n} rows, early_stopping={estimator.early_stopping} and no folds: no rows are "
+                "held out to weight the flows by"
+            )
+        if trouble:
+            raise ValueError(f"trees=True with {trouble}. Use trees=False.")
 
     def _new_encoder(self):
         """Return a pipeline of the given transformer, if any, and of a `ContextEncoder`."""
@@ -316,8 +413,9 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         first = [] if isinstance(self.encoder, str) else [clone(self.encoder)]
         return make_pipeline(*first, ContextEncoder(accept_sparse=bool(first)))
 
-    def _fit_encoder(self, pairs):
-        """Fit the encoder, and return the features of X."""
+    def _fit_encoder(self, pairs, trees):
+        """Fit the encoder, with trees if there are any, and return the features of X."""
+        self.encoder_[-1].set_params(trees=trees)
         y = pairs.Y[:, 0] if pairs.Y.shape[1] == 1 else pairs.Y
         if len(self.encoder_) == 1:
             context = self.encoder_[0].fit_rows(pairs.encoding, pairs.X, y, pairs.weight)
@@ -346,7 +444,7 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         seed = random_state.randint(2**31 - 1)
         return make_folds(cv, len(rows), seed, X=rows, kept=is_weighted)
 
-    def _fitted(self, fits, is_final=False):
+    def _fitted(self, fits, unseen, is_final=False):
         """Return the attributes of a fitted density, from fits as they are now."""
         flows = [fit.snapshot(is_final) for fit in fits]
         rows = fits[0].train_rows
@@ -354,7 +452,25 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         ends[1, self.n_outputs_ :] = ends[0, self.n_outputs_ :]
         ends = self._dequantizer.add_noise(ends, np.array([[0.1], [0.9]]))
         # For a single output, an increasing map gives normal scores; some maps decrease.
-        return {"flows_": flows, "_signs": signs_of(flows, ends)}
+        signs, weights = signs_of(flows, ends), np.full(len(flows), 1 / len(flows))
+        if len(flows) > len(self.held_out_):
+            weights = self._weights(flows, signs, unseen)
+        kept = np.flatnonzero(weights)
+        flows, signs = ([each[i] for i in kept] for each in (flows, signs))
+        return {"flows_": flows, "_signs": signs, "weights_": weights[kept]}
+
+    def _weights(self, flows, signs, unseen):
+        """Return the weights of flows, of which the second half has trees, by unseen rows."""
+        n_folds, d, scores = len(self.held_out_), self.n_outputs_, []
+        for i, (rows, _) in enumerate(unseen):
+            mixture = self._mixture(flows, signs, np.ones(len(flows)), rows[:, d:])
+            of_rows = [
+                mixture.of([k]).log_density(rows[:, :d], np.arange(len(rows)))
+                for k in (i, i + n_folds)
+            ]
+            scores.append(np.column_stack(of_rows))
+        weight = np.concatenate([weight for _, weight in unseen])
+        return np.repeat(shares_of(np.concatenate(scores), weight) / n_folds, n_folds)
 
     def log_prob(self, X: Table, y: Table) -> Floats:
         """Return the log-density of each row of y given the row of X.
@@ -442,8 +558,11 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
 
     def _source(self, context):
         """Return the mixture of the flows at encoded rows."""
+        return self._mixture(self.flows_, self._signs, self.weights_, context)
+
+    def _mixture(self, flows, signs, weights, context):
         return FlowMixture(
-            self.flows_, self._signs, self._circle, self._dequantizer, self._bounds, context
+            flows, signs, weights, self._circle, self._dequantizer, self._bounds, context
         )
 
     def _encoded(self, X):

@@ -20,7 +20,7 @@ MAX_STEPS = 60
 
 @dataclass(eq=False)
 class FlowMixture:
-    """The mean of the densities of several flows, a `Source` of a distribution.
+    """A mixture of the densities of several flows, a `Source` of a distribution.
 
     Parameters
     ----------
@@ -28,6 +28,8 @@ class FlowMixture:
         They map y and the context side by side.
     signs : list of float
         1 for each flow whose first coordinate grows with y, otherwise -1.
+    weights : ndarray of shape (n_flows,)
+        The weight of each flow.
     circle : Circle
         Which outputs wrap around.
     dequantizer : Dequantizer
@@ -40,6 +42,7 @@ class FlowMixture:
 
     flows: list
     signs: list
+    weights: np.ndarray
     circle: Circle
     dequantizer: Dequantizer
     bounds: np.ndarray | None
@@ -48,7 +51,8 @@ class FlowMixture:
     def of(self, indices):
         """Return the mixture of some of the flows."""
         flows, signs = ([each[i] for i in indices] for each in (self.flows, self.signs))
-        return replace(self, flows=flows, signs=signs)
+        weights = self.weights[list(indices)]
+        return replace(self, flows=flows, signs=signs, weights=weights / weights.sum())
 
     @property
     def n(self):
@@ -87,14 +91,18 @@ class FlowMixture:
 
     def _log_density(self, rows):
         """Return the log-density of y before any rounding."""
-        return log_mean_exp([map_rows(flow, "log_prob", rows)[0] for flow in self.flows])
+        return self._mixed([map_rows(flow, "log_prob", rows)[0] for flow in self.flows])
+
+    def _mixed(self, log_density):
+        """Return the log-density of the mixture from the log-density under each flow."""
+        return logsumexp(log_density, axis=0, b=self.weights[:, None])
 
     def _log_probability(self, rows):
         """Return the log-probability of the cell of each row of a single, discrete output."""
         low, high = (self._latent(self.dequantizer.add_noise(rows, end))[0] for end in (0.0, 1.0))
         with np.errstate(invalid="ignore"):  # of infinite ends
             mass = log_normal_mass(low, (low + high) / 2, high, 0.0, 1.0)
-        return log_mean_exp(logsumexp(np.where(low < high, mass, -np.inf), axis=1))
+        return self._mixed(logsumexp(np.where(low < high, mass, -np.inf), axis=1))
 
     def _rows(self, y, row):
         """Return y and the context of some rows side by side."""
@@ -124,7 +132,7 @@ class FlowMixture:
 
         If it is circular, the probabilities of its images are added up.
         """
-        return ndtr(self._latent(self._rows(y, row))[0]).sum(axis=1).mean(axis=0)
+        return self.weights @ ndtr(self._latent(self._rows(y, row))[0]).sum(axis=1)
 
     def ppf(self, q, row, low=None):
         """Return the quantiles of a single output; of a circular one, from `low` on.
@@ -140,7 +148,7 @@ class FlowMixture:
             for flow, sign in zip(self.flows, self.signs, strict=True)
         ]
         with np.errstate(over="ignore"):  # of quantiles of 0 and 1
-            first = np.mean(ends, axis=0)
+            first = self.weights @ ends
         return self._root(q, row, first, np.min(ends, axis=0), np.max(ends, axis=0))
 
     def _root(self, q, row, y, low, high):
@@ -155,9 +163,9 @@ class FlowMixture:
                 break
             at = y[left]
             latent, log_slope = self._latent(self._rows(at, row[left]))
-            excess = ndtr(latent).sum(axis=1).mean(axis=0) - q[left]
+            excess = self.weights @ ndtr(latent).sum(axis=1) - q[left]
             log_slope = np.where(np.isinf(latent), -np.inf, norm.logpdf(latent) + log_slope)
-            slope = np.exp(log_slope).sum(axis=1).mean(axis=0)
+            slope = self.weights @ np.exp(log_slope).sum(axis=1)
             low[left] = np.where(excess < 0, at, low[left])
             high[left] = np.where(excess < 0, high[left], at)
             with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -178,8 +186,11 @@ class FlowMixture:
         places = np.linspace(-FARTHEST, FARTHEST, max(N_NODES, NODES_PER_FLOW * n_flows))
         latent = [places[i::n_flows] for i in range(n_flows)]
         y = np.column_stack([self._nodes_of(i, part) for i, part in enumerate(latent)])
-        weight = (
-            np.concatenate([norm.pdf(part) / norm.pdf(part).sum() for part in latent]) / n_flows
+        weight = np.concatenate(
+            [
+                share * norm.pdf(part) / norm.pdf(part).sum()
+                for share, part in zip(self.weights, latent, strict=True)
+            ]
         )
         below = np.broadcast_to(norm.cdf(latent[0]), y.shape) if n_flows == 1 else None
         return y, weight, below
@@ -196,16 +207,17 @@ class FlowMixture:
 
     def draws(self, n_draws):
         """Return draws from a quasi-random sequence."""
-        d, n_flows = self.n_outputs, len(self.flows)
+        d, turn = self.n_outputs, turns(self.weights, n_draws)
         latent = ndtri(qmc.Sobol(d, seed=0).random(n_draws) * (1 - 1e-9) + 5e-10)
+        ends = np.cumsum(np.bincount(turn, minlength=len(self.flows)))[:-1]
 
         def draws(context):
             y = np.empty((len(context), n_draws, d))
             # In turn, so that the first draws are of all flows; blocks of the sequence are even.
-            for i, part in enumerate(np.array_split(latent, n_flows)):
+            for i, part in enumerate(np.split(latent, ends)):
                 rows = np.repeat(context, len(part), axis=0)
                 drawn = inverse(self.flows[i], np.tile(part, (len(context), 1)), rows)
-                y[:, i::n_flows] = drawn.reshape(-1, len(part), d)
+                y[:, turn == i] = drawn.reshape(-1, len(part), d)
             return y
 
         return np.moveaxis(in_blocks(draws, self.context, each=n_draws), 1, 0)
@@ -213,7 +225,7 @@ class FlowMixture:
     def sample(self, size, random_state):
         """Return random draws."""
         latent = random_state.standard_normal((self.n, size, self.n_outputs))
-        member = random_state.randint(len(self.flows), size=(self.n, size))
+        member = random_state.choice(len(self.flows), size=(self.n, size), p=self.weights)
         y = np.empty_like(latent)
         for i, flow in enumerate(self.flows):
             row, draw = np.nonzero(member == i)
@@ -248,6 +260,10 @@ def line(flow):
     return Flow(flow.preprocess, flow.bijection.bijection) if is_wrapped else flow
 
 
-def log_mean_exp(values):
-    """Return the logarithm of the mean of the exponentials of several arrays."""
-    return logsumexp(values, axis=0) - np.log(len(values))
+def turns(weights, n):
+    """Return whose turn each of n draws is, if each has its share of the first ones too."""
+    counts, turn = np.zeros(len(weights)), np.empty(n, dtype=int)
+    for k in range(n):
+        turn[k] = np.argmax(weights * (k + 1) - counts)
+        counts[turn[k]] += 1
+    return turn

@@ -369,6 +369,7 @@ def fold_scores(density, context, y, n_rows):
     seen them.
     """
     n, flows = len(context), range(len(density.flows_))
+    folds = [flows[i :: len(density.held_out_)] for i in range(len(density.held_out_))]
     n_draws = min(DRAWS if n_rows >= n else FEW_DRAWS, 2 * n)
     parts = [
         rows[some_rows(len(rows), math.ceil(len(rows) * n_rows / n))] for rows in density.held_out_
@@ -377,11 +378,11 @@ def fold_scores(density, context, y, n_rows):
     def scores_of(own, rows, y):
         return row_scores(distribution_of(density._source(context[rows]).of(own)), y)
 
-    unseen = [scores_of([i], rows, y[rows]) for i, rows in enumerate(parts)]
+    unseen = [scores_of(own, rows, y[rows]) for own, rows in zip(folds, parts, strict=True)]
     some = np.arange(n_draws) * n // n_draws
     drawn = distribution_of(density._source(context[some]))._sample(1, 0)[:, 0]
-    one = [scores_of([i], some, drawn) for i in flows]
-    mean = len(flows) * [scores_of(flows, some, drawn)]
+    one = [scores_of(own, some, drawn) for own in folds]
+    mean = len(folds) * [scores_of(flows, some, drawn)]
     unseen, one, mean = map(joined, (unseen, one, mean))
     return {name: translated(scores, one[name], mean[name]) for name, scores in unseen.items()}
 

@@ -3,6 +3,7 @@
 import copy
 import math
 import warnings
+from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Self
 
@@ -58,12 +59,13 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
         channels)`` too. None takes the shape from such an array. Rows without a shape are read as
         square grey images if their length is a perfect square, otherwise as one line of pixels.
 
-    features : callable, default=None
+    features : callable or transformer, default=None
         Function or `torch.nn.Module` that takes a float32 tensor of images ``(n, channels, height,
         width)`` and returns their features, of shape ``(n, k)`` or, for many places, ``(n, k, rows,
-        columns)``. None is a bank of Gaussian derivatives: the logarithms of their local energies,
-        for the first order in three orientations, the second one in four, and up to three scales,
-        and the local mean.
+        columns)``; for example the first layers of a pretrained network. Or a transformer of
+        scikit-learn, which is cloned and fitted to flattened images. None is a bank of Gaussian
+        derivatives: the logarithms of their local energies, for the first order in three
+        orientations, the second one in four, and up to three scales, and the local mean.
 
     estimator : estimator, default=None
         Density of the features of a place, with `fit` and `score_samples`, or a
@@ -144,7 +146,7 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
 
     _parameter_constraints: dict = {
         "image_shape": ["array-like", None],
-        "features": [callable, None],
+        "features": [callable, HasMethods(["fit", "transform"]), None],
         "estimator": [HasMethods(["fit", "score_samples"]), ConditionalDensity, None],
         "n_rotations": [Interval(Integral, 1, None, closed="left")],
         "calibration": [StrOptions(set(NULLS)), None],
@@ -354,7 +356,7 @@ class GivenSurroundings(PersistenceMixin, BaseEstimator):
         self.estimator = estimator
 
     def fit(self, X, y=None, X_val=None):
-        density = clone(self.estimator)
+        density = clone(self.estimator).set_params(trees=False)
         cv = density.cv
         if X_val is not None:
             n, X = len(X), np.concatenate([X, X_val])
@@ -391,6 +393,25 @@ class GivenSurroundings(PersistenceMixin, BaseEstimator):
         return torch.stack(terms).logsumexp(0).sub(math.log(len(terms))).view(rows.shape[:-1])
 
 
+class TransformedImages(PersistenceMixin):
+    """Features of images by a fitted transformer of flattened images.
+
+    Parameters
+    ----------
+    transformer : transformer
+        The transformer.
+    """
+
+    def __init__(self, transformer):
+        self.transformer = transformer
+
+    def __call__(self, images):
+        import torch
+
+        rows = images.permute(0, 2, 3, 1).flatten(1).double().numpy()
+        return torch.from_numpy(np.asarray(self.transformer.transform(rows), dtype=np.float32))
+
+
 class FeatureDensity(PersistenceMixin, OutlierMixin, BaseEstimator):
     """Images, as rows of pixels, by the log-density of their features at the worst places.
 
@@ -398,7 +419,7 @@ class FeatureDensity(PersistenceMixin, OutlierMixin, BaseEstimator):
     ----------
     image_shape : tuple of int
         Height, width and channels.
-    features : callable or None
+    features : callable, transformer or None
         The features, as of `DefectDetector`.
     estimator : estimator or None
         Their density, as of `DefectDetector`.
@@ -427,9 +448,12 @@ class FeatureDensity(PersistenceMixin, OutlierMixin, BaseEstimator):
         from ..nn.filter_bank import FilterBank
 
         random_state = check_random_state(self.random_state)
+        self.features_: Callable
         if self.features is None:
             pixels = np.asarray(X, dtype=np.float64).reshape(-1, self.image_shape[-1])
             self.features_ = FilterBank(pixels.mean(axis=0), pixels.std(axis=0))
+        elif hasattr(self.features, "transform"):
+            self.features_ = TransformedImages(clone(self.features).fit(X))
         else:
             self.features_ = copy.deepcopy(self.features)
             if isinstance(self.features_, nn.Module):

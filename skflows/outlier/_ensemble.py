@@ -29,6 +29,8 @@ FEW_NEIGHBORS, MANY_NEIGHBORS = 5, (10, 50)
 MIN_BINS = 5
 MAX_QUANTILES = 1000  # of a column's ranks
 ALL_QUANTILES = 100_000  # of all columns: in wide tables they take longer than the kernels
+COLUMNS_PER_ROW = 0.5  # from which a table is wide
+LEAST_VARIANCE = 1e-30  # of rows in units of their largest deviation
 PRIOR = 0.5  # added to the count of each bin
 ROWS_AT_ONCE = 5_000
 
@@ -48,7 +50,9 @@ class OutlierEnsemble(OutlierLabelsMixin, CallbackSupportMixin, NamedEstimators)
         Named estimators with `fit` and `score_samples`, which is higher for inliers: densities,
         scikit-learn's outlier detectors (`LocalOutlierFactor` with ``novelty=True``), or pipelines
         that end with one. None is four quick ones: an `AdaptiveKernelDensity` on standardised
-        columns, on robustly scaled ones and on ranks, and histograms of the single columns.
+        columns, on robustly scaled ones and on ranks, and histograms of the single columns. In
+        wide tables (a column for every two rows, or more), these four have half of the say. The
+        other half has a Gaussian with a shrunk covariance, on the columns as they are.
 
     contaminated : bool, default=False
         Whether the rows of `fit` contain outliers. P-values then come from gamma distributions that
@@ -220,8 +224,48 @@ class ColumnHistograms(BaseEstimator):
         return np.log((counts + PRIOR) / total).sum(axis=1)
 
 
+class ShrunkGaussian(BaseEstimator):
+    """A normal whose covariance is shrunk to a multiple of the identity (Ledoit & Wolf, 2004).
+
+    As scikit-learn's `LedoitWolf`, but for fewer rows than columns: the covariance is never formed.
+    """
+
+    def fit(self, X, y=None):
+        from sklearn.covariance import ledoit_wolf_shrinkage  # takes long to import
+
+        self.mean_ = X.mean(axis=0)
+        self.scale_ = np.abs(X - self.mean_).max() or 1.0  # of all columns: squares stay finite
+        rows = (X - self.mean_) / self.scale_
+        shrinkage = ledoit_wolf_shrinkage(rows, assume_centered=True)
+        _, scales, self.axes_ = np.linalg.svd(rows, full_matrices=False)
+        variances = scales**2 / len(rows)
+        self.floor_ = max(
+            shrinkage * variances.sum() / rows.shape[1], np.finfo(np.float64).eps ** 2
+        )
+        self.variances_ = (1 - shrinkage) * variances + self.floor_
+        return self
+
+    def score_samples(self, X):
+        rows = (X - self.mean_) / self.scale_
+        along = (rows @ self.axes_.T) ** 2
+        across = np.maximum((rows**2).sum(axis=1) - along.sum(axis=1), 0.0)
+        return -(along / self.variances_).sum(axis=1) - across / self.floor_
+
+
 def default_estimators(n, d, contaminated):
     """Return the named estimators of an ensemble that is given none, for ``n`` rows of ``d``."""
+    views = default_views(n, d, contaminated)
+    if d < COLUMNS_PER_ROW * n:
+        return views
+    # One vote against one: the views all depend on distances in which most columns are noise.
+    return [
+        ("views", OutlierEnsemble(views, contaminated=contaminated)),
+        ("gaussian", ShrunkGaussian()),
+    ]
+
+
+def default_views(n, d, contaminated):
+    """Return kernels on columns that are prepared in three ways, and histograms of the columns."""
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import QuantileTransformer, RobustScaler, StandardScaler
 

@@ -25,6 +25,11 @@ PRIVATE_NAMES = {
     "HasMethods": ("sklearn.utils._param_validation", "HasMethods"),
     "Interval": ("sklearn.utils._param_validation", "Interval"),
     "StrOptions": ("sklearn.utils._param_validation", "StrOptions"),
+    "Tree": ("sklearn.tree._tree", "Tree"),
+    "TreePredictor": (
+        "sklearn.ensemble._hist_gradient_boosting.predictor",
+        "TreePredictor",
+    ),
     "check_method_params": ("sklearn.utils.validation", "_check_method_params"),
     "check_sample_weight": ("sklearn.utils.validation", "_check_sample_weight"),
     "fit_and_score": ("sklearn.model_selection._validation", "_fit_and_score"),

@@ -422,6 +422,14 @@ class ColumnModel:
         (variable,) = self.value_variables
         return variable.decimals if variable.has_number else decimals_of(np.array(variable.levels))
 
+    def nearest(self, x, toward):
+        """Return encoded numbers, moved to possible ones by `numpy.floor` or `numpy.ceil`."""
+        variable = self.value_variables[-1]
+        if self.kind == "datetime" or variable.step is None:
+            return x
+        origin = variable.origin if variable.has_number else variable.levels[0]
+        return origin + variable.step * toward(np.round((x - origin) / variable.step, 6))
+
     @property
     def zone(self):
         """The time zone of the dates of fit, or None."""

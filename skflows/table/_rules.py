@@ -668,13 +668,35 @@ class Rules:
         return drawn
 
     def fill(self, schema, values, is_unknown):
-        """Replace unknown targets in complete rows by what rules expect of them."""
+        """Replace unknown targets in complete rows by what rules expect of them, and keep orders.
+
+        An unknown value that breaks an order becomes equal to the known one; two are exchanged.
+        """
         rows = self.encoded(schema, values)
-        for rule in self.functions:
-            target, expected = rule.target, rule.expected(rows)
-            follows = is_unknown[:, target.variables[0]] & ~np.isnan(expected)
-            rows[follows, target.column] = expected[follows]
-            values[np.ix_(follows, target.variables)] = target.split(schema, expected[follows])
+
+        def put(some, i, x):
+            rows[some, i] = x
+            values[np.ix_(some, schema.of_column[i])] = np.stack(schema.columns[i].split(x), axis=1)
+
+        for _ in range(2):  # what orders change may tell a target, and the reverse
+            for rule in self.orders:
+                broken = rule.is_broken(rows)
+                low, high = rule.columns
+                open_low, open_high = (is_unknown[:, schema.of_column[i][-1]] for i in rule.columns)
+                both = np.flatnonzero(broken & open_low & open_high)
+                put_low, put_high = rows[both, high], rows[both, low]
+                put(both, low, put_low)
+                put(both, high, put_high)
+                for i, other, is_open, toward in (
+                    (low, high, open_low & ~open_high, np.floor),
+                    (high, low, open_high & ~open_low, np.ceil),
+                ):
+                    some = np.flatnonzero(broken & is_open)
+                    put(some, i, schema.columns[i].nearest(rows[some, other], toward))
+            for rule in self.functions:
+                target, expected = rule.target, rule.expected(rows)
+                follows = is_unknown[:, target.variables[0]] & ~np.isnan(expected)
+                put(np.flatnonzero(follows), target.column, expected[follows])
 
     def probabilities(self, schema, values, j, levels):
         """Return the probabilities of the levels of variable j, which is unknown in rows."""

@@ -1,7 +1,5 @@
 """Markov chains in the latent space of a flow, and their diagnostics."""
 
-from typing import NamedTuple
-
 import numpy as np
 import torch
 from scipy.special import ndtri
@@ -11,27 +9,6 @@ from ..bijections._flow import standard_normal_log_prob
 
 FIRST_STEP, TRAJECTORY, MOST_LEAPS = 0.5, 1.5, 4  # latent rows are nearly standard normal
 WANTED_ACCEPTANCE, ADAPTATION, JITTER = 0.8, 0.1, 1.0
-
-
-class RefinedSample(NamedTuple):
-    """Draws of `VariationalDensity.refine`, and how far to trust them.
-
-    Attributes
-    ----------
-    X : ndarray of shape (n_samples, n_features)
-        The draws.
-    r_hat : ndarray of shape (n_features,)
-        Rank-normalised split R-hat of each column: about 1 if the chains agree.
-    ess : ndarray of shape (n_features,)
-        Effective sample size of each column over all steps of the chains.
-    acceptance : float
-        Share of the independent proposals that were accepted.
-    """
-
-    X: np.ndarray
-    r_hat: np.ndarray
-    ess: np.ndarray
-    acceptance: float
 
 
 def run_chains(target, z, n_steps, generator, step=FIRST_STEP, adapts=False):

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -24,13 +24,35 @@ from ..preprocessing.dequantizer import Dequantizer
 from ..preprocessing.sklearn_compat import Interval
 from ..training.threads import fit_context
 
-if TYPE_CHECKING:
-    from ._chains import RefinedSample
-
-NORMAL_SHARE, TRAINING_SHARE = 0.2, 0.85  # of a time limit, by which these parts are over
+NORMAL_SHARE, MODES_SHARE, TRAINING_SHARE = (
+    0.2,
+    0.4,
+    0.85,
+)  # of a time limit, by which these parts are over
 N_DRAWS, N_SCORED = 8192, 512  # draws that tell how good the fit is, and that set the threshold
 WARM_UP_STEPS, FEWEST_STEPS, GOOD_R_HAT, MAX_R_HAT = 50, 100, 1.01, 1.05
 MAX_K, NEARLY_ALL = 0.7, 0.95  # k and ess_ beyond which a fit is reliable
+
+
+class RefinedSample(NamedTuple):
+    """Draws of `VariationalDensity.refine`, and how far to trust them.
+
+    Attributes
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+        The draws.
+    r_hat : ndarray of shape (n_features,)
+        Rank-normalised split R-hat of each column: about 1 if the chains agree.
+    ess : ndarray of shape (n_features,)
+        Effective sample size of each column over all steps of the chains.
+    acceptance : float
+        Share of the independent proposals that were accepted.
+    """
+
+    X: Floats
+    r_hat: Floats
+    ess: Floats
+    acceptance: float
 
 
 class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
@@ -112,11 +134,15 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
         The fitted flow, in float64.
 
     history_ : dict of list
-        "loss" (the negative lower bound of the evidence, in nats), "log_weight_variance" and
-        "learning_rate", one entry per epoch.
+        "loss" (the negative lower bound of the evidence, in nats), "log_weight_variance",
+        "learning_rate" and "validation_score" (the bound on the same latent draws, which chooses
+        the best epoch if there are several modes; NaN otherwise), one entry per epoch.
 
     n_iter_ : int
         Number of epochs.
+
+    best_iter_ : int
+        Epoch, counted from 1, whose weights were kept; 0 for those before them.
 
     offset_ : float
         Log-density below which `predict` labels a row an outlier: the lower Tukey fence of draws.
@@ -255,7 +281,7 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
         from ..bijections import Chain, Inverse
         from ..bijections._flow import Flow
         from ..training.optimizer import TimeLimited, cosine_with_warm_up
-        from ._fit import train, with_best_normal
+        from ._fit import RATE_AFTER, fit_to_modes, train, with_best_normal
         from ._starts import find_start
         from ._support import support_map
         from ._target import TargetDensity, Whitened
@@ -287,6 +313,11 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
                 start = with_best_normal(start, target, d, generator, **settings)
             bijection = self._build_bijection(d, start.is_multimodal, seed).float()
 
+            rate = self.learning_rate_init
+            if start.is_multimodal:
+                rate *= RATE_AFTER
+                fit_to_modes(bijection, start, target, d, generator, limited(MODES_SHARE))
+
             def on_epoch_end(history):
                 self._print_progress(history, self.max_iter)
                 return task.end(dict)
@@ -299,7 +330,8 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
                 by_path=not (start.is_multimodal or bijection.is_sequential(inverse=True)),
                 max_iter=self.max_iter,
                 batch_size=self.batch_size,
-                learning_rate=self.learning_rate_init,
+                learning_rate=rate,
+                validates=start.is_multimodal,
                 tol=self.tol,
                 schedule=limited(TRAINING_SHARE),
                 on_epoch_begin=partial(task.begin, "epoch"),
@@ -394,7 +426,7 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
         n_chains: int = 64,
         max_steps: int = 1000,
         log_density: Callable | None = None,
-    ) -> "RefinedSample":
+    ) -> RefinedSample:
         """Draw rows of the fitted function by Markov chains in the latent space of the flow.
 
         Each step proposes an independent draw of the flow, then makes a Hamiltonian trajectory from
@@ -437,14 +469,22 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
         import torch
 
         from ..training.torch_state import one_thread
-        from ._chains import RefinedSample, diagnostics, run_chains
+        from ._chains import diagnostics, run_chains
         from ._target import in_latent_space
 
         check_is_fitted(self)
+        least = {
+            "n_samples": (n_samples, 1),
+            "n_chains": (n_chains, 1),
+            "max_steps": (max_steps, 4),
+        }
+        for name, (value, smallest) in least.items():
+            if not isinstance(value, Integral) or value < smallest:
+                raise ValueError(f"{name}={value!r}; it must be an integer of at least {smallest}.")
         random = check_random_state(random_state)
         target = self._target_for(log_density)
         latent_target = in_latent_space(target, self.flow_, self._n_features_out)
-        n_steps = max(FEWEST_STEPS, -(-n_samples // n_chains))
+        n_steps = min(max(FEWEST_STEPS, -(-n_samples // n_chains)), max_steps)
         with one_thread(), torch.no_grad():
             _, z, weights = self._weighted_draws(target, N_DRAWS, random)
             start = torch.from_numpy(z[random.choice(len(z), n_chains, p=weights.weights)])

@@ -2,12 +2,13 @@
 
 import torch
 
-from ..bijections import Affine, Chain, Coupling, LULinear, RationalQuadraticSpline
+from ..bijections import Affine, Chain, Coupling, Inverse, LULinear, RationalQuadraticSpline
+from ..bijections._flow import standard_normal_log_prob
 from ..density._nsf import TAIL_BOUND
 from ..training.optimizer import cosine_with_warm_up
 from ..training.reverse_kl import ReverseKL
 from ..training.torch_state import suitable_threads
-from ..training.trainer import Rows, train_in_phases
+from ..training.trainer import Rows, Trainer, train_in_phases
 from ._starts import composed, evidence_bound
 from ._target import Whitened
 
@@ -16,6 +17,9 @@ N_COMPARED = 4096  # draws that compare two normal distributions
 EMA_DECAY = 0.99
 # The normal approximation, in coordinates in which it starts as a standard normal.
 NORMAL = {"max_iter": 30, "batch_size": 128, "learning_rate": 0.02}
+# The likelihood of draws at all modes, and the training after it.
+OF_MODES: dict = {"max_iter": 15, "batch_size": 256, "learning_rate": 3e-3}
+RATE_AFTER, N_VALIDATED, PATIENCE = 0.3, 2048, 25
 N_TRANSFORMS, HIDDEN, N_BINS = 6, (64, 64), 8
 
 
@@ -58,6 +62,44 @@ def with_best_normal(start, target, n_features, generator, **settings):
     return start._replace(preprocess=best)
 
 
+def fit_to_modes(bijection, start, target, n_features, generator, schedule):
+    """Train a bijection by the likelihood of draws of the normal distributions at all modes.
+
+    The draws are resampled by their importance weights. The reverse divergence hardly moves mass
+    from one mode to another that is far away, and may lose a mode.
+    """
+    dtype = next(bijection.parameters()).dtype
+    shares = torch.tensor(start.shares, dtype=torch.float64)
+    locs = torch.stack([mode.loc for mode in start.modes])
+    roots = torch.linalg.cholesky(torch.stack([mode.covariance for mode in start.modes]))
+    log_dets = roots.diagonal(dim1=1, dim2=2).log().sum(1)
+    n = STEPS * OF_MODES["batch_size"]
+
+    @torch.no_grad()
+    def draws(*_):
+        chosen = torch.multinomial(shares, n, True, generator=generator)
+        z = torch.randn(n, n_features, 1, generator=generator, dtype=torch.float64)
+        rows = locs[chosen] + (roots[chosen] @ z).squeeze(-1)
+        apart = (rows[:, None] - locs).mT  # (n, d, modes)
+        unit = torch.linalg.solve_triangular(roots, apart.permute(2, 1, 0), upper=False)
+        log_q = torch.logsumexp(standard_normal_log_prob(unit.mT).T - log_dets + shares.log(), 1)
+        ratio = (target(rows)[0] - log_q).nan_to_num(-torch.inf, -torch.inf, -torch.inf)
+        kept = torch.multinomial(ratio.softmax(0), n, True, generator=generator)
+        return start.preprocess(rows[kept])[0].to(dtype)
+
+    with suitable_threads(bijection, OF_MODES["batch_size"]):
+        Trainer(
+            Inverse(bijection),
+            Rows(draws(), torch.ones(n, dtype=dtype)),
+            ema_decay=EMA_DECAY,
+            generators=[generator],
+            redraw=draws,
+            use_dropout=False,
+            schedule=schedule,
+            **OF_MODES,
+        ).fit()
+
+
 def train(
     bijection,
     target,
@@ -70,6 +112,7 @@ def train(
     tol,
     n_features,
     schedule=cosine_with_warm_up,
+    validates=False,
     on_epoch_begin=None,
     on_epoch_end=None,
     file=None,
@@ -98,6 +141,8 @@ def train(
         Number of columns of a latent row.
     schedule : callable, default=cosine_with_warm_up
         See `Trainer`.
+    validates : bool, default=False
+        Whether to keep the epoch with the best bound of the evidence, on the same latent draws.
     on_epoch_begin, on_epoch_end : callable, optional
         See `Trainer`.
     file : TrainingFile, optional
@@ -113,6 +158,8 @@ def train(
     def draws(*_):
         return torch.randn(shape, generator=generator, dtype=p.dtype)
 
+    held_out = torch.randn(N_VALIDATED, n_features, generator=generator, dtype=p.dtype)
+
     def is_over(history):
         stop = on_epoch_end is not None and on_epoch_end(history)
         return stop or history.parts["log_weight_variance"][-1] < tol**2
@@ -122,6 +169,8 @@ def train(
             [{"max_iter": max_iter, "schedule": schedule}],
             bijection,
             Rows(draws(), torch.ones(shape[0], dtype=p.dtype)),
+            Rows(held_out, torch.ones_like(held_out[:, 0])) if validates else None,
+            n_iter_no_change=PATIENCE,
             batch_size=batch_size,
             learning_rate=learning_rate,
             ema_decay=EMA_DECAY,

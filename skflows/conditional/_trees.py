@@ -1,0 +1,308 @@
+"""Predictions of y by ensembles of trees, and flows of what they leave."""
+
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import nnls
+from sklearn.base import BaseEstimator, clone
+from sklearn.ensemble import ExtraTreesRegressor, HistGradientBoostingRegressor
+from sklearn.model_selection import KFold
+
+from ..ensemble._mixture import mixture_weights
+from ..persistence.mixin import PersistenceMixin
+from ..preprocessing.sklearn_compat import Tree, TreePredictor
+
+LEAST_ROWS = 50  # from which the default flow has trees
+MAX_OUTPUTS = 4  # up to which it has them: each output has trees of its own
+MAX_CATEGORIES = 255  # that the boosting takes as such; others are numbers to it
+N_FOLDS = 5
+STAGES = (25, 50, 100, 200, 300)  # numbers of iterations of the boosting to choose from
+LEAF_SIZES = (2, 5)  # of extra trees, which are weighted
+N_TREES = 50
+LARGEST = 1e38  # of a number: forests work in float32
+LEAST_GAIN = 0.05  # share of the flows with trees, below which they are left out
+LEAST_SHARE = 0.03  # of the flows without trees, for rows that trees predict far from the truth
+
+
+class TreePredictions(PersistenceMixin, BaseEstimator):
+    """The mean of y by a boosting and by extra trees, as standard scores.
+
+    Predictions of rows that the trees have not seen set the number of iterations of the boosting,
+    and the weights of the ensembles.
+
+    Parameters
+    ----------
+    random_state : int, default=0
+        Seeds the folds and the trees.
+    """
+
+    def __init__(self, random_state=0):
+        self.random_state = random_state
+
+    def fit_transform(self, X, y, weight, is_category):
+        """Fit to rows; return a prediction of each row by trees that have not seen it.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n, n_columns)
+            Numbers and places of categories; NaN is a missing number.
+        y : ndarray of shape (n,) or (n, n_outputs)
+            The outputs.
+        weight : ndarray of shape (n,) or None
+            Weights of the rows.
+        is_category : ndarray of shape (n_columns,) of bool
+            Which columns hold categories.
+        """
+        Y = np.reshape(y, (len(X), -1))
+        weight = np.ones(len(X)) if weight is None else weight
+        known = {j: np.unique(X[:, j]) for j in np.flatnonzero(is_category)}
+        self.known_ = {j: k for j, k in known.items() if len(k) <= MAX_CATEGORIES}
+        self.numbers_ = [j for j in range(X.shape[1]) if j not in self.known_]
+        self.loc_, self.scale_ = moments(Y, weight)
+        standard = (Y - self.loc_) / self.scale_
+        self.low_, self.high_ = standard.min(axis=0), standard.max(axis=0)
+        X = self._columns(X)
+        fitted = [self._fit_output(X, column, weight) for column in standard.T]
+        self.trees_ = [trees for trees, _ in fitted]
+        return self._within_range([unseen for _, unseen in fitted])
+
+    def transform(self, X):
+        """Return a prediction of each row."""
+        X = self._columns(X)
+        return self._within_range(
+            [sum(share * each.predict(X) for share, each in trees) for trees in self.trees_]
+        )
+
+    def _columns(self, X):
+        """Return the categories, as whole numbers from 0 and NaN if unknown, and the numbers."""
+        places = [
+            np.where(np.isin(X[:, j], known), np.searchsorted(known, X[:, j]), np.nan)
+            for j, known in self.known_.items()
+        ]
+        return np.column_stack([*places, X[:, self.numbers_].clip(-LARGEST, LARGEST)])
+
+    def _fit_output(self, X, y, weight):
+        """Return pairs of a share and an ensemble of trees, and predictions of unseen rows."""
+        folds = KFold(min(N_FOLDS, len(X)), shuffle=True, random_state=self.random_state)
+        boosting, forests = self._new_trees(X.shape[1])
+        stages, of_forests = np.empty((len(X), len(STAGES))), np.empty((len(X), len(forests)))
+        for rows, others in folds.split(X):
+            given = X[rows], y[rows], weight[rows]
+            staged = [*clone(boosting).fit(*given).staged_predict(X[others])]
+            stages[others] = np.column_stack([staged[stage - 1] for stage in STAGES])
+            for k, forest in enumerate(forests):
+                of_forests[others, k] = Forest.of(clone(forest).fit(*given)).predict(X[others])
+        best = np.average((stages - y[:, None]) ** 2, axis=0, weights=weight).argmin()
+        boosting.set_params(max_iter=STAGES[best])
+        unseen = np.column_stack([stages[:, best], of_forests])
+        shares = least_squares(unseen, y, weight)
+        classes: list = [Boosting, *len(forests) * [Forest]]
+        trees = [
+            (float(share), cls.of(each.fit(X, y, weight)))
+            for share, each, cls in zip(shares, [boosting, *forests], classes, strict=True)
+            if share
+        ]
+        return trees, unseen @ shares
+
+    def _new_trees(self, n_columns):
+        """Return a boosting and several forests."""
+        seed = self.random_state
+        is_category = np.arange(n_columns) < len(self.known_)
+        boosting = HistGradientBoostingRegressor(
+            max_iter=STAGES[-1],
+            learning_rate=0.06,
+            max_leaf_nodes=15,
+            min_samples_leaf=5,
+            categorical_features=is_category if self.known_ else None,
+            early_stopping=False,
+            random_state=seed,
+        )
+        return boosting, [
+            ExtraTreesRegressor(N_TREES, min_samples_leaf=size, random_state=seed)
+            for size in LEAF_SIZES
+        ]
+
+    def _within_range(self, columns):
+        """Return predictions within the range of y."""
+        return np.column_stack(columns).clip(self.low_, self.high_)
+
+
+class Boosting(NamedTuple):
+    """The trees of a `HistGradientBoostingRegressor`, as arrays that need no pickle.
+
+    Attributes
+    ----------
+    nodes : structured ndarray of shape (n_nodes,)
+        Nodes of all trees, one tree after another.
+    sizes : ndarray of shape (n_trees,)
+        Number of nodes of each tree.
+    sets : ndarray of shape (n_sets, 8)
+        Bits of the categories that go to the left, at each node that splits categories.
+    n_sets : ndarray of shape (n_trees,)
+        Number of such nodes of each tree.
+    known : ndarray of shape (n_categorical, 8)
+        Bits of the known categories of each column.
+    place : ndarray of shape (n_columns,)
+        Which row of `known` belongs to each column.
+    baseline : float
+        What the trees are added to.
+    """
+
+    nodes: np.ndarray
+    sizes: np.ndarray
+    sets: np.ndarray
+    n_sets: np.ndarray
+    known: np.ndarray
+    place: np.ndarray
+    baseline: float
+
+    @classmethod
+    def of(cls, model):
+        """Return the trees of a fitted boosting."""
+        trees = [tree for (tree,) in model._predictors]
+        known, place = model._bin_mapper.make_known_categories_bitsets()
+        return cls(
+            np.concatenate([tree.nodes for tree in trees]),
+            np.array([len(tree.nodes) for tree in trees]),
+            np.concatenate([tree.raw_left_cat_bitsets for tree in trees]),
+            np.array([len(tree.raw_left_cat_bitsets) for tree in trees]),
+            known,
+            place,
+            float(model._baseline_prediction.item()),
+        )
+
+    def predict(self, X):
+        """Return the prediction of each row."""
+        nodes = self.nodes
+        left, right = nodes["left"].astype(np.int64), nodes["right"].astype(np.int64)
+        column = nodes["feature_idx"]
+        check_nodes(nodes["is_leaf"] == 0, left, right, column, self.sizes, X.shape[1])
+        splits = nodes["is_categorical"] > 0
+        is_known = nodes["bitset_idx"] < np.repeat(self.n_sets, self.sizes)
+        if len(self.place) != X.shape[1] or not (
+            is_known[splits].all() and (self.place[column[splits]] < len(self.known)).all()
+        ):
+            raise ValueError("a tree has a split of categories that does not exist")
+        total = np.full(len(X), self.baseline)
+        for nodes, sets in zip(
+            np.split(self.nodes, np.cumsum(self.sizes)[:-1]),
+            np.split(self.sets, np.cumsum(self.n_sets)[:-1]),
+            strict=True,
+        ):
+            total += TreePredictor(nodes, sets, sets).predict(X, self.known, self.place, 1)
+        return total
+
+
+class Forest(NamedTuple):
+    """The trees of an `ExtraTreesRegressor`, as arrays that need no pickle.
+
+    Attributes
+    ----------
+    nodes : structured ndarray of shape (n_nodes,)
+        Nodes of all trees, one tree after another.
+    values : ndarray of shape (n_nodes, 1, 1)
+        The mean of y at each node.
+    sizes : ndarray of shape (n_trees,)
+        Number of nodes of each tree.
+    """
+
+    nodes: np.ndarray
+    values: np.ndarray
+    sizes: np.ndarray
+
+    @classmethod
+    def of(cls, model):
+        """Return the trees of a fitted forest."""
+        trees = [each.tree_.__getstate__() for each in model.estimators_]
+        return cls(
+            np.concatenate([tree["nodes"] for tree in trees]),
+            np.concatenate([tree["values"] for tree in trees]),
+            np.array([tree["node_count"] for tree in trees]),
+        )
+
+    def predict(self, X):
+        """Return the prediction of each row."""
+        nodes, d = self.nodes, X.shape[1]
+        left, right, column = nodes["left_child"], nodes["right_child"], nodes["feature"]
+        check_nodes(left != -1, left, right, column, self.sizes, d)
+        X, total = np.ascontiguousarray(X, dtype=np.float32), np.zeros(len(X))
+        ends = np.cumsum(self.sizes)
+        for start, end in zip(ends - self.sizes, ends, strict=True):
+            tree = Tree(d, np.array([1]), 1)
+            tree.__setstate__(
+                {
+                    "max_depth": 0,  # which predictions do not need
+                    "node_count": end - start,
+                    "nodes": nodes[start:end],
+                    "values": self.values[start:end],
+                }
+            )
+            total += tree.predict(X)[:, 0]
+        return total / len(self.sizes)
+
+
+def check_nodes(is_inner, left, right, column, sizes, n_columns):
+    """Raise an error for nodes of a damaged file: compiled code follows them without a check."""
+    ends = np.cumsum(sizes)
+    place = np.arange(len(left)) - np.repeat(ends - sizes, sizes)
+    ahead = [(place < child) & (child < np.repeat(sizes, sizes)) for child in (left, right)]
+    is_valid = ahead[0] & ahead[1] & (0 <= column) & (column < n_columns)
+    if not is_valid[is_inner].all():
+        raise ValueError("a tree has a node that leads nowhere")
+
+
+def moments(Y, weight):
+    """Return the weighted mean and standard deviation of each column, which is positive."""
+    import torch
+
+    from ..bijections._standardize import weighted_moments
+
+    return [each.numpy() for each in weighted_moments(torch.tensor(Y), torch.tensor(weight))]
+
+
+def ignore_trees(fit):
+    """Let the flow of a fit that is not prepared ignore the predictions in its context."""
+    fit.recipe = fit.recipe._replace(build_flow=partial(_flow_without, fit.recipe.build_flow))
+
+
+def _flow_without(build, preprocess, n_features, n_context):
+    return build(preprocess, n_features, n_context - n_features)
+
+
+def model_residuals(fit, trees):
+    """Let the flow of a fit that is not prepared model what the predictions leave."""
+    build = partial(_residual_flow, fit.recipe.build_flow, fit.table, trees)
+    fit.recipe = fit.recipe._replace(build_flow=build)
+
+
+def _residual_flow(build, table, trees, preprocess, n_features, n_context):
+    import torch
+
+    from ..bijections._difference import Difference
+
+    dequantizer, random_state = table.dequantizer, np.random.RandomState(0)
+    noise = random_state.uniform(size=(len(table.X), len(dequantizer.columns)))
+    rows = dequantizer.add_noise(table.X, noise) if dequantizer else table.X
+    loc, scale, rows, weight = map(torch.tensor, (trees.loc_, trees.scale_, rows, table.weight))
+    flow = build(preprocess, n_features, n_context)
+    flow.preprocess = Difference(preprocess, loc, scale)
+    flow.preprocess.initialize(rows, weight)
+    return flow
+
+
+def least_squares(predictions, y, weight):
+    """Return weights with the sum 1, for the mean of predictions with the least squared error."""
+    errors = (predictions - y[:, None]) * np.sqrt(weight)[:, None]
+    # A large row keeps the sum at 1.
+    large = 1e3 * np.linalg.norm(errors) + np.finfo(np.float64).tiny
+    rows = np.vstack([errors, np.full(errors.shape[1], large)])
+    shares, _ = nnls(rows, np.append(np.zeros(len(y)), large))
+    return shares / shares.sum()
+
+
+def shares_of(scores, weight):
+    """Return the shares of flows without and with trees, from their scores of unseen rows."""
+    _, share = mixture_weights(scores, weight)
+    share = min(share, 1 - LEAST_SHARE) if share >= LEAST_GAIN else 0.0
+    return np.array([1 - share, share])

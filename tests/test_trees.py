@@ -1,0 +1,158 @@
+"""Trees as context of conditional flows."""
+
+import io
+import pickle
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_allclose
+from sklearn.base import clone
+from sklearn.ensemble import ExtraTreesRegressor, HistGradientBoostingRegressor
+
+import skflows
+from skflows import ConditionalDensity, FlowRegressor, MAFDensity, NSFDensity
+from skflows.conditional import _density
+from skflows.conditional._trees import Boosting, Forest, TreePredictions, least_squares, shares_of
+
+FLOW = NSFDensity(n_transforms=1, hidden_layer_sizes=8, max_iter=3)
+
+
+def steps(n, seed=0):
+    """Return mixed columns with missing values, and steps of y with little noise."""
+    rng = np.random.RandomState(seed)
+    X = pd.DataFrame(
+        {
+            "a": rng.normal(size=n),
+            "b": rng.choice(list("xyz"), n),
+            "c": np.where(rng.rand(n) < 0.2, np.nan, rng.rand(n)),
+            "d": rng.choice(["up", "down"], n),
+        }
+    )
+    y = np.select([X.b == "x", X.d == "up"], [3.0, -2.0]) + 4 * (X.a > 0) + X.c.isna()
+    return X, y + 0.05 * rng.normal(size=n)
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    density = ConditionalDensity(FLOW, cv=2, trees=True, random_state=0)
+    return FlowRegressor(density).fit(*steps(150))
+
+
+def test_trees_know_steps_that_a_short_training_does_not(fitted):
+    X, y = steps(150, seed=1)
+    without = clone(fitted).set_params(density__trees=False).fit(*steps(150))
+    assert fitted.score(X, y) > 0.95 > without.score(X, y)
+    assert fitted.density_.score(X, y) > without.density_.score(X, y) + 0.5
+    low, high = fitted.predict_interval(X, 0.8).T
+    assert 0.7 < np.mean((low <= y) & (y <= high)) < 0.93
+
+
+def test_the_distribution_of_flows_with_trees_is_one(fitted):
+    X, _ = steps(5)
+    distribution = fitted.predict_distribution(X)
+    q = np.array([[0.01], [0.3], [0.9]])
+    assert_allclose(distribution.cdf(distribution.ppf(q)), q + np.zeros(5), atol=1e-6)
+    y, step = distribution.ppf(0.3), 1e-4
+    slope = (distribution.cdf(y + step) - distribution.cdf(y - step)) / (2 * step)
+    assert_allclose(distribution.pdf(y), slope, rtol=1e-3)
+    drawn = fitted.density_.sample(X, 2_000, random_state=0)[..., 0]
+    assert_allclose(distribution.cdf(np.quantile(drawn, 0.5, axis=1)), 0.5, atol=0.05)
+    assert fitted.density_.weights_.sum() == pytest.approx(1)
+
+
+def test_files_and_pickles_hold_the_trees_without_skops(fitted, monkeypatch):
+    monkeypatch.setitem(sys.modules, "skops", None)
+    X, _ = steps(20, seed=1)
+    X.loc[0, "a"], X.loc[1, "b"], X.loc[2, "b"] = np.nan, None, "unseen"
+    file = io.BytesIO()
+    fitted.save(file)
+    file.seek(0)
+    expected = fitted.predict(X)
+    assert np.isfinite(expected).all()
+    for again in skflows.load(file), pickle.loads(pickle.dumps(fitted)):
+        assert (again.predict(X) == expected).all()
+
+
+def test_predictions_of_training_rows_come_from_trees_that_have_not_seen_them():
+    rng = np.random.RandomState(0)
+    X, y = rng.rand(200, 3), rng.normal(size=200)
+    trees = TreePredictions()
+    unseen = trees.fit_transform(X, y, None, np.zeros(3, dtype=bool))
+    assert abs(np.corrcoef(unseen[:, 0], y)[0, 1]) < 0.25
+    assert np.corrcoef(trees.transform(X)[:, 0], y)[0, 1] > 0.5
+
+
+@pytest.mark.parametrize("categories", [None, [True, False, False]])
+def test_stored_trees_predict_as_the_estimators_of_scikit_learn(categories):
+    rng = np.random.RandomState(0)
+    X = np.column_stack([rng.randint(5, size=90), rng.rand(90, 2)])
+    X[:9, 2] = np.nan
+    y = X[:, 0] ** 2 % 3 + X[:, 1]
+    models = [
+        HistGradientBoostingRegressor(max_iter=9, categorical_features=categories, random_state=0),
+        ExtraTreesRegressor(5, random_state=0),
+    ]
+    for model, cls in zip(models, [Boosting, Forest], strict=True):
+        trees = cls.of(model.fit(X, y))
+        assert_allclose(trees.predict(X), model.predict(X), rtol=1e-12)
+        for name in "left", "left_child", "feature", "feature_idx":
+            if name in trees.nodes.dtype.names:
+                nodes = trees.nodes.copy()
+                nodes[name][0] = 10_000
+                with pytest.raises(ValueError, match="a node that leads nowhere"):
+                    trees._replace(nodes=nodes).predict(X)
+
+
+def test_trees_that_do_not_help_are_left_out(monkeypatch):
+    monkeypatch.setattr(_density, "shares_of", lambda scores, weight: np.array([1.0, 0.0]))
+    X, y = steps(60)
+    density = ConditionalDensity(FLOW, cv=2, trees=True, random_state=0)
+    regressor = FlowRegressor(density).fit(X, y)
+    assert len(regressor.density_.flows_) == 2
+    assert regressor.density_.encoder_[-1].trees_ is None
+    assert regressor.predict_interval(X).shape == (60, 2)
+
+
+def test_shares_keep_some_of_the_flows_without_trees():
+    rng = np.random.RandomState(0)
+    better = np.column_stack([rng.normal(size=50) - 9, rng.normal(size=50)])
+    assert_allclose(shares_of(better, np.ones(50)), [0.03, 0.97])
+    assert_allclose(shares_of(better[:, ::-1], np.ones(50)), [1, 0])
+    y = rng.normal(size=50)
+    columns = np.column_stack([y + 1, y - 3])
+    assert_allclose(least_squares(columns, y, np.ones(50)), [0.75, 0.25], atol=1e-4)
+
+
+def test_each_of_several_outputs_has_trees_and_a_single_flow_weighs_by_its_held_out_rows():
+    X, y = steps(120)
+    Y = np.column_stack([y, -2 * y + X.a])
+    density = ConditionalDensity(MAFDensity(max_iter=2), cv=None, trees=True, random_state=0)
+    density.fit(X, Y)
+    assert len(density.flows_) == 2
+    assert len(density.encoder_[-1].trees_.trees_) == 2
+    mean = density.sample(X[:30], 200, random_state=0).mean(axis=1)
+    assert np.corrcoef(mean[:, 1], Y[:30, 1])[0, 1] > 0.9
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"circular": 24}, "circular outputs"),
+        ({"cv": None, "estimator": NSFDensity(early_stopping=False)}, "no rows are held out"),
+        ({"trees": "yes"}, "The 'trees' parameter of ConditionalDensity must be"),
+    ],
+)
+def test_trees_that_cannot_be_are_an_error(params, message):
+    with pytest.raises(ValueError, match=message):
+        ConditionalDensity(**{"trees": True} | params).fit(*steps(60))
+
+
+def test_by_default_the_default_flow_has_trees(monkeypatch):
+    monkeypatch.setattr(_density, "default_flow", lambda: FLOW)
+    X, y = steps(60)
+    assert ConditionalDensity(cv=2, random_state=0).fit(X, y).encoder_[-1].trees_ is not None
+    for params, n in ({"estimator": FLOW}, 60), ({"circular": 9}, 60), ({}, 45):
+        density = ConditionalDensity(cv=2, random_state=0, **params).fit(X[:n], y[:n])
+        assert density.encoder_[-1].trees_ is None
