@@ -70,7 +70,7 @@ def test_the_bound_of_work_counts_the_extra_classes(monkeypatch, excess, n_more)
 
 @pytest.mark.parametrize(
     ("n", "n_folds", "n_epochs"),
-    [(200, 5, 102), (1000, 5, 50), (1001, 1, 102), (1600, 1, 64), (4000, 1, 50), (9000, 1, 100)],
+    [(200, 5, 100), (1000, 5, 50), (1001, 1, 100), (1600, 1, 64), (4000, 1, 50), (9000, 1, 100)],
 )
 def test_automatic_epochs(n, n_folds, n_epochs):
     assert _components.automatic_epochs(n, n_folds) == n_epochs
