@@ -1,4 +1,4 @@
-"""Predictions of y by ensembles of trees, and flows of what they leave."""
+"""Predictions of y by ensembles of trees, and flows of their residuals."""
 
 from functools import partial
 from typing import NamedTuple
