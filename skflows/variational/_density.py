@@ -31,7 +31,7 @@ NORMAL_SHARE, MODES_SHARE, TRAINING_SHARE = (
 )  # of a time limit, by which these parts are over
 N_DRAWS, N_SCORED = 8192, 512  # draws that tell how good the fit is, and that set the threshold
 WARM_UP_STEPS, FEWEST_STEPS, GOOD_R_HAT, MAX_R_HAT = 50, 100, 1.01, 1.05
-MAX_K, NEARLY_ALL = 0.7, 0.95  # k and ess_ beyond which a fit is reliable
+NEARLY_ALL, LEAST_ESS, MAX_K = 0.95, 0.5, 0.7  # ess_ at which a fit is reliable, alone and with k
 
 
 class RefinedSample(NamedTuple):
@@ -121,10 +121,10 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
         Effective sample size of a draw of the flow, between 0 and 1: what a weighted draw is worth.
 
     pareto_k_ : float
-        Shape of the tail of the weights. Above 0.7, weighted means are unreliable.
+        Shape of the upper tail of the weights. Above 0.7, weighted means are unreliable.
 
     reliable_ : bool
-        Whether ``ess_`` is at least 0.95, or ``pareto_k_`` at most 0.7.
+        Whether ``ess_`` is at least 0.95, or at least 0.5 with ``pareto_k_`` at most 0.7.
 
     n_modes_ : int
         Number of modes that the starts found, with 0.1 % of the mass at least. Neither ``ess_`` nor
@@ -274,7 +274,7 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
         Warns
         -----
         sklearn.exceptions.ConvergenceWarning
-            If the fit is not reliable.
+            If the fit is not reliable, or the function is NaN at draws of the flow.
         """
         import torch
 
@@ -346,10 +346,10 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
             self.n_modes_ = len(start.modes)
             self._store_history(history, warm=False)
             self.flow_ = flow
-            self._judge(target, random_state)
+            share_of_zeros = self._judge(target, random_state)
         self._log_density = log_density
         self._warn_of_trouble(history)
-        self._warn_of_fit()
+        self._warn_of_fit(share_of_zeros)
         return self
 
     def _validate_columns(self, log_density, n_features, names):
@@ -537,29 +537,50 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
         latent = random_state.standard_normal((n_samples, self._n_features_out))
         X, log_det = self._map_rows("inverse", latent)
         log_q = normal_log_density(latent).sum(axis=1) - log_det
-        values = target.values(torch.from_numpy(X)).numpy()
-        return X, latent, importance_weights(values - log_q)
+        rows = torch.from_numpy(X)
+        values = target.values(rows)
+        is_bad = values.isnan() | (values == torch.inf)
+        if is_bad.any():
+            row = int(is_bad.nonzero()[0])
+            warn_user(
+                f"log_density is {values[row]:g} at {int(is_bad.sum())} of {n_samples} draws, such "
+                f"as {target.described(rows[row])}; they count as -inf. Return -inf where the "
+                "density is 0, and a finite value elsewhere.",
+                ConvergenceWarning,
+            )
+            values = values.masked_fill(is_bad, -torch.inf)
+        return X, latent, importance_weights(values.numpy() - log_q)
 
     def _judge(self, target, random_state):
-        """Set what draws of the flow say about the fit."""
+        """Set what draws of the flow say about the fit; return the share of weights of 0."""
         X, _, weights = self._weighted_draws(target, N_DRAWS, random_state)
         self.log_evidence_ = weights.log_mean
         self.log_evidence_error_ = weights.log_mean_error
         self.ess_, self.pareto_k_ = weights.ess, weights.pareto_k
-        self.reliable_ = bool(self.ess_ >= NEARLY_ALL or self.pareto_k_ <= MAX_K)
+        least = LEAST_ESS if self.pareto_k_ <= MAX_K else NEARLY_ALL
+        self.reliable_ = bool(self.ess_ >= least)
         scores = self._score_rows(X[:N_SCORED])
         self.offset_ = by_contamination("auto", scores, np.ones(len(scores)))
+        return np.mean(weights.weights == 0)
 
-    def _warn_of_fit(self):
-        if not self.reliable_:
-            warn_user(
-                f"The flow does not cover the density (pareto_k_={self.pareto_k_:.2f}, above "
-                f"{MAX_K}; ess_={self.ess_:.2f}): moments and log_evidence_ may be wrong. "
-                "refine(n) returns corrected draws. Try a larger max_iter, a density such as "
-                "NSFDensity(autoregressive=False), or coordinates in which parameters depend less "
-                "on each other.",
-                ConvergenceWarning,
+    def _warn_of_fit(self, share_of_zeros):
+        if self.reliable_:
+            return
+        cause = ""
+        if share_of_zeros > 1 - NEARLY_ALL:
+            cause = (
+                f"{share_of_zeros:.0%} of its draws have a weight of 0: state by bounds, ordered "
+                "or simplex where the density is positive. "
             )
+        warn_user(
+            f"The flow does not fit the density (ess_={self.ess_:.2f}, pareto_k_="
+            f"{self.pareto_k_:.2f}; a reliable fit has an ess_ of at least {NEARLY_ALL}, or of "
+            f"{LEAST_ESS} with a pareto_k_ of at most {MAX_K}): moments and log_evidence_ may be "
+            f"wrong. {cause}refine(n) returns corrected draws. Try a larger max_iter, a density "
+            "such as NSFDensity(autoregressive=False), or coordinates in which parameters depend "
+            "less on each other.",
+            ConvergenceWarning,
+        )
 
     @property
     def _n_features_out(self):

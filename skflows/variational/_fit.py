@@ -9,7 +9,7 @@ from ..training.optimizer import cosine_with_warm_up
 from ..training.reverse_kl import ReverseKL
 from ..training.torch_state import suitable_threads
 from ..training.trainer import Rows, Trainer, train_in_phases
-from ._starts import composed, evidence_bound
+from ._starts import bound_at, composed
 from ._target import Whitened
 
 STEPS = 10  # of an epoch
@@ -58,7 +58,7 @@ def with_best_normal(start, target, n_features, generator, **settings):
     train(affine, whitened, generator, **settings)
     z = torch.randn(N_COMPARED, n_features, generator=generator, dtype=torch.float64)
     maps = [start.preprocess, composed(start.preprocess, affine)]
-    best = max(maps, key=lambda preprocess: evidence_bound(target, preprocess, z))
+    best = max(maps, key=lambda preprocess: bound_at(target, preprocess, z))
     return start._replace(preprocess=best)
 
 

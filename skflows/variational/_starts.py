@@ -7,6 +7,7 @@ import torch
 
 from ..bijections import Bijection, Chain, Rotation, Whiten
 from ..bijections._flow import standard_normal_log_prob
+from ..training.reverse_kl import evidence_bound
 from ._target import Whitened
 
 N_ITER, N_HALVINGS, SUFFICIENT = 200, 30, 1e-4
@@ -28,7 +29,7 @@ class Mode(NamedTuple):
 
 
 class Start(NamedTuple):
-    """The affine map from which a flow starts, and what was found on the way.
+    """The affine map from which a flow starts, with the modes of the target.
 
     Attributes
     ----------
@@ -83,15 +84,14 @@ def find_start(target, points, generator):
         return start._replace(preprocess=affine_map(loc, covariance, principal=True))
     z = torch.randn(N_DRAWS, d, generator=generator, dtype=points.dtype)
     maps = [affine_map(*candidate) for candidate in candidates]
-    bounds = [evidence_bound(target, preprocess, z) for preprocess in maps]
+    bounds = [bound_at(target, preprocess, z) for preprocess in maps]
     return start._replace(preprocess=maps[bounds.index(max(bounds))])
 
 
-def evidence_bound(target, preprocess, z):
-    """Return the mean log-weight of the draws that an affine map makes of latent ones."""
+def bound_at(target, preprocess, z):
+    """Return the bound of the evidence by the draws that an affine map makes of latent ones."""
     value, _ = Whitened(target, preprocess, z.shape[1])(z)
-    bound = (value - standard_normal_log_prob(z)).mean().item()
-    return bound if math.isfinite(bound) else -math.inf
+    return evidence_bound(value - standard_normal_log_prob(z)).item()
 
 
 def affine_map(loc, covariance, principal=False):
