@@ -231,9 +231,7 @@ def test_modes_beside_hard_zeros():
 
     flow = RealNVPDensity(n_transforms=1, hidden_layer_sizes=8)
     density = VariationalDensity(flow, max_iter=3, random_state=0)
-    with pytest.warns(
-        ConvergenceWarning, match=r"ess_=0\.[0-4].*% of its draws have a weight of 0"
-    ):
+    with pytest.warns(ConvergenceWarning, match=r"ess_=0\.[0-4].*% of its draws have a weight"):
         density.fit(target, 2)
     assert np.isfinite(density.history_["validation_score"]).all()
     assert density.best_iter_ > 0
@@ -263,6 +261,23 @@ def test_refined_draws_are_correct(unreliable):
     assert quartile == pytest.approx(stats.t(1.5).ppf([0.75, 0.75]), rel=0.1)
     again = unreliable.refine(4000, 0, n_chains=40, max_steps=200)
     assert np.array_equal(sample.X, again.X)
+
+
+def test_refined_rows_are_of_all_chains(fitted, monkeypatch):
+    """A grid over the states would have the period of the chains; the chains are extended once."""
+    rates, r_hats = iter([0.9, 0.2, 0.4]), iter([1.5, 1.0])
+
+    def run_chains(target, z, n_steps, **_):
+        states = torch.linspace(-1, 1, len(z), dtype=z.dtype)[:, None].expand(n_steps, *z.shape)
+        return states, next(rates), 0.5
+
+    monkeypatch.setattr("skflows.variational._chains.run_chains", run_chains)
+    monkeypatch.setattr(
+        "skflows.variational._chains.diagnostics", lambda _: (np.array([next(r_hats)]), None)
+    )
+    sample = fitted.refine(101, 0)
+    assert len(np.unique(sample.X, axis=0)) > 40
+    assert sample.acceptance == pytest.approx(0.3)
 
 
 def quartic(x):
@@ -295,6 +310,10 @@ def test_saved_density_needs_the_function(fitted):
     assert fitted.importance_sample(5, 0)[0].shape == (5, 3)
     with pytest.raises(ValueError, match="max_steps=3"):
         fitted.refine(5, max_steps=3)
+    with pytest.raises(ValueError, match="n_samples=101 is more than n_chains=10 times max_steps"):
+        fitted.refine(101, n_chains=10, max_steps=10)
+    with pytest.raises(ValueError, match="n_samples=0"):
+        fitted.importance_sample(0)
 
 
 def no_gradient(x):

@@ -31,7 +31,14 @@ NORMAL_SHARE, MODES_SHARE, TRAINING_SHARE = (
 )  # of a time limit, by which these parts are over
 N_DRAWS, N_SCORED = 8192, 512  # draws that tell how good the fit is, and that set the threshold
 WARM_UP_STEPS, FEWEST_STEPS, GOOD_R_HAT, MAX_R_HAT = 50, 100, 1.01, 1.05
-NEARLY_ALL, LEAST_ESS, MAX_K = 0.95, 0.5, 0.7  # ess_ at which a fit is reliable, alone and with k
+NEARLY_ALL, LEAST_ESS, MAX_K = 0.95, 0.5, 0.7  # of reliable fits
+
+
+def check_least(**least):
+    """Raise an error unless values are integers of at least some number."""
+    for name, (value, smallest) in least.items():
+        if not isinstance(value, Integral) or value < smallest:
+            raise ValueError(f"{name}={value!r}; it must be an integer of at least {smallest}.")
 
 
 class RefinedSample(NamedTuple):
@@ -80,7 +87,7 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
 
     simplex : list of lists, default=None
         Groups of columns that are positive and sum to 1, by index or name. Densities are then
-        those of the columns without the last one of each group.
+        of the columns without the last one of each group.
 
     n_starts : int, default=32
         Number of points from which modes are looked for.
@@ -414,6 +421,7 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
             Their weights, which sum to 1; the largest ones are smoothed (Vehtari et al., 2024).
         """
         check_is_fitted(self)
+        check_least(n_samples=(n_samples, 1))
         target = self._target_for(log_density)
         X, _, weights = self._weighted_draws(target, n_samples, check_random_state(random_state))
         return X, weights.weights
@@ -430,8 +438,8 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
         """Draw rows of the fitted function by Markov chains in the latent space of the flow.
 
         Each step proposes an independent draw of the flow, then makes a Hamiltonian trajectory from
-        where the chain is. Draws are correct in the limit of many steps however good the fit is; a
-        good fit makes the chains short.
+        where the chain is. Draws are correct in the limit of many steps if the chains reach all of
+        the function; a good fit makes the chains short. The rows are a random choice of all states.
 
         Parameters
         ----------
@@ -473,14 +481,11 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
         from ._target import in_latent_space
 
         check_is_fitted(self)
-        least = {
-            "n_samples": (n_samples, 1),
-            "n_chains": (n_chains, 1),
-            "max_steps": (max_steps, 4),
-        }
-        for name, (value, smallest) in least.items():
-            if not isinstance(value, Integral) or value < smallest:
-                raise ValueError(f"{name}={value!r}; it must be an integer of at least {smallest}.")
+        check_least(n_samples=(n_samples, 1), n_chains=(n_chains, 1), max_steps=(max_steps, 4))
+        if n_samples > n_chains * max_steps:
+            raise ValueError(
+                f"{n_samples=} is more than {n_chains=} times {max_steps=}; raise one of them."
+            )
         random = check_random_state(random_state)
         target = self._target_for(log_density)
         latent_target = in_latent_space(target, self.flow_, self._n_features_out)
@@ -492,8 +497,10 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
             run = partial(run_chains, latent_target, generator=generator)
             chains, _, step = run(start, WARM_UP_STEPS, adapts=True)
             parts: list = []
+            n_accepted = 0.0
             while True:
                 chains, acceptance, _ = run(chains[-1], n_steps, step=step)
+                n_accepted += acceptance * n_steps
                 parts.append(self._map_rows("inverse", chains.flatten(0, 1).numpy())[0])
                 rows = np.concatenate(parts)
                 r_hat, ess = diagnostics(rows.reshape(-1, n_chains, rows.shape[1]))
@@ -501,14 +508,14 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
                 if r_hat.max() <= GOOD_R_HAT or n_done >= max_steps:
                     break
                 n_steps = min(n_done, max_steps - n_done)
-        few = np.linspace(0, len(rows) - 1, n_samples).astype(int)
+        chosen = random.choice(len(rows), n_samples, replace=False)
         if not (worst := r_hat.max()) <= MAX_R_HAT:
             warn_user(
                 f"The chains disagree after {n_done} steps: r_hat is {worst:.2f} for column "
                 f"{r_hat.argmax()}. Raise max_steps, or improve the fit first.",
                 ConvergenceWarning,
             )
-        return RefinedSample(rows[few], r_hat, ess, acceptance)
+        return RefinedSample(rows[chosen], r_hat, ess, n_accepted / n_done)
 
     def _target_for(self, log_density):
         """Return the target of the fit, or of the function of an estimator that was saved."""
