@@ -291,7 +291,7 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
         from ._fit import RATE_AFTER, fit_to_modes, train, with_best_normal
         from ._starts import find_start
         from ._support import support_map
-        from ._target import TargetDensity, Whitened
+        from ._target import TargetDensity
 
         started = clock()
         n_features = self._validate_columns(log_density, n_features, names)
@@ -331,7 +331,7 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
 
             history = train(
                 bijection,
-                Whitened(target, start.preprocess, d),
+                target.mapped_by(start.preprocess),
                 generator,
                 n_features=d,
                 by_path=not (start.is_multimodal or bijection.is_sequential(inverse=True)),
@@ -478,7 +478,6 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
 
         from ..training.torch_state import one_thread
         from ._chains import diagnostics, run_chains
-        from ._target import in_latent_space
 
         check_is_fitted(self)
         check_least(n_samples=(n_samples, 1), n_chains=(n_chains, 1), max_steps=(max_steps, 4))
@@ -488,7 +487,7 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
             )
         random = check_random_state(random_state)
         target = self._target_for(log_density)
-        latent_target = in_latent_space(target, self.flow_, self._n_features_out)
+        latent_target = target.mapped_by(self.flow_.preprocess.bijections[-1], self.flow_.bijection)
         n_steps = min(max(FEWEST_STEPS, -(-n_samples // n_chains)), max_steps)
         with one_thread(), torch.no_grad():
             _, z, weights = self._weighted_draws(target, N_DRAWS, random)
@@ -594,7 +593,8 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
         return self._n_free
 
     def __getstate__(self):
-        function, self._log_density = self._log_density, None  # files hold no functions
+        # Taken out before, because the state of a function that is a module would name its class.
+        function, self._log_density = self._log_density, None
         try:
             return super().__getstate__()
         finally:
