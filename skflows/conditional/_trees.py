@@ -1,4 +1,4 @@
-"""Predictions of y by ensembles of trees, and flows of what they leave."""
+"""Predictions of y by ensembles of trees, and flows of their residuals."""
 
 from functools import partial
 from typing import NamedTuple
@@ -311,6 +311,8 @@ def _residual_flow(build, table, trees, preprocess, n_features, n_context):
 def least_squares(predictions, y, weight):
     """Return weights with the sum 1, for the mean of predictions with the least squared error."""
     errors = (predictions - y[:, None]) * np.sqrt(weight)[:, None]
+    if not errors.any():  # a constant
+        return np.full(errors.shape[1], 1 / errors.shape[1])
     # A large row keeps the sum at 1.
     large = 1e3 * np.linalg.norm(errors) + np.finfo(np.float64).tiny
     rows = np.vstack([errors, np.full(errors.shape[1], large)])
@@ -320,6 +322,8 @@ def least_squares(predictions, y, weight):
 
 def shares_of(scores, weight):
     """Return the shares of flows without and with trees, from their scores of unseen rows."""
+    if not np.isfinite(scores[:, 1]).all():
+        return np.array([1.0, 0.0])
     _, share = mixture_weights(scores, weight)
     share = min(share, 1 - LEAST_SHARE) if share >= LEAST_GAIN else 0.0
     return np.array([1 - share, share])
