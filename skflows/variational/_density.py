@@ -573,6 +573,9 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
         if self.reliable_:
             return
         cause = ""
+        remedy = "refine(n) returns corrected draws. "
+        if self.ess_ < LEAST_ESS:
+            remedy = "If the function has no finite integral, state bounds or priors. "
         if share_of_zeros > 1 - NEARLY_ALL:
             cause = (
                 f"{share_of_zeros:.0%} of its draws have a weight of 0: state by bounds, ordered "
@@ -582,9 +585,9 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
             f"The flow does not fit the density (ess_={self.ess_:.2f}, pareto_k_="
             f"{self.pareto_k_:.2f}; a reliable fit has an ess_ of at least {NEARLY_ALL}, or of "
             f"{LEAST_ESS} with a pareto_k_ of at most {MAX_K}): moments and log_evidence_ may be "
-            f"wrong. {cause}refine(n) returns corrected draws. Try a larger max_iter, a density "
-            "such as NSFDensity(autoregressive=False), or coordinates in which parameters depend "
-            "less on each other.",
+            f"wrong. {cause}{remedy}Try a larger max_iter, a density such as "
+            "NSFDensity(autoregressive=False), or coordinates in which parameters depend less on "
+            "each other.",
             ConvergenceWarning,
         )
 

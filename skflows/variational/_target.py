@@ -14,7 +14,7 @@ MAX_GRADIENT_ERROR = 0.05
 NO_GRADIENT = (
     "Variational fits need gradients: use torch operations on the tensor that log_density is given "
     "(not .item(), .detach() or .numpy()), or return a tuple of two arrays, the values (n,) and "
-    "their gradients (n, n_features)."
+    "their gradients (n, n_features), from an array: np.asarray(x) suits both."
 )
 
 
@@ -99,6 +99,7 @@ class TargetDensity:
         raise ValueError(
             f"log_density raised {type(error).__name__}: {error} (at {self.described(culprit)}). "
             "It is given float64 rows; return -inf where the density is 0."
+            + (f" {NO_GRADIENT}" if "requires grad" in str(error) else "")
         ) from error
 
     def check(self, u):
