@@ -214,9 +214,12 @@ def categorical(column, setting):
         kept = sorted(k for k in order[:MAX_CATEGORIES] if counts[k] >= RARE_ROWS)
         rare = [k for k in np.flatnonzero(counts) if k not in set(kept)]
         if setting.handle_unknown != "rare" or counts[rare].max(initial=0) >= RARE_ROWS:
+            which = (
+                f"the rarest {len(rare)} count as one" if kept else "all are rare, and count as one"
+            )
             warn_user(
                 f"The column {setting.name!r} has {len(names)} categories in {len(values)} rows: "
-                f"the rarest {len(rare)} count as one. If they name the rows, leave them out by "
+                f"{which}. If they name the rows, leave them out by "
                 f"columns={{{setting.name!r}: 'identifier'}}.",
                 ColumnWarning,
             )
