@@ -14,7 +14,7 @@ from sklearn.preprocessing import OneHotEncoder, PolynomialFeatures, StandardSca
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import skflows
-from skflows import CNFDensity, ConditionalDensity, NSFDensity
+from skflows import CNFDensity, ConditionalDensity, FlowRegressor, NSFDensity
 from skflows.bijections._conditional import Conditional
 from skflows.conditional._context import ContextEncoder
 from skflows.density import ARCHITECTURES
@@ -98,6 +98,20 @@ def test_continuous_flow_learns_from_its_context(objective):
     assert density.score(X, y) > marginal + 0.3
     low, high = density.sample([[-2.0], [2.0]], 200, 0).mean(axis=(1, 2))
     assert high - low > 2
+
+
+@pytest.mark.parametrize("calibration", ["auto", 0.6])
+def test_few_rows_calibrate_a_flow_whose_scores_take_a_solver(monkeypatch, calibration):
+    """With all rows, calibration takes many times as long as training."""
+    monkeypatch.setattr("skflows.conditional._regressor.FEW_ROWS", 30)
+    monkeypatch.setattr("skflows.conditional._regressor.FEW_DRAWS", 30)
+    X, y = heteroscedastic(100)
+    flow = CNFDensity(solver="rk4", n_steps=2, max_iter=1, hidden_layer_sizes=(4,))
+    density = ConditionalDensity(flow, cv=2, random_state=0)
+    regressor = FlowRegressor(density, calibration=calibration, random_state=0).fit(X, y)
+    assert [len(scores) for scores in regressor.calibration_scores_.values()] == [30, 30]
+    low, high = regressor.predict_interval(X[:5]).T
+    assert (low < high).all()
 
 
 def test_continuous_flow_with_probes():

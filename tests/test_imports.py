@@ -327,6 +327,14 @@ def test_private_names_of_scikit_learn_exist(name):
     assert getattr(sklearn_compat, name) is getattr(importlib.import_module(module), private_name)
 
 
+@pytest.mark.parametrize("cls", sklearn_compat.PRIVATE_ATTRIBUTES)
+def test_private_attributes_exist(cls):
+    module, _, name = cls.rpartition(".")
+    model = getattr(importlib.import_module(module), name)(max_iter=1).fit([[0.0], [1.0]], [0, 1])
+    for attribute in sklearn_compat.PRIVATE_ATTRIBUTES[cls]:
+        assert hasattr(model, attribute)
+
+
 @pytest.mark.parametrize("cls", sklearn_compat.PRIVATE_METHODS)
 def test_private_methods_of_scikit_learn_exist(cls):
     module, _, name = cls.rpartition(".")

@@ -139,6 +139,25 @@ def test_inverse_is_as_near_as_its_miss_says(log_det, dtype):
     assert ((back - x).norm(dim=1) <= miss / (1 - LIPSCHITZ) + rounding).all()
 
 
+def test_inverse_by_the_series_builds_no_jacobian(monkeypatch):
+    from skflows.nn.contraction import Contraction
+
+    bijection = block(6, (12, 9), log_det="series")
+    x = torch.randn(8, 6, dtype=torch.float64)
+    z, log_det = (each.detach() for each in bijection(x))
+    assert_close(bijection.inverse(z)[0], x)  # with gradients, by a step of Newton's method
+    monkeypatch.delattr(Contraction, "jacobian")
+    with torch.no_grad():
+        back, inverse = bijection.inverse(z)
+    assert_close(back, x)
+    assert_close(inverse, -log_det)
+
+
+def test_roulette_takes_a_draw_of_0(monkeypatch):
+    monkeypatch.setattr("skflows.bijections._residual.uniform_draws", torch.zeros_like)
+    assert roulette(*slopes_at(block(5, (12,)))).isfinite().all()
+
+
 def test_newton_falls_back_to_the_fixed_point(monkeypatch):
     from skflows.nn.contraction import Contraction
 

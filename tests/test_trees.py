@@ -3,6 +3,8 @@
 import io
 import pickle
 import sys
+import time
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -10,6 +12,8 @@ import pytest
 from numpy.testing import assert_allclose
 from sklearn.base import clone
 from sklearn.ensemble import ExtraTreesRegressor, HistGradientBoostingRegressor
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import GroupKFold
 
 import skflows
 from skflows import ConditionalDensity, FlowRegressor, MAFDensity, NSFDensity
@@ -149,6 +153,22 @@ def test_trees_that_cannot_be_are_an_error(params, message):
         ConditionalDensity(**{"trees": True} | params).fit(*steps(60))
 
 
+def test_a_short_time_limit_leaves_little_time_to_the_boosting():
+    X, y = steps(300)
+    sizes, seconds = [], []
+    for limit in 600, 0.01:
+        flow = clone(FLOW).set_params(time_limit=limit)
+        started = time.process_time()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            density = ConditionalDensity(flow, cv=2, trees=True, random_state=0).fit(X, y)
+        seconds.append(time.process_time() - started)
+        trees = [each for _, each in density.encoder_[-1].trees_.trees_[0]]
+        sizes.append(max(len(each.sizes) for each in trees if isinstance(each, Boosting)))
+    assert sizes[0] > 25 == sizes[1]
+    assert seconds[1] < 0.7 * seconds[0]
+
+
 def test_by_default_the_default_flow_has_trees(monkeypatch):
     monkeypatch.setattr(_density, "default_flow", lambda: FLOW)
     X, y = steps(60)
@@ -156,3 +176,43 @@ def test_by_default_the_default_flow_has_trees(monkeypatch):
     for params, n in ({"estimator": FLOW}, 60), ({"circular": 9}, 60), ({}, 45):
         density = ConditionalDensity(cv=2, random_state=0, **params).fit(X[:n], y[:n])
         assert density.encoder_[-1].trees_ is None
+
+
+def test_splits_of_groups_leave_trees_out():
+    """Trees with folds of their own would know other rows of the group that is held out."""
+    X, y = np.random.RandomState(0).normal(size=(60, 2)), np.repeat(np.arange(15.0), 4)
+    splits = list(GroupKFold(3).split(X, y, groups=y))
+    with pytest.raises(ValueError, match="trees=True with splits as cv"):
+        ConditionalDensity(FLOW, cv=splits, trees=True).fit(X, y)
+    density = ConditionalDensity(cv=splits, random_state=0)
+    pairs = density._read(X, y, None)
+    assert density._new_trees(pairs, FLOW, np.random.RandomState(0)) is None
+    density.set_params(cv=3)
+    assert density._new_trees(pairs, FLOW, np.random.RandomState(0)) is not None
+
+
+def test_a_constant_output():
+    X, y = steps(60)
+    Y = np.column_stack([y, np.ones(60)])
+    density = ConditionalDensity(FLOW, cv=2, trees=True, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        density.fit(X, Y)
+    assert np.isfinite(density.log_prob(X, Y)).all()
+    assert np.isfinite(density.sample(X, random_state=0)).all()
+
+
+def test_flows_that_fail_with_trees_have_no_weight():
+    scores = np.zeros((20, 2))
+    scores[3, 1] = np.nan
+    assert shares_of(scores, np.ones(20)).tolist() == [1.0, 0.0]
+
+
+def test_draws_of_flows_with_little_weight(fitted):
+    X, _ = steps(3)
+    context = fitted.density_._encoded(X)
+    weights = np.array([1e-4, *fitted.density_.weights_[1:]])
+    mixture = fitted.density_._mixture(
+        fitted.density_.flows_, fitted.density_._signs, weights / weights.sum(), context
+    )
+    assert np.isfinite(mixture.draws(4)).all()

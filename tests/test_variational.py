@@ -210,6 +210,47 @@ def test_unreliable_fit_says_so(unreliable):
     assert unreliable.pareto_k_ > 0.7
 
 
+def test_start_beside_a_hard_zero():
+    """The best normal distribution has draws where the density is 0."""
+
+    def target(x):
+        return normal(x).masked_fill(x[:, 0] > 4, -math.inf)
+
+    flow = RealNVPDensity(n_transforms=1, hidden_layer_sizes=8)
+    density = VariationalDensity(flow, max_iter=1, random_state=0).fit(target, 3)
+    share = stats.norm.cdf(0.5)
+    assert density.ess_ == pytest.approx(share, abs=0.05)
+    assert density.log_evidence_ == pytest.approx(LOG_EVIDENCE + math.log(share), abs=0.03)
+
+
+def test_modes_beside_hard_zeros():
+    """Weights of 0 make the fit unreliable, though the upper tail of the weights is light."""
+
+    def target(x):
+        return two_modes(x).masked_fill(x[:, 0].abs() > 6, -math.inf)
+
+    flow = RealNVPDensity(n_transforms=1, hidden_layer_sizes=8)
+    density = VariationalDensity(flow, max_iter=3, random_state=0)
+    with pytest.warns(ConvergenceWarning, match=r"ess_=0\.[0-4].*% of its draws have a weight"):
+        density.fit(target, 2)
+    assert np.isfinite(density.history_["validation_score"]).all()
+    assert density.best_iter_ > 0
+    assert density.pareto_k_ < 0.7
+    assert density.reliable_ is False
+
+
+def test_values_that_are_nan_at_draws_only():
+    def target(x):
+        return -0.5 * (x - 3).square().sum(1).masked_fill(x[:, 0] > 4.5, math.nan)
+
+    flow = RealNVPDensity(n_transforms=1, hidden_layer_sizes=8)
+    density = VariationalDensity(flow, max_iter=1, random_state=0)
+    with pytest.warns(ConvergenceWarning, match=r"is nan at \d+ of 8192 draws, such as a=.*b="):
+        density.fit(target, names=["a", "b"])
+    share = stats.norm.cdf(1.5)
+    assert density.log_evidence_ == pytest.approx(math.log(2 * math.pi * share), abs=0.02)
+
+
 def test_refined_draws_are_correct(unreliable):
     sample = unreliable.refine(4000, 0, n_chains=40, max_steps=200)
     assert sample.X.shape == (4000, 2)
@@ -220,6 +261,23 @@ def test_refined_draws_are_correct(unreliable):
     assert quartile == pytest.approx(stats.t(1.5).ppf([0.75, 0.75]), rel=0.1)
     again = unreliable.refine(4000, 0, n_chains=40, max_steps=200)
     assert np.array_equal(sample.X, again.X)
+
+
+def test_refined_rows_are_of_all_chains(fitted, monkeypatch):
+    """A grid over the states would have the period of the chains; the chains are extended once."""
+    rates, r_hats = iter([0.9, 0.2, 0.4]), iter([1.5, 1.0])
+
+    def run_chains(target, z, n_steps, **_):
+        states = torch.linspace(-1, 1, len(z), dtype=z.dtype)[:, None].expand(n_steps, *z.shape)
+        return states, next(rates), 0.5
+
+    monkeypatch.setattr("skflows.variational._chains.run_chains", run_chains)
+    monkeypatch.setattr(
+        "skflows.variational._chains.diagnostics", lambda _: (np.array([next(r_hats)]), None)
+    )
+    sample = fitted.refine(101, 0)
+    assert len(np.unique(sample.X, axis=0)) > 40
+    assert sample.acceptance == pytest.approx(0.3)
 
 
 def quartic(x):
@@ -252,6 +310,10 @@ def test_saved_density_needs_the_function(fitted):
     assert fitted.importance_sample(5, 0)[0].shape == (5, 3)
     with pytest.raises(ValueError, match="max_steps=3"):
         fitted.refine(5, max_steps=3)
+    with pytest.raises(ValueError, match="n_samples=101 is more than n_chains=10 times max_steps"):
+        fitted.refine(101, n_chains=10, max_steps=10)
+    with pytest.raises(ValueError, match="n_samples=0"):
+        fitted.importance_sample(0)
 
 
 def no_gradient(x):
@@ -302,7 +364,7 @@ def wrong_shape(x):
         (not_a_number, ValueError, r"is nan.* at 0=.*1=.*2="),
         (infinite, ValueError, "is inf"),
         (nowhere, ValueError, "state by bounds"),
-        (raising, ValueError, r"raised ArithmeticError: no root \(at 0=0\.[5-9]|0=[1-9]"),
+        (raising, ValueError, r"raised ArithmeticError: no root \(at 0=(0\.[5-9]|[1-9])"),
         (wrong_gradients, ValueError, "do not agree"),
     ],
 )

@@ -23,14 +23,14 @@ class Difference(Bijection):
 
     loc: Tensor
     scale: Tensor
-    spread: Tensor
+    residual_scale: Tensor
 
     def __init__(self, bijection, loc, scale):
         super().__init__()
         self.bijection = bijection
         self.register_buffer("loc", loc)
         self.register_buffer("scale", scale)
-        self.register_buffer("spread", torch.ones_like(loc))
+        self.register_buffer("residual_scale", torch.ones_like(loc))
 
     def initialize(
         self,
@@ -39,7 +39,7 @@ class Difference(Bijection):
         context: Tensor | None = None,
     ) -> None:
         residual, _ = self(x)
-        self.spread.copy_(weighted_moments(residual[..., : len(self.loc)], weight)[1])
+        self.residual_scale.copy_(weighted_moments(residual[..., : len(self.loc)], weight)[1])
 
     def _split(self, rows):
         """Return the first columns, the others, and the map of the predictions."""
@@ -50,10 +50,10 @@ class Difference(Bijection):
     def forward(self, x: Tensor, context: Tensor | None = None) -> Mapped:
         first, others, predicted = self._split(x)
         mapped, log_det = self.bijection(first)
-        z = (mapped - predicted) / self.spread
-        return torch.cat([z, others], -1), log_det - self.spread.log().sum()
+        z = (mapped - predicted) / self.residual_scale
+        return torch.cat([z, others], -1), log_det - self.residual_scale.log().sum()
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> Mapped:
         first, others, predicted = self._split(z)
-        x, log_det = self.bijection.inverse(first * self.spread + predicted)
-        return torch.cat([x, others], -1), log_det + self.spread.log().sum()
+        x, log_det = self.bijection.inverse(first * self.residual_scale + predicted)
+        return torch.cat([x, others], -1), log_det + self.residual_scale.log().sum()

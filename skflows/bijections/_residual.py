@@ -76,10 +76,11 @@ class Residual(Bijection):
         contraction = self.network.given(context)
         with torch.no_grad():
             x = self._solve(contraction, z)
-        # One step of Newton's method more, which has the gradient of the solution.
         value, slopes = contraction(x.mT)
-        x = x + contraction.divide(slopes, z - x - value.mT)
-        _, slopes = contraction(x.mT)
+        if self.is_exact or torch.is_grad_enabled():
+            # One step of Newton's method more, which has the gradient of the solution.
+            x = x + contraction.divide(slopes, z - x - value.mT)
+            _, slopes = contraction(x.mT)
         return x, -self._log_det(contraction, slopes)
 
     def is_sequential(self, inverse: bool = False) -> bool:
@@ -156,7 +157,7 @@ def roulette(contraction, slopes):
     signs = sign_draws(first.new_empty(*members, first.shape[-1], n)).unsqueeze(-2)
     with torch.no_grad():
         draws = uniform_draws(first.new_empty(*members, 1)).unsqueeze(-1)
-        n_terms = N_CERTAIN + (draws.log() / math.log(CONTINUE)).floor()
+        n_terms = N_CERTAIN + (torch.log1p(-draws) / math.log(CONTINUE)).floor()
         cotangents, inverse = signs, signs
         total = torch.zeros_like(signs[..., 0, :, :])
         for k in range(1, int(n_terms.max()) + 1):

@@ -262,7 +262,7 @@ class DensityClassifier(
         if self._is_shared:
             fit, n_fits = self._fit_shared, 1
             folds = self._folds(label[~is_held_out], is_held_out.any(), seed)
-            template.set_params(cv=folds, trees=False)  # of the columns given the class
+            template.set_params(cv=folds, trees=False)  # which would predict X from the class alone
             template._outputs = "X"
         with fit_task(self, *given, max_subtasks=n_fits, sample_weight=sample_weight) as task:
             rows, joint = fit(task, template, X, label, weight, is_held_out)

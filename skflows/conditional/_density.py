@@ -1,7 +1,7 @@
 """Conditional density: any flow, given other columns."""
 
 from functools import partial
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -42,6 +42,7 @@ from ._flows import FlowMixture, signs_of
 from ._trees import (
     LEAST_ROWS,
     MAX_OUTPUTS,
+    SHARE_OF_TIME,
     TreePredictions,
     ignore_trees,
     model_residuals,
@@ -134,9 +135,10 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         flows model the difference between y and its prediction, given X and the prediction. They
         are trained on predictions of rows that the trees have not seen. The likelihood of held-out
         rows weights flows with and without trees, and leaves the trees out if they do not help.
-        "auto" has trees with the default `estimator`, from 50 rows on, up to 4 outputs, and without
-        circular ones; a flow that is given is used as it is, unless trees are True. They roughly
-        double the time of the default fit.
+        "auto" has trees with the default `estimator`, from 50 rows on, up to 4 outputs, without
+        circular ones and without splits as `cv`; a flow that is given is used as it is, unless
+        trees are True. They roughly double the time of the default fit. Flows without trees keep
+        3 % of the weight.
 
     random_state : int, RandomState instance or None, default=None
         Seeds the folds, the trees and the flows; by default, the seed of `estimator` does.
@@ -383,16 +385,22 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         n, d = pairs.Y.shape
         is_wanted = self.trees
         if isinstance(is_wanted, str):  # "auto"
-            is_plain = self.estimator is None and self.circular is None
+            is_plain = self.estimator is None and self.circular is None and not self._has_own_splits
             is_wanted = is_plain and n >= LEAST_ROWS and d <= MAX_OUTPUTS
         elif is_wanted:
             self._check_trees(n, estimator)
-        return TreePredictions(random_state.randint(2**31 - 1)) if is_wanted else None
+        if not is_wanted:
+            return None
+        limit = estimator.time_limit
+        seconds = None if limit is None else SHARE_OF_TIME * limit
+        return TreePredictions(random_state.randint(2**31 - 1), seconds)
 
     def _check_trees(self, n, estimator):
         """Raise an error if there cannot be trees."""
         trouble = None
-        if self.circular is not None:
+        if self._has_own_splits:
+            trouble = "splits as cv: trees that set their own folds would know rows of a group"
+        elif self.circular is not None:
             trouble = "circular outputs, whose means trees do not predict"
         elif row_shape(estimator) is not None:
             trouble = f"images as outputs, such as of {type(estimator).__name__}"
@@ -403,6 +411,11 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
             )
         if trouble:
             raise ValueError(f"trees=True with {trouble}. Use trees=False.")
+
+    @property
+    def _has_own_splits(self):
+        """Whether `cv` gives splits, such as of groups, in place of a number of folds."""
+        return not (self.cv is None or isinstance(self.cv, str | Integral))
 
     def _new_encoder(self):
         """Return a pipeline of the given transformer, if any, and of a `ContextEncoder`."""

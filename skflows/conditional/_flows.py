@@ -215,6 +215,8 @@ class FlowMixture:
             y = np.empty((len(context), n_draws, d))
             # In turn, so that the first draws are of all flows; blocks of the sequence are even.
             for i, part in enumerate(np.split(latent, ends)):
+                if not len(part):  # of a small weight
+                    continue
                 rows = np.repeat(context, len(part), axis=0)
                 drawn = inverse(self.flows[i], np.tile(part, (len(context), 1)), rows)
                 y[:, turn == i] = drawn.reshape(-1, len(part), d)

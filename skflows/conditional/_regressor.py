@@ -17,6 +17,7 @@ from ..columns.arrays import some_rows
 from ..columns.checks import warn_user
 from ..columns.encoding import copy_names
 from ..columns.types import Floats, Table, Weights
+from ..density import CNFDensity
 from ..density._third_party import was_interrupted
 from ..distribution.distribution import ConditionalDistribution, distribution_of
 from ..persistence.mixin import PersistenceMixin
@@ -27,7 +28,7 @@ from ._regions import translated
 
 HELD_OUT = 0.2
 DRAWS = 500  # of y, at most, which show how scores of one flow differ from the mean's
-FEW_ROWS, FEW_DRAWS = 200, 100  # after Ctrl-C: calibration takes longer than an epoch
+FEW_ROWS, FEW_DRAWS = 200, 100  # where calibration takes longer than training
 LEAST_ROWS = 40  # from which calibration="auto" holds some out
 
 
@@ -60,7 +61,8 @@ class FlowRegressor(
         guaranteed on average over tables. Folds leave more rows for training, but their coverage is
         approximate: their median score has chosen the last epoch, and draws from the mean of all
         flows show how its scores differ from a single flow's. None saves the time. After Ctrl-C,
-        200 of these rows calibrate, so that `fit` returns soon.
+        and with a `CNFDensity`, whose scores take a solver, at most about 200 of these rows
+        calibrate.
 
     random_state : int, RandomState instance or None, default=None
         Seeds the held-out rows and, if it has no seed of its own, the density.
@@ -161,8 +163,8 @@ class FlowRegressor(
                     context = density._fit_pairs(X, y, sample_weight, pairs)
                 is_calibrated = self.calibration is not None and density.held_out_[0] is not None
                 if is_calibrated:  # by features without the row's y, as in training
-                    most = FEW_ROWS if was_interrupted(density) else n
-                    self.calibration_scores_ = fold_scores(density, context, pairs.Y, most)
+                    most = most_rows(density, n)
+                    self.calibration_scores_ = fold_scores(density, context, pairs.Y, *most)
             else:
                 check_takes_fewer_rows(density.cv)
                 order = random_state.permutation(n)
@@ -172,8 +174,7 @@ class FlowRegressor(
                 given = [safe_indexing(table, rows) for table in (X, y)]
                 with task.inside(density):
                     density._fit_pairs(*given, some.weight, some)
-                if was_interrupted(density):
-                    held_out = held_out[:FEW_ROWS]
+                held_out = held_out[: most_rows(density, n)[0]]
                 context = density._features(safe_indexing(pairs.X, held_out))
                 distribution = distribution_of(density._source(context))
                 self.calibration_scores_ = row_scores(distribution, pairs.Y[held_out])
@@ -359,7 +360,13 @@ def check_takes_fewer_rows(cv):
         )
 
 
-def fold_scores(density, context, y, n_rows):
+def most_rows(density, n):
+    """Return how many rows and draws calibrate: few after Ctrl-C, or if scores take a solver."""
+    is_slow = isinstance(density.estimator, CNFDensity) or was_interrupted(density)
+    return (FEW_ROWS, FEW_DRAWS) if is_slow else (n, DRAWS)
+
+
+def fold_scores(density, context, y, n_rows, n_draws):
     """Return the scores of rows under the mean of the flows, from unseen rows under single flows.
 
     About ``n_rows`` of the rows are scored, drawn at random.
@@ -370,10 +377,8 @@ def fold_scores(density, context, y, n_rows):
     """
     n, flows = len(context), range(len(density.flows_))
     folds = [flows[i :: len(density.held_out_)] for i in range(len(density.held_out_))]
-    n_draws = min(DRAWS if n_rows >= n else FEW_DRAWS, 2 * n)
-    parts = [
-        rows[some_rows(len(rows), math.ceil(len(rows) * n_rows / n))] for rows in density.held_out_
-    ]
+    n_draws, share = min(n_draws, 2 * n), min(n_rows / n, 1)
+    parts = [rows[some_rows(len(rows), math.ceil(len(rows) * share))] for rows in density.held_out_]
 
     def scores_of(own, rows, y):
         return row_scores(distribution_of(density._source(context[rows]).of(own)), y)

@@ -1,4 +1,4 @@
-"""Predictions of y by ensembles of trees, and flows of what they leave."""
+"""Predictions of y by ensembles of trees, and flows of their residuals."""
 
 from functools import partial
 from typing import NamedTuple
@@ -9,6 +9,7 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.ensemble import ExtraTreesRegressor, HistGradientBoostingRegressor
 from sklearn.model_selection import KFold
 
+from ..callbacks._run import clock
 from ..ensemble._mixture import mixture_weights
 from ..persistence.mixin import PersistenceMixin
 from ..preprocessing.sklearn_compat import Tree, TreePredictor
@@ -20,6 +21,7 @@ N_FOLDS = 5
 STAGES = (25, 50, 100, 200, 300)  # numbers of iterations of the boosting to choose from
 LEAF_SIZES = (2, 5)  # of extra trees, which are weighted
 N_TREES = 50
+SHARE_OF_TIME = 0.3  # of a time limit, for the boosting
 LARGEST = 1e38  # of a number: forests work in float32
 LEAST_GAIN = 0.05  # share of the flows with trees, below which they are left out
 LEAST_SHARE = 0.03  # of the flows without trees, for rows that trees predict far from the truth
@@ -35,10 +37,14 @@ class TreePredictions(PersistenceMixin, BaseEstimator):
     ----------
     random_state : int, default=0
         Seeds the folds and the trees.
+    seconds : float, default=None
+        About the longest time for the boosting, which has fewer iterations if it is short; at least
+        the smallest number of them.
     """
 
-    def __init__(self, random_state=0):
+    def __init__(self, random_state=0, seconds=None):
         self.random_state = random_state
+        self.seconds = seconds
 
     def fit_transform(self, X, y, weight, is_category):
         """Fit to rows; return a prediction of each row by trees that have not seen it.
@@ -86,15 +92,17 @@ class TreePredictions(PersistenceMixin, BaseEstimator):
         """Return pairs of a share and an ensemble of trees, and predictions of unseen rows."""
         folds = KFold(min(N_FOLDS, len(X)), shuffle=True, random_state=self.random_state)
         boosting, forests = self._new_trees(X.shape[1])
-        stages, of_forests = np.empty((len(X), len(STAGES))), np.empty((len(X), len(forests)))
+        sizes = self._stages(boosting, X, y)
+        boosting.set_params(max_iter=sizes[-1])
+        stages, of_forests = np.empty((len(X), len(sizes))), np.empty((len(X), len(forests)))
         for rows, others in folds.split(X):
             given = X[rows], y[rows], weight[rows]
             staged = [*clone(boosting).fit(*given).staged_predict(X[others])]
-            stages[others] = np.column_stack([staged[stage - 1] for stage in STAGES])
+            stages[others] = np.column_stack([staged[size - 1] for size in sizes])
             for k, forest in enumerate(forests):
                 of_forests[others, k] = Forest.of(clone(forest).fit(*given)).predict(X[others])
         best = np.average((stages - y[:, None]) ** 2, axis=0, weights=weight).argmin()
-        boosting.set_params(max_iter=STAGES[best])
+        boosting.set_params(max_iter=sizes[best])
         unseen = np.column_stack([stages[:, best], of_forests])
         shares = least_squares(unseen, y, weight)
         classes: list = [Boosting, *len(forests) * [Forest]]
@@ -105,12 +113,21 @@ class TreePredictions(PersistenceMixin, BaseEstimator):
         ]
         return trees, unseen @ shares
 
+    def _stages(self, boosting, X, y):
+        """Return the numbers of iterations to choose from: few if the time is short."""
+        if self.seconds is None:
+            return STAGES
+        started = clock()
+        clone(boosting).set_params(max_iter=STAGES[0]).fit(X, y)
+        n_fits = (N_FOLDS + 1) * len(self.loc_)
+        most = STAGES[0] * self.seconds / (n_fits * (clock() - started))
+        return [stage for stage in STAGES if stage <= most] or STAGES[:1]
+
     def _new_trees(self, n_columns):
         """Return a boosting and several forests."""
         seed = self.random_state
         is_category = np.arange(n_columns) < len(self.known_)
         boosting = HistGradientBoostingRegressor(
-            max_iter=STAGES[-1],
             learning_rate=0.06,
             max_leaf_nodes=15,
             min_samples_leaf=5,
@@ -294,6 +311,8 @@ def _residual_flow(build, table, trees, preprocess, n_features, n_context):
 def least_squares(predictions, y, weight):
     """Return weights with the sum 1, for the mean of predictions with the least squared error."""
     errors = (predictions - y[:, None]) * np.sqrt(weight)[:, None]
+    if not errors.any():  # a constant
+        return np.full(errors.shape[1], 1 / errors.shape[1])
     # A large row keeps the sum at 1.
     large = 1e3 * np.linalg.norm(errors) + np.finfo(np.float64).tiny
     rows = np.vstack([errors, np.full(errors.shape[1], large)])
@@ -303,6 +322,8 @@ def least_squares(predictions, y, weight):
 
 def shares_of(scores, weight):
     """Return the shares of flows without and with trees, from their scores of unseen rows."""
+    if not np.isfinite(scores[:, 1]).all():
+        return np.array([1.0, 0.0])
     _, share = mixture_weights(scores, weight)
     share = min(share, 1 - LEAST_SHARE) if share >= LEAST_GAIN else 0.0
     return np.array([1 - share, share])

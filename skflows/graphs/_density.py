@@ -24,7 +24,7 @@ from ._molecules import atoms_and_bonds, breadth_first, read_smiles, rebuilt, ta
 SCORED_AT_ONCE = 256  # molecules
 DRAWN_AT_ONCE = 1000
 LARGER_THAN_SEEN = 1.25  # samples have at most this times the atoms of the largest molecule of fit
-PATIENCE_OF_WHERE = 10_000  # draws without one that `where` accepts
+PATIENCE_OF_WHERE = 3000  # draws without one that `where` accepts
 
 
 def check_numbers(n_samples, temperature):

@@ -15,11 +15,12 @@ POWERS = 4, 8  # of a Gram matrix, one after the other
 
 
 def log_norm_bound(weight):
-    """Return the log of an upper bound of the spectral norm of matrices, at most 7 % above it.
+    """Return the log of an upper bound of the spectral norm of matrices.
 
     Power iteration by squaring: with the Gram matrix ``A`` and ``m = 33``, the bound of the squared
-    norm is ``trace(A^m)^(1/m)``. Unlike the iteration of a vector it has no state, never falls
-    short of the norm, and its gradient is exact and costs one product.
+    norm is ``trace(A^m)^(1/m)``. It is at most ``n^(1/66)`` times the norm, where n is the smaller
+    side of the matrix. Unlike the iteration of a vector it has no state, never falls short of the
+    norm, and its gradient is exact and costs one product.
     """
     is_wide = weight.shape[-1] > weight.shape[-2]
     gram = weight @ weight.mT if is_wide else weight.mT @ weight
@@ -93,7 +94,7 @@ class Contraction:
 
     @property
     def through_units(self):
-        """Whether determinants are those of matrices of hidden units, which are fewer."""
+        """Whether determinants are of matrices between hidden units, which are fewer."""
         return len(self.weights) == 2 and self.weights[0].shape[-2] < self.weights[0].shape[-1]
 
     def __call__(self, x):

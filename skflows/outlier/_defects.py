@@ -356,7 +356,7 @@ class GivenSurroundings(PersistenceMixin, BaseEstimator):
         self.estimator = estimator
 
     def fit(self, X, y=None, X_val=None):
-        density = clone(self.estimator).set_params(trees=False)
+        density = clone(self.estimator).set_params(trees=False)  # whose outputs are too many
         cv = density.cv
         if X_val is not None:
             n, X = len(X), np.concatenate([X, X_val])

@@ -19,6 +19,14 @@ PRIVATE_METHODS = {
     ),
     "sklearn.utils.metaestimators._BaseComposition": ("_get_params", "_set_params"),
 }
+# Private attributes of fitted trees, which `conditional/_trees.py` reads into plain arrays.
+PRIVATE_ATTRIBUTES = {
+    "sklearn.ensemble.HistGradientBoostingRegressor": (
+        "_baseline_prediction",
+        "_bin_mapper",
+        "_predictors",
+    ),
+}
 # Our name: the module of scikit-learn and its name there.
 PRIVATE_NAMES = {
     "BaseComposition": ("sklearn.utils.metaestimators", "_BaseComposition"),

@@ -9,6 +9,17 @@ from ..bijections._flow import standard_normal_log_prob
 from .losses import Likelihood
 
 
+def evidence_bound(log_weight):
+    """Return the lower bound of the evidence by the draws of finite log-weight.
+
+    They are draws of a density that is 0 elsewhere, and higher by the inverse of their share here.
+    """
+    is_finite = log_weight.isfinite()
+    share = is_finite.double().mean()
+    mean = torch.where(is_finite, log_weight, 0.0).mean() / share
+    return (mean + share.log()).nan_to_num(-torch.inf, neginf=-torch.inf)
+
+
 @dataclass(frozen=True)
 class ReverseKL(Likelihood):
     """The divergence ``E[log q(y) - log p(y)]`` over draws y of a flow, up to a constant.
@@ -37,11 +48,11 @@ class ReverseKL(Likelihood):
     by_path: bool = True
 
     def latent(self, bijection, y):
-        """Return draws with log-determinants that make their scores the logs of weights."""
+        """Return draws with log-determinants that make the score of each the bound of all."""
         moved, log_det = bijection(y)
         value, _ = self.target(moved)
         log_normal = standard_normal_log_prob(y)
-        return y, (value - 2 * log_normal + log_det).to(y.dtype)
+        return y, (evidence_bound(value + log_det - log_normal) - log_normal).to(y.dtype)
 
     def gradients(self, bijection, y, weight, n):
         with torch.inference_mode():

@@ -31,7 +31,14 @@ NORMAL_SHARE, MODES_SHARE, TRAINING_SHARE = (
 )  # of a time limit, by which these parts are over
 N_DRAWS, N_SCORED = 8192, 512  # draws that tell how good the fit is, and that set the threshold
 WARM_UP_STEPS, FEWEST_STEPS, GOOD_R_HAT, MAX_R_HAT = 50, 100, 1.01, 1.05
-MAX_K, NEARLY_ALL = 0.7, 0.95  # k and ess_ beyond which a fit is reliable
+NEARLY_ALL, LEAST_ESS, MAX_K = 0.95, 0.5, 0.7  # of reliable fits
+
+
+def check_least(**least):
+    """Raise an error unless values are integers of at least some number."""
+    for name, (value, smallest) in least.items():
+        if not isinstance(value, Integral) or value < smallest:
+            raise ValueError(f"{name}={value!r}; it must be an integer of at least {smallest}.")
 
 
 class RefinedSample(NamedTuple):
@@ -80,7 +87,7 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
 
     simplex : list of lists, default=None
         Groups of columns that are positive and sum to 1, by index or name. Densities are then
-        those of the columns without the last one of each group.
+        of the columns without the last one of each group.
 
     n_starts : int, default=32
         Number of points from which modes are looked for.
@@ -121,10 +128,10 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
         Effective sample size of a draw of the flow, between 0 and 1: what a weighted draw is worth.
 
     pareto_k_ : float
-        Shape of the tail of the weights. Above 0.7, weighted means are unreliable.
+        Shape of the upper tail of the weights. Above 0.7, weighted means are unreliable.
 
     reliable_ : bool
-        Whether ``ess_`` is at least 0.95, or ``pareto_k_`` at most 0.7.
+        Whether ``ess_`` is at least 0.95, or at least 0.5 with ``pareto_k_`` at most 0.7.
 
     n_modes_ : int
         Number of modes that the starts found, with 0.1 % of the mass at least. Neither ``ess_`` nor
@@ -274,7 +281,7 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
         Warns
         -----
         sklearn.exceptions.ConvergenceWarning
-            If the fit is not reliable.
+            If the fit is not reliable, or the function is NaN at draws of the flow.
         """
         import torch
 
@@ -284,7 +291,7 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
         from ._fit import RATE_AFTER, fit_to_modes, train, with_best_normal
         from ._starts import find_start
         from ._support import support_map
-        from ._target import TargetDensity, Whitened
+        from ._target import TargetDensity
 
         started = clock()
         n_features = self._validate_columns(log_density, n_features, names)
@@ -324,7 +331,7 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
 
             history = train(
                 bijection,
-                Whitened(target, start.preprocess, d),
+                target.mapped_by(start.preprocess),
                 generator,
                 n_features=d,
                 by_path=not (start.is_multimodal or bijection.is_sequential(inverse=True)),
@@ -346,10 +353,10 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
             self.n_modes_ = len(start.modes)
             self._store_history(history, warm=False)
             self.flow_ = flow
-            self._judge(target, random_state)
+            share_of_zeros = self._judge(target, random_state)
         self._log_density = log_density
         self._warn_of_trouble(history)
-        self._warn_of_fit()
+        self._warn_of_fit(share_of_zeros)
         return self
 
     def _validate_columns(self, log_density, n_features, names):
@@ -414,6 +421,7 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
             Their weights, which sum to 1; the largest ones are smoothed (Vehtari et al., 2024).
         """
         check_is_fitted(self)
+        check_least(n_samples=(n_samples, 1))
         target = self._target_for(log_density)
         X, _, weights = self._weighted_draws(target, n_samples, check_random_state(random_state))
         return X, weights.weights
@@ -430,8 +438,8 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
         """Draw rows of the fitted function by Markov chains in the latent space of the flow.
 
         Each step proposes an independent draw of the flow, then makes a Hamiltonian trajectory from
-        where the chain is. Draws are correct in the limit of many steps however good the fit is; a
-        good fit makes the chains short.
+        where the chain is. Draws are correct in the limit of many steps if the chains reach all of
+        the function; a good fit makes the chains short. The rows are a random choice of all states.
 
         Parameters
         ----------
@@ -470,20 +478,16 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
 
         from ..training.torch_state import one_thread
         from ._chains import diagnostics, run_chains
-        from ._target import in_latent_space
 
         check_is_fitted(self)
-        least = {
-            "n_samples": (n_samples, 1),
-            "n_chains": (n_chains, 1),
-            "max_steps": (max_steps, 4),
-        }
-        for name, (value, smallest) in least.items():
-            if not isinstance(value, Integral) or value < smallest:
-                raise ValueError(f"{name}={value!r}; it must be an integer of at least {smallest}.")
+        check_least(n_samples=(n_samples, 1), n_chains=(n_chains, 1), max_steps=(max_steps, 4))
+        if n_samples > n_chains * max_steps:
+            raise ValueError(
+                f"{n_samples=} is more than {n_chains=} times {max_steps=}; raise one of them."
+            )
         random = check_random_state(random_state)
         target = self._target_for(log_density)
-        latent_target = in_latent_space(target, self.flow_, self._n_features_out)
+        latent_target = target.mapped_by(self.flow_.preprocess.bijections[-1], self.flow_.bijection)
         n_steps = min(max(FEWEST_STEPS, -(-n_samples // n_chains)), max_steps)
         with one_thread(), torch.no_grad():
             _, z, weights = self._weighted_draws(target, N_DRAWS, random)
@@ -492,8 +496,10 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
             run = partial(run_chains, latent_target, generator=generator)
             chains, _, step = run(start, WARM_UP_STEPS, adapts=True)
             parts: list = []
+            n_accepted = 0.0
             while True:
                 chains, acceptance, _ = run(chains[-1], n_steps, step=step)
+                n_accepted += acceptance * n_steps
                 parts.append(self._map_rows("inverse", chains.flatten(0, 1).numpy())[0])
                 rows = np.concatenate(parts)
                 r_hat, ess = diagnostics(rows.reshape(-1, n_chains, rows.shape[1]))
@@ -501,14 +507,14 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
                 if r_hat.max() <= GOOD_R_HAT or n_done >= max_steps:
                     break
                 n_steps = min(n_done, max_steps - n_done)
-        few = np.linspace(0, len(rows) - 1, n_samples).astype(int)
+        chosen = random.choice(len(rows), n_samples, replace=False)
         if not (worst := r_hat.max()) <= MAX_R_HAT:
             warn_user(
                 f"The chains disagree after {n_done} steps: r_hat is {worst:.2f} for column "
                 f"{r_hat.argmax()}. Raise max_steps, or improve the fit first.",
                 ConvergenceWarning,
             )
-        return RefinedSample(rows[few], r_hat, ess, acceptance)
+        return RefinedSample(rows[chosen], r_hat, ess, n_accepted / n_done)
 
     def _target_for(self, log_density):
         """Return the target of the fit, or of the function of an estimator that was saved."""
@@ -537,36 +543,58 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
         latent = random_state.standard_normal((n_samples, self._n_features_out))
         X, log_det = self._map_rows("inverse", latent)
         log_q = normal_log_density(latent).sum(axis=1) - log_det
-        values = target.values(torch.from_numpy(X)).numpy()
-        return X, latent, importance_weights(values - log_q)
+        rows = torch.from_numpy(X)
+        values = target.values(rows)
+        is_bad = values.isnan() | (values == torch.inf)
+        if is_bad.any():
+            row = int(is_bad.nonzero()[0])
+            warn_user(
+                f"log_density is {values[row]:g} at {int(is_bad.sum())} of {n_samples} draws, such "
+                f"as {target.described(rows[row])}; they count as -inf. Return -inf where the "
+                "density is 0, and a finite value elsewhere.",
+                ConvergenceWarning,
+            )
+            values = values.masked_fill(is_bad, -torch.inf)
+        return X, latent, importance_weights(values.numpy() - log_q)
 
     def _judge(self, target, random_state):
-        """Set what draws of the flow say about the fit."""
+        """Set what draws of the flow say about the fit; return the share of weights of 0."""
         X, _, weights = self._weighted_draws(target, N_DRAWS, random_state)
         self.log_evidence_ = weights.log_mean
         self.log_evidence_error_ = weights.log_mean_error
         self.ess_, self.pareto_k_ = weights.ess, weights.pareto_k
-        self.reliable_ = bool(self.ess_ >= NEARLY_ALL or self.pareto_k_ <= MAX_K)
+        least = LEAST_ESS if self.pareto_k_ <= MAX_K else NEARLY_ALL
+        self.reliable_ = bool(self.ess_ >= least)
         scores = self._score_rows(X[:N_SCORED])
         self.offset_ = by_contamination("auto", scores, np.ones(len(scores)))
+        return np.mean(weights.weights == 0)
 
-    def _warn_of_fit(self):
-        if not self.reliable_:
-            warn_user(
-                f"The flow does not cover the density (pareto_k_={self.pareto_k_:.2f}, above "
-                f"{MAX_K}; ess_={self.ess_:.2f}): moments and log_evidence_ may be wrong. "
-                "refine(n) returns corrected draws. Try a larger max_iter, a density such as "
-                "NSFDensity(autoregressive=False), or coordinates in which parameters depend less "
-                "on each other.",
-                ConvergenceWarning,
+    def _warn_of_fit(self, share_of_zeros):
+        if self.reliable_:
+            return
+        cause = ""
+        if share_of_zeros > 1 - NEARLY_ALL:
+            cause = (
+                f"{share_of_zeros:.0%} of its draws have a weight of 0: state by bounds, ordered "
+                "or simplex where the density is positive. "
             )
+        warn_user(
+            f"The flow does not fit the density (ess_={self.ess_:.2f}, pareto_k_="
+            f"{self.pareto_k_:.2f}; a reliable fit has an ess_ of at least {NEARLY_ALL}, or of "
+            f"{LEAST_ESS} with a pareto_k_ of at most {MAX_K}): moments and log_evidence_ may be "
+            f"wrong. {cause}refine(n) returns corrected draws. Try a larger max_iter, a density "
+            "such as NSFDensity(autoregressive=False), or coordinates in which parameters depend "
+            "less on each other.",
+            ConvergenceWarning,
+        )
 
     @property
     def _n_features_out(self):
         return self._n_free
 
     def __getstate__(self):
-        function, self._log_density = self._log_density, None  # files hold no functions
+        # Taken out before, because the state of a function that is a module would name its class.
+        function, self._log_density = self._log_density, None
         try:
             return super().__getstate__()
         finally:

@@ -9,8 +9,7 @@ from ..training.optimizer import cosine_with_warm_up
 from ..training.reverse_kl import ReverseKL
 from ..training.torch_state import suitable_threads
 from ..training.trainer import Rows, Trainer, train_in_phases
-from ._starts import composed, evidence_bound
-from ._target import Whitened
+from ._starts import bound_at, composed
 
 STEPS = 10  # of an epoch
 N_COMPARED = 4096  # draws that compare two normal distributions
@@ -43,7 +42,7 @@ def with_best_normal(start, target, n_features, generator, **settings):
     ----------
     start : Start
         Where to begin.
-    target : callable
+    target : TargetDensity
         Log-density and gradient of unconstrained rows.
     n_features : int
         Number of their columns.
@@ -53,12 +52,11 @@ def with_best_normal(start, target, n_features, generator, **settings):
         Further arguments of `train`.
     """
     affine = Chain([LULinear(n_features)]).double()
-    whitened = Whitened(target, start.preprocess, n_features)
     settings = {"by_path": True, "n_features": n_features} | NORMAL | settings
-    train(affine, whitened, generator, **settings)
+    train(affine, target.mapped_by(start.preprocess), generator, **settings)
     z = torch.randn(N_COMPARED, n_features, generator=generator, dtype=torch.float64)
     maps = [start.preprocess, composed(start.preprocess, affine)]
-    best = max(maps, key=lambda preprocess: evidence_bound(target, preprocess, z))
+    best = max(maps, key=lambda preprocess: bound_at(target, preprocess, z))
     return start._replace(preprocess=best)
 
 

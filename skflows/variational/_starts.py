@@ -7,7 +7,7 @@ import torch
 
 from ..bijections import Bijection, Chain, Rotation, Whiten
 from ..bijections._flow import standard_normal_log_prob
-from ._target import Whitened
+from ..training.reverse_kl import evidence_bound
 
 N_ITER, N_HALVINGS, SUFFICIENT = 200, 30, 1e-4
 CONVERGED = 1e-8  # squared length of the next step, in standard deviations
@@ -28,7 +28,7 @@ class Mode(NamedTuple):
 
 
 class Start(NamedTuple):
-    """The affine map from which a flow starts, and what was found on the way.
+    """The affine map from which a flow starts, with the modes of the target.
 
     Attributes
     ----------
@@ -55,7 +55,7 @@ def find_start(target, points, generator):
 
     Parameters
     ----------
-    target : callable
+    target : TargetDensity
         Log-density and gradient of unconstrained rows.
     points : Tensor of shape (n, d)
         Where the search for modes begins.
@@ -83,15 +83,14 @@ def find_start(target, points, generator):
         return start._replace(preprocess=affine_map(loc, covariance, principal=True))
     z = torch.randn(N_DRAWS, d, generator=generator, dtype=points.dtype)
     maps = [affine_map(*candidate) for candidate in candidates]
-    bounds = [evidence_bound(target, preprocess, z) for preprocess in maps]
+    bounds = [bound_at(target, preprocess, z) for preprocess in maps]
     return start._replace(preprocess=maps[bounds.index(max(bounds))])
 
 
-def evidence_bound(target, preprocess, z):
-    """Return the mean log-weight of the draws that an affine map makes of latent ones."""
-    value, _ = Whitened(target, preprocess, z.shape[1])(z)
-    bound = (value - standard_normal_log_prob(z)).mean().item()
-    return bound if math.isfinite(bound) else -math.inf
+def bound_at(target, preprocess, z):
+    """Return the bound of the evidence by the draws that an affine map makes of latent ones."""
+    value, _ = target.mapped_by(preprocess)(z)
+    return evidence_bound(value - standard_normal_log_prob(z)).item()
 
 
 def affine_map(loc, covariance, principal=False):
@@ -124,7 +123,7 @@ def composed(preprocess, affine):
 
 
 def maximize(target, points):
-    """Return local maxima by BFGS from all points at once, with inverse curvatures.
+    """Return local maxima by BFGS from all points at once, with scales of the columns there.
 
     Parameters
     ----------
@@ -137,8 +136,8 @@ def maximize(target, points):
     -------
     points : Tensor of shape (m, d)
         The highest points found.
-    inverse : Tensor of shape (m, d, d)
-        Estimates of the inverse of the negative Hessian.
+    scales : Tensor of shape (m, d)
+        Standard deviations of the columns by BFGS's estimate of the curvature.
 
     References
     ----------
@@ -172,7 +171,7 @@ def maximize(target, points):
         inverse[rows] = left @ inverse[rows] @ left.mT + update
         x[running], value[running], slope[running] = new, new_value, new_slope
         running = running[moved & (rise > CONVERGED)]
-    return x, inverse
+    return x, inverse.diagonal(dim1=1, dim2=2).clamp(min=1e-300).sqrt()
 
 
 def _searched(target, x, value, step, rise):
@@ -195,7 +194,7 @@ def _searched(target, x, value, step, rise):
     return new, new_value, new_slope, moved
 
 
-def find_modes(target, points, inverse):
+def find_modes(target, points, scales):
     """Return the different modes among points near maxima, by decreasing mass.
 
     Points from which Newton's method reaches no maximum are left out.
@@ -205,8 +204,7 @@ def find_modes(target, points, inverse):
     for i in value.nan_to_num(-math.inf).argsort(descending=True).tolist():
         if not value[i].isfinite() or _near(modes, points[i]):
             continue
-        scale = inverse[i].diagonal().clamp(min=1e-300).sqrt()
-        mode = _polished(target, points[i], scale)
+        mode = _polished(target, points[i], scales[i])
         if mode is not None and not _near(modes, mode.loc):
             modes.append(mode)
     return sorted(modes, key=lambda mode: -mode.log_mass)

@@ -43,7 +43,7 @@ class Ordered(Bijection):
 class Simplex(Bijection):
     """Map columns that sum to 1 to their log-ratios to the last one, which is left out.
 
-    Log-determinants are those of the map without the last column.
+    Log-determinants are of the map without the last column.
 
     Parameters
     ----------

@@ -1,8 +1,11 @@
 """The target: a log-density of the user, with its gradient, in unconstrained coordinates."""
 
+import copy
+
 import numpy as np
 import torch
 
+from ..bijections import Chain
 from ..training.torch_state import gradients_enabled
 
 MAX_NAMED = 8  # coordinates of a point in an error
@@ -46,6 +49,12 @@ class TargetDensity:
             (gradient,) = torch.autograd.grad(total, u)
         is_bad = ~slope.isfinite().all(1)
         return (value + log_det).detach(), gradient.masked_fill(is_bad[:, None], torch.nan)
+
+    def mapped_by(self, *bijections):
+        """Return this target in the coordinates that bijections map its rows to."""
+        target = copy.copy(self)
+        target.support = Chain([self.support, *bijections])
+        return target
 
     def values(self, x):
         """Return the log-density of rows within their constraints."""
@@ -175,46 +184,6 @@ class TargetDensity:
         names = range(len(point)) if self.names is None else self.names
         shown = [f"{n}={v:.6g}" for n, v in zip(names, point.tolist(), strict=True)][:MAX_NAMED]
         return ", ".join(shown) + (", ..." if len(point) > MAX_NAMED else "")
-
-
-class Whitened:
-    """A target in coordinates y, from which an affine map leads to its rows.
-
-    Parameters
-    ----------
-    target : callable
-        A target, such as `TargetDensity`.
-    preprocess : Bijection
-        The affine map from the target's rows to y.
-    d : int
-        Number of coordinates.
-    """
-
-    def __init__(self, target, preprocess, d):
-        self.target = target
-        with torch.no_grad():
-            corners, log_dets = preprocess.inverse(torch.eye(d + 1, d, dtype=torch.float64))
-        self.loc = corners[-1]
-        self.matrix = corners[:-1] - self.loc  # a row for each coordinate of y
-        self.log_det = log_dets[0]
-
-    def __call__(self, y):
-        value, slope = self.target(y.double() @ self.matrix + self.loc)
-        return value + self.log_det, slope @ self.matrix.T
-
-
-def in_latent_space(target, flow, d):
-    """Return the log-density and gradient of the latent images of a target's rows."""
-    whitened = Whitened(target, flow.preprocess.bijections[-1], d)
-    to_rows = flow.bijection.bijection
-
-    def latent_target(z):
-        (y, log_det), pullback = to_rows.vjp(z)
-        value, slope = whitened(y)
-        g, _ = pullback(slope, torch.ones_like(log_det))
-        return value + log_det, g
-
-    return latent_target
 
 
 def _tensor(array):
