@@ -151,6 +151,16 @@ def test_fits_of_tables_say_how_long(folder, capsys, one_class):
     assert "fitting takes about 25 seconds on one core" in capsys.readouterr().out
 
 
+def test_summaries_name_components_with_their_weights():
+    model = skflows.TableDensity()
+    names, weights = ["quantile classes of 1", "network"], [0.75, 0.25]
+    model.leaderboard_, model.stacked_score_ = {"component": names, "weight": weights}, -1.5
+    assert _models._summary(model) == (
+        "mixture of quantile classes of 1 (weight 0.75), network (weight 0.25); "
+        "held-out log-density -1.5 nats per row"
+    )
+
+
 def test_messages_name_options_that_a_shell_takes():
     text = "use columns={'name': 'categorical'}, or columns={'last name': 'count'}."
     assert with_options(text) == "use --kind name=categorical, or --kind 'last name=count'."
