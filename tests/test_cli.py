@@ -476,7 +476,7 @@ def test_output_is_checked_before_the_table_is_read(folder, capsys, monkeypatch,
 
 def test_failed_fit_does_not_overwrite_the_output(folder, capsys):
     before = (folder / "model.skflows").read_bytes()
-    make_frame().assign(species="?", width=["1x", *range(39)]).to_csv("bad.csv", index=False)
+    make_frame().assign(species="?", width=["1x"] * 5 + [*range(35)]).to_csv("bad.csv", index=False)
     assert run("fit bad.csv -o model.skflows --columns width --estimator nsf") == 2
     assert "'width'" in only_error(capsys)
     assert (folder / "model.skflows").read_bytes() == before
