@@ -129,16 +129,17 @@ def test_only_limits_of_the_user_are_spoken_of(folder, capsys, monkeypatch):
 
 
 def test_fits_of_tables_say_how_long(folder, capsys, one_class):
-    """By what they take of the time of one core, which was measured."""
+    """The first three were measured: 20, 30 and 35 seconds."""
     for shape, n, message in (
-        ((100, 10), 1, "100 rows of 10 columns, which takes about 10 seconds on one core\n"),
-        ((1500, 15), 1, "takes about 20 seconds on one core\n"),
-        ((4000, 15), 1, "takes about 30 seconds on one core (--quick takes under 20 seconds)"),
-        ((50_000, 10), 1, "takes about 3 minutes on one core"),
+        ((63, 11), 1, "63 rows of 11 columns, which takes about 25 seconds on one core (--quick"),
+        ((234, 11), 1, "takes about 25 seconds on one core (--quick takes under 20 seconds)"),
+        ((3376, 7), 1, "takes about 40 seconds on one core"),
+        ((50_000, 10), 1, "takes about 6 minutes on one core"),
+        ((1_000_000, 10), 1, "takes about 6 minutes on one core"),  # a fit has at most 50,000
         ((240, 15), 3, "mixed columns for each of 3 classes to 240 rows of 15 columns, which takes "
-            "about 35 seconds on one core (--quick"),
+            "about 65 seconds on one core (--quick"),
     ):  # fmt: skip
-        _progress.announce_tables(pd.DataFrame(np.zeros(shape)), n)
+        _progress.announce_tables(skflows.TableDensity(), pd.DataFrame(np.zeros(shape)), n)
         assert message in capsys.readouterr().err
     table = make_frame().assign(kind=list("ab") * 20)
     table.to_csv("t.csv", index=False)
@@ -147,7 +148,17 @@ def test_fits_of_tables_say_how_long(folder, capsys, one_class):
         assert run(f"{fit} {options}") == 0
         assert ("seconds on one core" in capsys.readouterr().err) == is_said
     skflows.TableDensity(verbose=1, random_state=0).fit(table)
-    assert "fitting takes about 10 seconds on one core" in capsys.readouterr().out
+    assert "fitting takes about 25 seconds on one core" in capsys.readouterr().out
+
+
+def test_summaries_name_components_with_their_weights():
+    model = skflows.TableDensity()
+    names, weights = ["quantile classes of 1", "network"], [0.75, 0.25]
+    model.leaderboard_, model.stacked_score_ = {"component": names, "weight": weights}, -1.5
+    assert _models._summary(model) == (
+        "mixture of quantile classes of 1 (weight 0.75), network (weight 0.25); "
+        "held-out log-density -1.5 nats per row"
+    )
 
 
 def test_messages_name_options_that_a_shell_takes():
@@ -465,7 +476,7 @@ def test_output_is_checked_before_the_table_is_read(folder, capsys, monkeypatch,
 
 def test_failed_fit_does_not_overwrite_the_output(folder, capsys):
     before = (folder / "model.skflows").read_bytes()
-    make_frame().assign(species="?", width=["1x", *range(39)]).to_csv("bad.csv", index=False)
+    make_frame().assign(species="?", width=["1x"] * 5 + [*range(35)]).to_csv("bad.csv", index=False)
     assert run("fit bad.csv -o model.skflows --columns width --estimator nsf") == 2
     assert "'width'" in only_error(capsys)
     assert (folder / "model.skflows").read_bytes() == before

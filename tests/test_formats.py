@@ -7,8 +7,10 @@ import pandas as pd
 import pytest
 
 from skflows import DensityOutlierDetector, TableDensity, load
+from skflows.columns.checks import ColumnWarning
 from skflows.columns.encoding import Encoding
 from skflows.columns.formats import find_format
+from skflows.table._schema import Schema
 
 # Texts of a column, what they are, and the first number.
 FORMATS = {
@@ -242,3 +244,41 @@ def test_encoded_texts_are_of_the_same_encoding():
     frame = Encoding.read(table.iloc[:5])[0]
     assert encoding.reads_like(frame) == (encoding.categories == frame.categories)
     pd.testing.assert_frame_equal(encoding.decode(rows), table, check_dtype=False)
+
+
+def numbers_and_others(n_others):
+    """Numbers as texts, of which some are written in other ways."""
+    texts = [f"{60 + k / 4:g}" for k in range(100)]
+    others = ["about 70", "70?", "<50", "~70", "unknown"]
+    texts[50 : 50 + n_others] = (others * n_others)[:n_others]
+    return texts
+
+
+def test_a_few_other_texts_among_numbers_are_missing():
+    texts = numbers_and_others(10)
+    assert find_format(texts) is None
+    found = find_format(texts, accepts_words=True)
+    assert found.are_words([*texts, "about 71", "72.5"]).sum() == 11
+    assert found.parse(["72.5"]) == [72.5]
+    for others in (
+        numbers_and_others(11),
+        [*texts, "007"],  # a code
+        [*texts[:20], "about 70"],  # few differ
+    ):
+        assert find_format(others, accepts_words=True) is None
+    assert find_format(numbers_and_others(50), accepts_words=True, is_number=True) is not None
+
+
+def test_other_texts_among_numbers_are_missing_in_tables_or_named():
+    frame = pd.DataFrame({"weight": numbers_and_others(5), "x": np.arange(100.0)})
+    text = "'about 70', '70\\?', '<50' and 2 more in 5 of 100 rows"
+    with pytest.warns(ColumnWarning, match=text):
+        encoding, rows = Encoding.read(frame)
+    assert encoding.roles == ["number", "number"] and np.isnan(rows[:, 0]).sum() == 5
+    frame["weight"] = numbers_and_others(30)
+    encoding, rows = Encoding.read(frame)
+    with pytest.warns(ColumnWarning, match="categories, since 'about 70' is not a number"):
+        Schema(encoding, rows, random_state=np.random.RandomState(0))
+    with pytest.warns(ColumnWarning, match="in 30 of 100 rows: read as missing"):
+        _, rows = Encoding.read(frame, kinds={"weight": "continuous"})
+    assert np.isnan(rows[:, 0]).sum() == 30

@@ -133,6 +133,8 @@ def test_classes_are_predicted_with_probabilities(folder, capsys, one_class):
         assert np.allclose(predicted[names].sum(axis=1), 1)
         known = table[target].notna()
         assert (predicted["predicted"] == table[target])[known].mean() > 0.8
+    assert run("predict model.skflows data.csv --coverage 0.8") == 2
+    assert "--coverage is for regressors; model.skflows predicts classes" in capsys.readouterr().err
     assert run("score model.skflows data.csv") == 2
     assert "a DensityClassifier, which predicts a column: use skflows predict" in (
         capsys.readouterr().err
@@ -164,6 +166,23 @@ def test_texts_that_name_the_rows_are_left_out(folder, capsys, one_class, target
     assert f"{target} given code, x, " in out and "left out" not in err
     assert run("predict model.skflows data.csv") == 2
     assert "data.csv has no column 'code'" in capsys.readouterr().err
+
+
+def test_targets_are_numbers_with_a_few_other_texts_or_named_in_errors(folder, capsys):
+    """An error names the cell that is not accepted, rather than a word that may be missing."""
+    table = pd.DataFrame({"x": range(60), "y": [f"{k / 2:g}" for k in range(60)], "notes": None})
+    table.loc[[3, 4], "y"] = "unknown", "about 70"
+    table.to_csv("t.csv", index=False)
+    fit = "fit t.csv -o model.skflows --max-iter 1 --columns x --target"
+    assert run(f"{fit} y") == 0
+    out, err = capsys.readouterr()
+    assert "has 'about 70', 'unknown' in 2 rows: read as missing" in err and "58 rows" in out
+    assert run(f"{fit} notes") == 2
+    assert "column 'notes' has no values: choose another --target" in capsys.readouterr().err
+    table.loc[10:20, "y"] = "about 70"
+    table.to_csv("t.csv", index=False)
+    assert run(f"{fit} y") == 2
+    assert "'y' holds 'about 70'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

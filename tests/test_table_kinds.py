@@ -274,6 +274,14 @@ def test_too_many_categories_are_pooled(one_class):
         quick(handle_unknown="error").fit(table)
 
 
+def test_a_message_says_that_all_categories_are_rare():
+    table = pd.DataFrame({"town": [f"town {k % 70}" for k in range(100)]})
+    message = "'town' has 70 categories in 100 rows: all are rare, and count as one"
+    with pytest.warns(ColumnWarning, match=message):
+        schema = schema_of(table, columns={"town": "categorical"}, handle_unknown="warn")
+    assert schema.variables[0].levels == ["(rare)"]
+
+
 def test_given_rare_categories_stay_as_they_are():
     table = pd.DataFrame({"kind": [*["a", "b"] * 20, "c", "d"], "x": np.arange(42) % 7})
     own = quick(handle_unknown="rare", max_iter=1).fit(table)

@@ -12,6 +12,7 @@ from scipy.special import logsumexp
 
 from skflows import DensityClassifier, load
 from skflows.table import _rule_search
+from skflows.table._rules import Order, Rules
 
 SEASONS = np.array(["winter", "spring", "summer", "autumn"])
 
@@ -230,6 +231,44 @@ def test_centres_of_missing_values_keep_orders():
         assert (filled["start"] <= filled["end"]).all(), method
         assert (filled["done"] <= filled["planned"]).all(), method
         pd.testing.assert_frame_equal(filled.where(masked.notna()), masked, check_dtype=False)
+
+
+@pytest.mark.parametrize(
+    "kinds, row, expected",
+    [
+        (("count", ("rounded", 0)), (20, 17.5), (17, 17.5)),  # not (17.5, 20)
+        (("count", "count"), (20, 17), (17, 20)),
+        (("ordinal", "ordinal"), (10, 4), (4, 10)),
+        (("ordinal", "count"), (10, 9), (4, 9)),
+        (("count", "rounded"), (20, 17.5), (17, 17.5)),  # the same steps, of other values
+    ],
+)
+def test_unknown_values_that_break_an_order_are_exchanged_if_possible(kinds, row, expected):
+    levels = np.tile([1, 2, 4, 10], 25)
+    high = {("rounded", 0): levels + levels % 3 / 2, "rounded": levels + 0.5}
+    table = pd.DataFrame({"low": levels, "high": high.get(kinds[1], levels)})
+    schema = schema_of(table, columns=dict(zip(table, kinds, strict=True)))
+    rows = schema.encoding.encode(table)
+    rules = Rules([], [Order(0, 1, rows, np.ones(100))])
+    values = schema.split(np.array([row], dtype=float))
+    rules.fill(schema, values, np.ones(values.shape, dtype=bool))
+    assert schema.joined(values).tolist() == [list(expected)]
+
+
+@pytest.mark.parametrize("known, expected", [("high", [2, 4]), ("low", [4, 5])])
+def test_numbers_moved_to_keep_an_order_stay_levels(known, expected):
+    """An unknown number beside 4 is one of the levels 1, 2, 5 and 10."""
+    table = pd.DataFrame({"low": np.arange(100) % 10, "high": np.tile([1, 2, 5, 10], 25)})
+    if known == "high":
+        table = table[["high", "low"]].set_axis(["low", "high"], axis=1)
+    levelled = "low" if known == "high" else "high"
+    schema = schema_of(table, columns={levelled: "ordinal"}, random_state=np.random.RandomState(0))
+    rules = Rules([], [Order(0, 1, schema.encoding.encode(table), np.ones(100))])
+    values = schema.split(np.array([[10.0, 4.0] if known == "high" else [4.0, 1.0]]))
+    is_unknown = np.zeros(values.shape, dtype=bool)
+    is_unknown[:, schema.of_column[known == "low"]] = True
+    rules.fill(schema, values, is_unknown)
+    assert schema.joined(values).tolist() == [expected]
 
 
 def test_probabilities_of_rows_that_keep_or_break_an_order_sum_to_1():

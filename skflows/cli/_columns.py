@@ -8,6 +8,7 @@ import numpy as np
 from ..columns.arrays import check_exact_table, listed
 from ..columns.checks import MANY_ROWS, names_rows, warn_of_row_names
 from ..columns.dates import parsed
+from ..columns.formats import is_word
 from ._cells import PADDED
 from ._forms import dates_of
 from ._tables import import_pandas, restore_integers, without_formula
@@ -90,7 +91,9 @@ def numbers(frame, path, remedy=REMEDY):
         cells = frame.loc[are_texts[names[0]], names[0]]
         no_numbers = cells[import_pandas().to_numeric(cells, errors="coerce").isna()]
         if len(no_numbers):
-            fault = f"holds {str(no_numbers.iloc[0])!r}"
+            texts = [*map(str, no_numbers)]
+            # A few words would be read as missing.
+            fault = f"holds {next((text for text in texts if not is_word(text)), texts[0])!r}"
         else:
             padded = next(cell for cell in cells if PADDED.fullmatch(cell))
             fault = f"holds {padded!r}: if it holds quantities, remove leading zeros"

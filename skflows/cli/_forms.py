@@ -19,8 +19,9 @@ from ..columns.formats import (
     DateFormat,
     NumberFormat,
     find_format,
+    is_word,
 )
-from ..columns.kinds import decide
+from ..columns.kinds import NUMBERS, decide
 from ._cells import GAPS
 
 FORM = "_file_form"  # the attribute of a model that has the form of its file, as a dict
@@ -45,7 +46,7 @@ class FileForm(NamedTuple):
         How columns of texts are read as numbers or dates, and written.
     styles : dict of str to Format
         How columns that pandas reads as numbers, booleans or dates are written.
-    gaps : dict of str to str
+    missing_texts : dict of str to str
         How missing cells of columns are written, unless they are empty.
     columns : list of str
         The columns of samples, if some of these have no value; others are the model's.
@@ -62,13 +63,15 @@ class FileForm(NamedTuple):
     is_gap_quoted: bool = False
     formats: dict = {}
     styles: dict = {}
-    gaps: dict = {}
+    missing_texts: dict = {}
     columns: tuple | list = ()
     target: str | None = None
 
     def with_formats_of(self, other):
-        """Return this form with the formats, styles and gaps of another one."""
-        return self._replace(formats=other.formats, styles=other.styles, gaps=other.gaps)
+        """Return this form with the formats, styles and missing texts of another one."""
+        return self._replace(
+            formats=other.formats, styles=other.styles, missing_texts=other.missing_texts
+        )
 
     def with_format(self, names, format):
         """Return this form with a format of further columns, if there is one."""
@@ -108,7 +111,7 @@ def form_of_file(head, sep, decimal, encoding):
     raw = [_raw_cells(line.rstrip("\r\n"), sep) for line in lines]
     names, *rows = rows or [[]]
     quoted, styles = [], {}
-    gaps = {name: Counter() for name in names if name}
+    missing_texts = {name: Counter() for name in names if name}
     for i, name in enumerate(names):
         # Lines with line breaks or quotes inside of cells do not tell.
         cells = [row[i] for row in raw[1:] if len(row) == len(names) and row[i] not in GAPS]
@@ -117,11 +120,12 @@ def form_of_file(head, sep, decimal, encoding):
         of_column = [row[i] for row in rows if i < len(row)]
         known = [cell for cell in of_column if cell not in GAPS]
         if name and known:
-            gaps[name].update(cell for cell in of_column if cell in GAPS)
+            missing_texts[name].update(cell for cell in of_column if cell in GAPS)
         if (style := style_of(known, decimal)) is not None:
             styles[name] = style
-    every = sum(gaps.values(), Counter())  # for columns of which these lines have all values
-    gaps = {name: most_common(counts or every) for name, counts in gaps.items()}
+    # For columns of which these lines have all values.
+    every = sum(missing_texts.values(), Counter())
+    missing_texts = {name: most_common(counts or every) for name, counts in missing_texts.items()}
     is_header_quoted = bool(raw) and all(cell[:1] == '"' for cell in raw[0])
     is_gap_quoted = any(cell == '""' for row in raw for cell in row)
     return FileForm(
@@ -133,7 +137,7 @@ def form_of_file(head, sep, decimal, encoding):
         is_header_quoted,
         is_gap_quoted,
         styles=styles,
-        gaps={name: gap for name, gap in gaps.items() if gap},
+        missing_texts={name: text for name, text in missing_texts.items() if text},
     )
 
 
@@ -142,19 +146,20 @@ def most_common(counts):
     return max(counts, key=counts.__getitem__, default="")
 
 
-def gaps_among(frame, formats, gaps):
+def missing_texts_of(frame, formats, known):
     """Return how missing cells of columns with formats are written: as words, if most of them are.
 
-    The table is read, but its formats are not; gaps is what is known of empty cells.
+    The table is read, but its formats are not; known is what is known of empty cells.
     """
     words = {}
     for name, format in formats.items():
         cells = frame[name].dropna()
-        counts = Counter(cells[cells.isin(PLACEHOLDERS) | format.are_words(cells)])
+        are_words = format.are_words(cells) & cells.map(is_word)  # but not "about 70"
+        counts = Counter(cells[cells.isin(PLACEHOLDERS) | are_words])
         word = most_common(counts)
         if counts[word] > frame[name].isna().sum():
             words[name] = word
-    return gaps | words
+    return known | words
 
 
 def _raw_cells(line, sep):
@@ -232,7 +237,13 @@ def formats_in(frame, names, decimal, hints, path):
         # A column of numbers with placeholders has no other sign of its format.
         is_marked = 0 < 2 * (len(cells) - len(known)) < len(cells)
         format = find_format(
-            known, decimal, hints.thousands, hints.dayfirst, is_marked, accepts_words=True
+            known,
+            decimal,
+            hints.thousands,
+            hints.dayfirst,
+            is_marked,
+            accepts_words=True,
+            is_number=hints.kinds.get(name, ("",))[0] in NUMBERS,
         )
         if format is None or is_iso(format):
             continue

@@ -8,7 +8,6 @@ from sklearn.utils import check_random_state
 
 from ..columns.arrays import EXACT
 from ..conditional import DensityClassifier, FlowRegressor
-from ..ensemble import AutoDensity
 from ..table import TableDensity
 from ._columns import (
     WITHOUT_NAME,
@@ -53,7 +52,7 @@ from ._tables import (
     writing,
 )
 
-MIXTURES = (AutoDensity, TableDensity)
+COVERAGE = 0.9  # of intervals of predictions
 MANY_VALUES = 30_000  # to which fitting a mixture takes long
 
 
@@ -93,11 +92,10 @@ def run_fit(args):
         frame = complete_numbers(frame, args.data, args.columns and [*frame])
     if "n_jobs" in model.get_params():
         model.set_params(n_jobs=n_jobs_for(model.time_limit))
-    if isinstance(model, MIXTURES) and model.time_limit is None:
-        if name == "table" and args.max_iter is None:
-            announce_tables(frame)
-        elif name == "auto" and frame.size > MANY_VALUES:
-            announce(frame, "many densities", "may take minutes")
+    if name == "table":
+        announce_tables(model, frame)
+    elif name == "auto" and model.time_limit is None and frame.size > MANY_VALUES:
+        announce(frame, "many densities", "may take minutes")
     start = time.perf_counter()
     with limit_of_user(args):
         interrupted = fit_with_progress(model, frame, callbacks=callbacks)
@@ -139,8 +137,9 @@ def _summary(model):
     """Return the result of a fit, in one line."""
     if hasattr(model, "leaderboard_"):
         pairs = zip(model.leaderboard_["component"], model.leaderboard_["weight"], strict=True)
-        heaviest = ", ".join(f"{name} {weight:.2f}" for name, weight in [*pairs][:3] if weight)
-        return f"{heaviest}, held-out log-density {model.stacked_score_:.4g} nats per row"
+        heaviest = [f"{name} (weight {weight:.2f})" for name, weight in [*pairs][:3] if weight]
+        held_out = f"held-out log-density {model.stacked_score_:.4g} nats per row"
+        return f"mixture of {', '.join(heaviest)}; {held_out}"
     held_out = model.best_validation_score_
     quality = "" if held_out is None else f", held-out log-density {held_out:.4g} nats per row"
     if not model.best_iter_:
@@ -243,6 +242,11 @@ def run_predict(args):
     check_writable(args.output, args.model, args.data)
     model = load_model(args, (FlowRegressor, DensityClassifier), "n_features_in_")
     is_classifier = isinstance(model, DensityClassifier)
+    if is_classifier and args.coverage is not None:
+        raise ValueError(
+            f"--coverage is for regressors; {args.model} predicts classes, with probabilities"
+        )
+    coverage = COVERAGE if args.coverage is None else args.coverage
     if not is_classifier and model.n_outputs_ > 1:
         raise ValueError(f"{args.model} predicts {model.n_outputs_} columns; only one is possible")
     labels, added = ids(args), ["mean", "median", "low", "high"]
@@ -271,15 +275,15 @@ def run_predict(args):
                 columns = model.classes_[probability.argmax(axis=1)], *probability.T
             else:
                 distribution = model.predict_distribution(X)
-                low, high = model.predict_interval(X, args.coverage).T
+                low, high = model.predict_interval(X, coverage).T
                 columns = distribution.mean(), distribution.median(), low, high
             append(named.assign(**dict(zip(added, columns, strict=True))))
             n_rows += len(X)
     if args.output and is_classifier:
         say(f"wrote {shown(args.output)}: {n_rows} predictions, with probabilities", args.output)
     elif args.output:
-        coverage = f"{100 * args.coverage:.6g}% coverage"
+        of = f"{100 * coverage:.6g}% coverage"
         say(
-            f"wrote {shown(args.output)}: {n_rows} predictions, with intervals of {coverage}",
+            f"wrote {shown(args.output)}: {n_rows} predictions, with intervals of {of}",
             args.output,
         )

@@ -77,7 +77,8 @@ def _add_fit(command):
         "--time-limit",
         type=_arguments.seconds,
         metavar="S",
-        help="seconds to fit in (flows, table, auto)",
+        help="seconds to fit in (flows, table, auto); one component is always fitted, which may "
+        "take longer",
     )
     command.add_argument(
         "--quick", action="store_true", help="fit in 20 seconds with fewer densities or epochs"
@@ -162,9 +163,8 @@ def _add_predict(command):
     command.add_argument(
         "--coverage",
         type=_arguments.fraction,
-        default=0.9,
         metavar="F",
-        help="probability of the intervals from low to high (default: 0.9)",
+        help="probability of the intervals from low to high of a regressor (default: 0.9)",
     )
     _add_format(command)
 

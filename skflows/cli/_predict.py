@@ -64,6 +64,8 @@ def fit_target(args):
     unused = [*left_out(args), args.target]
     X = chosen_columns(table, args.data, args.columns, unused, models_texts=False)
     target = select(table, [args.target], args.data).dropna()
+    if not len(target):
+        raise ValueError(f"column {args.target!r} has no values: choose another --target")
     if n_left_out := len(table) - len(target):
         say(
             f"{n_left_out} of {len(table)} rows of {args.data} without {args.target!r}: left out",
@@ -78,9 +80,8 @@ def fit_target(args):
         model = _classifier(args, X, kinds_in(X, source.form, hints))
         if not model.estimator.__sklearn_tags__().input_tags.string:
             X = numbers(X, args.data)
-        limit = model.estimator.time_limit
-        if {limit, args.max_iter} == {None} and isinstance(model.estimator, TableDensity):
-            announce_tables(X, y.nunique())
+        if isinstance(model.estimator, TableDensity):
+            announce_tables(model.estimator, X, y.nunique())
     else:
         y = numbers(target, args.data, TARGET)[args.target]
         has_trees = args.estimator is None and args.max_iter is None and len(X) >= ROWS_FOR_TREES

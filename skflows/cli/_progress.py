@@ -8,7 +8,7 @@ from time import monotonic
 
 from ..callbacks import Checkpoint
 from ..callbacks._checkpoint import has_checkpoint
-from ..table._duration import expected_seconds, said
+from ..table._duration import expected_duration, said
 from ._tables import is_standard
 
 QUICK_SECONDS = 8  # to fit in; to start, to explain and to write takes some more
@@ -98,12 +98,14 @@ def limit_of_user(args):
         yield
 
 
-def announce_tables(frame, n_densities=1):
-    """Print how long the fit of densities of tables takes on one core.
+def announce_tables(density, frame, n_densities=1):
+    """Print how long the fit of densities of tables takes on one core, unless this is limited.
 
     Each density is fitted to a part of the rows.
     """
-    seconds = expected_seconds(frame.size, n_densities)
+    seconds = expected_duration(density, *frame.shape, n_densities)
+    if seconds is None:
+        return
     each = "with missing values" if n_densities == 1 else f"for each of {n_densities} classes"
     is_long = seconds > QUICK_IN_ALL
     announce(frame, f"a model of mixed columns {each}", f"takes {said(seconds)}", is_long)

@@ -28,7 +28,7 @@ from ._cells import (
     texts_and_codes,
     warn_of_words,
 )
-from ._forms import FileForm, Hints, form_of_file, formats_in, gaps_among, read_formats
+from ._forms import FileForm, Hints, form_of_file, formats_in, missing_texts_of, read_formats
 
 BATCH_ROWS, BATCH_VALUES = 2**17, 2**22  # at most, of a batch
 BLOCK = 2**20  # bytes that are decoded at once
@@ -275,8 +275,10 @@ class CsvTable(FileTable):
         head = "".join(first.first_lines())
         self.form = form_of_file(head, self.sep, self.decimal, first.written_encoding)
         self.has_formats, self.hints, self.given_decimal = form is not None, hints, decimal
-        gaps = {name: gap for name, gap in self.form.gaps.items() if name not in self.codes}
-        self.form = self.form._replace(gaps=gaps)
+        texts = {
+            name: text for name, text in self.form.missing_texts.items() if name not in self.codes
+        }
+        self.form = self.form._replace(missing_texts=texts)
         if form is not None:
             self.form = self.form.with_formats_of(form)
         if is_searched and (places := self._places({*self.texts, *others})):
@@ -291,8 +293,8 @@ class CsvTable(FileTable):
             # In a file separated by commas, the decimal mark of a column may be another.
             decimal = self.given_decimal or (self.decimal if self.sep != "," else None)
             formats = formats_in(frame, names, decimal, self.hints, self.path)
-            gaps = gaps_among(frame, formats, self.form.gaps)
-            self.form = self.form._replace(formats=formats, gaps=gaps)
+            texts = missing_texts_of(frame, formats, self.form.missing_texts)
+            self.form = self.form._replace(formats=formats, missing_texts=texts)
             read_formats(frame, formats, self.path)
             if self.decimal == ",":
                 self._read_thousands(frame)
@@ -677,7 +679,7 @@ class CsvAppender:
         kind = getattr(column.dtype, "kind", "O")
         if kind == "O" and known.any() and column[known].map(type).eq(bool).all():
             kind = "b"  # with missing values
-        cells = [self.form.gaps.get(name, "")] * len(column)
+        cells = [self.form.missing_texts.get(name, "")] * len(column)
         if kind in "iufb" and format is not None and format.role in ("number", "bool"):
             texts = format.write(column[known].astype(float))
         elif kind == "M" and format is not None and format.role == "datetime":

@@ -9,7 +9,7 @@ from scipy.linalg import qr, solve_triangular
 
 from .arrays import first_non_number, key_of, listed, some_rows
 from .dates import ISO_DATE
-from .formats import other_forms
+from .formats import other_forms, other_than_number
 from .lattice import smallest_gap
 
 CHECKED_VALUES = 2**20  # of a table: a sample of the rows shows what is wrong with all
@@ -272,6 +272,13 @@ def warn_of_texts(name, texts):
             f"The column {name!r} holds dates as texts, such as {' and '.join(map(repr, dates))}, "
             "which are taken for categories: convert it by pandas.to_datetime or, in a file, write "
             "all dates as in 2024-12-31.",
+            ColumnWarning,
+        )
+    elif (other := other_than_number(texts)) is not None:
+        warn_user(
+            f"The column {name!r} is modelled as categories, since {other!r} is not a number. If "
+            f"it holds numbers, use columns={{{name!r}: 'continuous'}}: other entries are read as "
+            "missing.",
             ColumnWarning,
         )
     elif (form := other_forms(texts))[0] is not None:

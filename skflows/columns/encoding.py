@@ -10,7 +10,7 @@ from .checks import DIFFERENT, ColumnWarning, names_rows, unseen_error, warn_of_
 from .dates import check_zone, local_seconds, moments_of, utc_seconds, zone_of
 from .formats import OTHER_MARK, DateFormat, find_format
 from .frames import Column, Frame, fill_frame, read_frame, write_frame
-from .kinds import IDENTIFIER, stated
+from .kinds import IDENTIFIER, NUMBERS, stated
 
 NUMERIC = ("number", "datetime")  # roles of columns that are read as numbers
 PLAIN = ("number", "bool")  # roles of columns that densities of numbers take
@@ -423,6 +423,7 @@ def format_of(column, name, kind=None):
         kind and kind.dayfirst,
         accepts_plain=True,
         accepts_words=True,
+        is_number=kind is not None and kind.name in NUMBERS,
     )
     if format is not None and (are_words := format.are_words(texts)).any():
         words, n = [*dict.fromkeys(texts[are_words])], are_words.sum()

@@ -78,7 +78,10 @@ DIRECTIVES = {
     "%P": r"(?P<half>am|pm)",
 }
 PLAIN = re.compile(r"-?\d[\d.,]*"), re.compile(r"-?\d{4,}(?:[.,]\d+)?")
-MOST_PLAIN = MOST_WORDS = 0.1  # share of plain numbers, and of words, beside another form
+PADDED = re.compile(r"-?0\d")  # how a number of a code begins, such as 007
+PLAIN_NUMBER = re.compile(r"-?(?:(?:0|[1-9]\d*)(?:[.,]\d+)?|[.,]\d+)(?:[eE][-+]?\d+)?")
+# Share of plain numbers, of words, and of other texts, beside another form.
+MOST_PLAIN = MOST_WORDS = MOST_OTHERS = 0.1
 PIVOT = 69  # years of two digits from which on they are of the last century, as in POSIX
 
 
@@ -90,9 +93,12 @@ class Format(ABC):
     ----------
     accepts_words : bool
         Whether texts without digits, such as "negotiable", stand for missing values.
+    accepts_others : bool
+        Whether all texts without the format do, such as ``about 70``.
     """
 
     accepts_words: bool = False
+    accepts_others: bool = False
 
     role = "number"
 
@@ -117,6 +123,8 @@ class Format(ABC):
 
     def are_words(self, texts):
         """Return which texts stand for missing values."""
+        if self.accepts_others:
+            return np.isnan(self.parse([*texts]))
         return np.array([self.accepts_words and is_word(text) for text in texts], dtype=bool)
 
     def fits(self, texts):
@@ -406,6 +414,7 @@ def find_format(
     is_plain=False,
     accepts_plain=False,
     accepts_words=False,
+    is_number=False,
 ):
     """Return the format of a column of texts, or None if it has none.
 
@@ -426,16 +435,14 @@ def find_format(
         whoever writes the table keeps known texts as they are.
     accepts_words : bool
         Whether a tenth of the texts may be words, such as ``negotiable``. Plain numbers are a
-        format beside them if more than 30 differ.
+        format beside words and other texts, such as ``about 70``, if more than 30 differ.
+    is_number : bool
+        Whether the user says that these are numbers: then any texts may be others.
     """
     counts = Counter(texts)
-    if accepts_words and (words := [text for text in counts if is_word(text)]):
-        if sum(counts[word] for word in words) > MOST_WORDS * counts.total():
-            return None
-        numbers = [text for text in counts.elements() if not is_word(text)]
-        is_plain |= len(counts) - len(words) > FEW_VALUES
-        form = find_format(numbers, decimal, thousands, dayfirst, is_plain, accepts_plain)
-        return form and replace(form, accepts_words=True)
+    if accepts_words:
+        form = _with_words(counts, decimal, thousands, dayfirst, is_plain, accepts_plain)
+        return form or _with_others(counts, decimal, thousands, is_number)
     if accepts_plain and (form := _with_plain(counts)) is not None:
         return form
     texts = list(counts)
@@ -451,6 +458,48 @@ def find_format(
             if form.fits(texts[:100]) and form.fits(texts):
                 return form
     return None
+
+
+def _with_words(counts, *options):
+    """Return the format of texts of which a few may be words, None if there is no such."""
+    decimal, thousands, dayfirst, is_plain, accepts_plain = options
+    words = [text for text in counts if is_word(text)]
+    if not words:
+        return find_format(counts.elements(), *options)
+    if sum(counts[word] for word in words) > MOST_WORDS * counts.total():
+        return None
+    numbers = [text for text in counts.elements() if not is_word(text)]
+    is_plain |= len(counts) - len(words) > FEW_VALUES
+    form = find_format(numbers, decimal, thousands, dayfirst, is_plain, accepts_plain)
+    return form and replace(form, accepts_words=True)
+
+
+def _with_others(counts, decimal, thousands, is_number):
+    """Return the format of texts of which most are plain numbers, None if there is no such."""
+    numbers = [text for text in counts if PLAIN_NUMBER.fullmatch(text)]
+    n_others = counts.total() - sum(counts[text] for text in numbers)
+    is_clear = n_others <= MOST_OTHERS * counts.total() and len(numbers) > FEW_VALUES
+    is_clear &= not any(PADDED.match(text) for text in counts)
+    if not n_others or not numbers or not (is_clear or is_number):
+        return None
+    form = find_format(numbers, decimal, thousands, is_plain=True)
+    if form is None:  # 1.5 and 1.50
+        has_comma = any("," in text for text in numbers)
+        if has_comma and any("." in text for text in numbers):
+            return None
+        mark = "," if has_comma else "."
+        decimals = max(_n_decimals(text, mark) for text in numbers)
+        form = NumberFormat(decimal=mark, decimals=decimals, style="short")
+    return replace(form, accepts_words=True, accepts_others=True)
+
+
+def other_than_number(texts):
+    """Return the first of texts that is no plain number if most are, and differ; else None."""
+    others = [text for text in texts if not PLAIN_NUMBER.fullmatch(text)]
+    numbers = {*texts} - {*others}
+    if not others or 2 * len(others) >= len(texts) or len(numbers) <= FEW_VALUES:
+        return None
+    return others[0]
 
 
 def is_word(text):

@@ -24,6 +24,7 @@ KINDS = (
     "datetime",
     "identifier",
 )
+NUMBERS = ("continuous", "bounded", "atoms", "count", "integer", "rounded", "circular")
 IDENTIFIER = "identifier"  # the kind of columns that name the rows
 OPEN_KINDS = ("bounded", "atoms")  # whose bounds are impossible values
 FEW_VALUES = 30  # numbers with at most so many distinct values are levels

@@ -64,7 +64,8 @@ def posterior_calibration(
         With these attributes:
 
         ranks : ndarray of shape (n_rows, n_outputs)
-            Rank of y among its draws, divided by their number.
+            ``(below + u * (equal + 1)) / (n_samples + 1)``, where draws are below y or equal to it,
+            and u is random between 0 and 1: uniform if y is distributed as its draws.
         credibility : ndarray of shape (n_rows,)
             Rank of the distance between y and a random point among the distances of the draws.
             A region around the random point that holds this share of the draws just contains y.
@@ -118,7 +119,7 @@ def posterior_calibration(
     return Bunch(
         ranks=ranks,
         credibility=credibility,
-        rank_p_values=np.array([stats.kstest(own, "uniform").pvalue for own in ranks.T]),
+        rank_p_values=np.array([stats.kstest(column, "uniform").pvalue for column in ranks.T]),
         coverage_p_value=float(stats.kstest(credibility, "uniform").pvalue),
     )
 
@@ -277,17 +278,17 @@ class PosteriorCalibrationDisplay:
         left, right = (self.figure_.add_subplot(cell) for cell in grid)
         self.axes_ = np.array([left, right])
         n = len(self.ranks)
-        levels = np.linspace(0, 1, 101)
-        low, high = np.array(stats.binom.interval(CONFIDENCE, n, levels)) / n
+        grid_points = np.linspace(0, 1, 101)
+        low, high = np.array(stats.binom.interval(CONFIDENCE, n, grid_points)) / n
         for panel in self.axes_:
-            panel.fill_between(levels, low, high, color=DATA_COLOR, alpha=0.25, linewidth=0)
+            panel.fill_between(grid_points, low, high, color=DATA_COLOR, alpha=0.25, linewidth=0)
             panel.plot([0, 1], [0, 1], color="black", linestyle=":", linewidth=1)
             panel.set(xlim=(0, 1), ylim=(0, 1))
             panel.spines[["top", "right"]].set_visible(False)
 
         def draw(panel, values, **kwargs):
-            shares = np.searchsorted(np.sort(values), levels, side="right") / n
-            return panel.plot(levels, shares, **kwargs)[0]
+            shares = np.searchsorted(np.sort(values), grid_points, side="right") / n
+            return panel.plot(grid_points, shares, **kwargs)[0]
 
         self.lines_ = [
             draw(left, ranks, label=f"output {j}") for j, ranks in enumerate(self.ranks.T)

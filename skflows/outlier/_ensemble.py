@@ -30,7 +30,6 @@ MIN_BINS = 5
 MAX_QUANTILES = 1000  # of a column's ranks
 ALL_QUANTILES = 100_000  # of all columns: in wide tables they take longer than the kernels
 COLUMNS_PER_ROW = 0.5  # from which a table is wide
-LEAST_VARIANCE = 1e-30  # of rows in units of their largest deviation
 PRIOR = 0.5  # added to the count of each bin
 ROWS_AT_ONCE = 5_000
 
@@ -51,7 +50,7 @@ class OutlierEnsemble(OutlierLabelsMixin, CallbackSupportMixin, NamedEstimators)
         scikit-learn's outlier detectors (`LocalOutlierFactor` with ``novelty=True``), or pipelines
         that end with one. None is four quick ones: an `AdaptiveKernelDensity` on standardised
         columns, on robustly scaled ones and on ranks, and histograms of the single columns. In
-        wide tables (a column for every two rows, or more), these four have half of the say. The
+        wide tables (a column for every two rows, or more), these four have half of the weight. The
         other half has a Gaussian with a shrunk covariance, on the columns as they are.
 
     contaminated : bool, default=False

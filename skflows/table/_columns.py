@@ -214,9 +214,12 @@ def categorical(column, setting):
         kept = sorted(k for k in order[:MAX_CATEGORIES] if counts[k] >= RARE_ROWS)
         rare = [k for k in np.flatnonzero(counts) if k not in set(kept)]
         if setting.handle_unknown != "rare" or counts[rare].max(initial=0) >= RARE_ROWS:
+            which = (
+                f"the rarest {len(rare)} count as one" if kept else "all are rare, and count as one"
+            )
             warn_user(
                 f"The column {setting.name!r} has {len(names)} categories in {len(values)} rows: "
-                f"the rarest {len(rare)} count as one. If they name the rows, leave them out by "
+                f"{which}. If they name the rows, leave them out by "
                 f"columns={{{setting.name!r}: 'identifier'}}.",
                 ColumnWarning,
             )
@@ -422,13 +425,39 @@ class ColumnModel:
         (variable,) = self.value_variables
         return variable.decimals if variable.has_number else decimals_of(np.array(variable.levels))
 
+    @property
+    def lattices(self):
+        """The step of each variable, with an offset if it is a number, or its levels."""
+        variable = self.value_variables[-1]
+        if not self.is_number or variable.step is None:
+            return [variable.step for variable in self.value_variables]
+        if self._takes_levels:
+            return variable.levels
+        return variable.step, round(self._first_point / variable.step % 1, 6) % 1
+
+    @property
+    def _takes_levels(self):
+        """Whether filled in numbers are levels, even if others are possible."""
+        variable = self.value_variables[-1]
+        return not variable.has_number and (self.kind == "ordinal" or variable.lattice is None)
+
+    @property
+    def _first_point(self):
+        variable = self.value_variables[-1]
+        return variable.origin if variable.has_number else variable.levels[0]
+
     def nearest(self, x, toward):
         """Return encoded numbers, moved to possible ones by `numpy.floor` or `numpy.ceil`."""
         variable = self.value_variables[-1]
         if self.kind == "datetime" or variable.step is None:
             return x
-        origin = variable.origin if variable.has_number else variable.levels[0]
-        return origin + variable.step * toward(np.round((x - origin) / variable.step, 6))
+        if self._takes_levels:
+            levels = np.array(variable.levels, dtype=np.float64)
+            is_down = toward is np.floor
+            place = np.searchsorted(levels, x, side="right" if is_down else "left") - is_down
+            return levels[place.clip(0, len(levels) - 1)]
+        steps = (x - self._first_point) / variable.step
+        return self._first_point + variable.step * toward(np.round(steps, 6))
 
     @property
     def zone(self):

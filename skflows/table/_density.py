@@ -30,7 +30,7 @@ from ..ensemble._mixture import mixture_attributes, run_mixture, scores_of, weig
 from ..preprocessing.sklearn_compat import Interval, StrOptions
 from ..preprocessing.validation import validate_weight
 from ..training.threads import fit_context
-from ._duration import expected_seconds, said
+from ._duration import expected_duration, said
 from ._missing import MissingPattern, rows_of_pattern
 from ._predictive import OneColumn
 from ._queries import (
@@ -119,9 +119,10 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         What to do with a category that the fit has not seen. "warn" gives it the probability of
         unseen categories, which is estimated from how many categories occur once, takes it for
         unknown in other respects, and warns. "rare" pools the categories with fewer than 3 rows
-        into one, and takes it for one of them. "error" raises an error. Of more than 200
-        categories, the rarest are pooled in any case, with a warning, except that "error" raises
-        one.
+        into one, and takes it for one of them. "error" raises an error. In a column of more than
+        200 categories, or of more than 60 that are also more than half as many as rows, the rarest
+        are pooled in any case, with a warning, and new categories are taken for one of them;
+        "error" raises an error for such a column.
 
     missing : {"ignore", "model"}, default="ignore"
         Whether the pattern of missing values is part of the model. With "ignore", values are taken
@@ -144,7 +145,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         them in turn, and the other components are fitted to as many, which bounds time and memory.
 
     time_limit : float, default=None
-        Seconds that `fit` may take, about, for all components and folds together. Latent classes
+        Seconds that `fit` may take, about, for all components and folds together. One component is
+        always fitted, which may take longer. Latent classes
         and kernels of which a fold would start after two fifths of them are left out, and the
         networks share the rest. A network that would start after nine tenths is left out too.
 
@@ -356,8 +358,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             mask = held_out[kept]
             splits = [(np.flatnonzero(~mask), np.flatnonzero(mask))]
         n, max_iter = group.n_rows(rows), self.max_iter
-        if self.verbose and self.time_limit is None:
-            print(f"fitting takes {said(expected_seconds(n * len(self._schema.names)))}")
+        if self.verbose and (seconds := expected_duration(self, n, len(self._schema.names))):
+            print(f"fitting takes {said(seconds)}")
         if max_iter == "auto":
             max_iter = automatic_epochs(n, len(splits))
         portfolio = components(self._schema, n, {"max_iter": max_iter, "n_orders": self.n_orders})

@@ -2,17 +2,25 @@
 
 from math import ceil
 
-# Of one core, measured at 1,000 to 60,000 values.
-LEAST_SECONDS, VALUES_PER_SECOND = 12, 3_500
+# Of one core, by the tables of the user guide.
+LEAST_SECONDS, VALUES_PER_SECOND = 20, 1_500
 
 
-def expected_seconds(n_values, n_densities=1):
-    """Return about how many seconds of one core densities of all parts of a table take."""
+def expected_duration(density, n_rows, n_columns, n_densities=1):
+    """Return about how many seconds of one core a fit takes, None if parameters limit it.
+
+    Several densities are fitted to a part of the rows each.
+    """
+    from ._components import MAX_ROWS
+
+    if density.time_limit is not None or density.max_iter != "auto":
+        return None
+    n_values = min(n_rows, n_densities * MAX_ROWS) * n_columns
     return n_densities * LEAST_SECONDS + n_values / VALUES_PER_SECOND
 
 
 def said(seconds):
-    """Return a number of seconds as a text, as precise as it is known."""
+    """Return a number of seconds, rounded up, as a text."""
     if seconds > 90:
         return f"about {ceil(seconds / 60)} minutes on one core"
-    return f"about {5 * round(seconds / 5)} seconds on one core"
+    return f"about {5 * ceil(seconds / 5)} seconds on one core"

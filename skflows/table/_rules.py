@@ -287,6 +287,12 @@ def rounded(x, variable, nudge):
     return x
 
 
+def _have_same_values(schema, order):
+    """Return whether each column of an order can have the values of the other."""
+    low, high = (schema.columns[i].lattices for i in order.columns)
+    return low == high
+
+
 def lattice_of_variable(variable):
     """Return origin, step and decimals of the numbers of a variable; no step if there is none."""
     if not variable.has_number:
@@ -633,10 +639,9 @@ class Rules:
     def _exchange(self, schema, drawn, values, pending):
         """Exchange the two values of an order that rows break after all rounds."""
         for rule in self.orders:
-            low, high = (schema.of_column[i] for i in rule.columns)
-            steps = [[schema.variables[j].step for j in variables] for variables in (low, high)]
-            if steps[0] != steps[1]:
+            if not _have_same_values(schema, rule):
                 continue
+            low, high = (schema.of_column[i] for i in rule.columns)
             broken = pending[rule.is_broken(self.encoded(schema, drawn[pending]))]
             broken = broken[np.isnan(values[np.ix_(broken, [low[-1], high[-1]])]).all(axis=1)]
             drawn[np.ix_(broken, [*low, *high])] = drawn[np.ix_(broken, [*high, *low])]
@@ -670,7 +675,8 @@ class Rules:
     def fill(self, schema, values, is_unknown):
         """Replace unknown targets in complete rows by what rules expect of them, and keep orders.
 
-        An unknown value that breaks an order becomes equal to the known one; two are exchanged.
+        An unknown value that breaks an order becomes equal to the known one. Two are exchanged if
+        each may have the value of the other; otherwise the lower one becomes equal to the other.
         """
         rows = self.encoded(schema, values)
 
@@ -683,12 +689,13 @@ class Rules:
                 broken = rule.is_broken(rows)
                 low, high = rule.columns
                 open_low, open_high = (is_unknown[:, schema.of_column[i][-1]] for i in rule.columns)
-                both = np.flatnonzero(broken & open_low & open_high)
+                is_exchanged = open_low & open_high & _have_same_values(schema, rule)
+                both = np.flatnonzero(broken & is_exchanged)
                 put_low, put_high = rows[both, high], rows[both, low]
                 put(both, low, put_low)
                 put(both, high, put_high)
                 for i, other, is_open, toward in (
-                    (low, high, open_low & ~open_high, np.floor),
+                    (low, high, open_low & ~is_exchanged, np.floor),
                     (high, low, open_high & ~open_low, np.ceil),
                 ):
                     some = np.flatnonzero(broken & is_open)
