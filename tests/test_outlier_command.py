@@ -192,6 +192,7 @@ UNUSABLE = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:The column .* is modelled as categories")
 @pytest.mark.parametrize("message", UNUSABLE)
 def test_unusable_table_is_an_error(folder, capsys, message):
     UNUSABLE[message](pd.read_csv("odd.csv")).to_csv("bad.csv", index=False)
