@@ -259,7 +259,7 @@ def test_missing_pyarrow_is_an_error(folder, monkeypatch, capsys):
 
 def test_encoding_is_that_of_the_whole_file(folder, small_blocks):
     small_blocks()
-    rows = "".join(f"{i},{i}\n" for i in range(100))
+    rows = "".join(f"{i},w{i}\n" for i in range(100))
     Path("old.csv").write_bytes(f"x,y\n{rows}1,é\n".encode("cp1252"))
     assert _tables.read_table(Path("old.csv"))["y"].iloc[-1] == "é"
 
