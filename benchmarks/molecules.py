@@ -114,7 +114,7 @@ class Resampling:
 
 
 class Ours:
-    """MoleculeDensity at its defaults, but for the time."""
+    """MoleculeDensity with default parameters; the time limit ends its training."""
 
     def __init__(self, head, check_valency=True, temperature=1.0):
         self.settings = {"check_valency": check_valency, "temperature": temperature}

@@ -110,6 +110,7 @@ def test_probabilities_of_the_flow_are_those_of_its_draws():
 
     head, generator = NormalFlow(), torch.Generator().manual_seed(0)
     outputs = torch.randn(3, 8, dtype=torch.float64, generator=generator)
+    outputs[2, 4:] = torch.tensor([9.0, -9.0, 0.0, -9.0])  # the largest and the smallest scales
     allowed = torch.ones(3, 4, dtype=torch.bool)
     allowed[1, 2] = False
     log_probs = head.log_probs(outputs, allowed)
@@ -122,6 +123,11 @@ def test_probabilities_of_the_flow_are_those_of_its_draws():
         np.testing.assert_allclose(log_probs[row].exp(), frequencies, atol=0.015)
     coarse = head.log_probs(outputs, allowed, training=True)
     np.testing.assert_allclose(coarse.exp(), log_probs.exp(), atol=0.01)
+    many = outputs.repeat(100, 1)
+    many[:, :4] = torch.randn(300, 4, dtype=torch.float64, generator=generator)
+    masks = allowed.repeat(100, 1)
+    coarse = head.log_probs(many, masks, training=True)
+    np.testing.assert_allclose(coarse.exp(), head.log_probs(many, masks).exp(), atol=0.01)
 
 
 def test_samples_are_molecules(density):
@@ -131,9 +137,9 @@ def test_samples_are_molecules(density):
         molecule = Chem.MolFromSmiles(smiles)
         Chem.Kekulize(molecule, clearAromaticFlags=True)
         for atom in molecule.GetAtoms():
-            kind = density.kinds_.index((atom.GetSymbol(), atom.GetFormalCharge()))
+            number = density.atom_types_.index((atom.GetSymbol(), atom.GetFormalCharge()))
             used = sum(bond.GetBondTypeAsDouble() for bond in atom.GetBonds())
-            assert used <= density.highest_valences_[kind]
+            assert used <= density.highest_valences_[number]
     unchecked = density.sample(100, random_state=0, check_valency=False, temperature=1.0)
     assert any(smiles is None for smiles in unchecked)
     again = density.sample(100, random_state=0, temperature=1.0)
@@ -146,6 +152,8 @@ def test_samples_that_a_condition_accepts(density):
 
     drawn, acceptance = density.sample(30, random_state=0, where=has_oxygen, return_acceptance=True)
     assert has_oxygen(drawn).all() and len(drawn) == 30 and 0 < acceptance < 1
+    unchecked = density.sample(30, random_state=0, check_valency=False, where=has_oxygen)
+    assert has_oxygen(unchecked).all()  # which fails for None
     with pytest.raises(ValueError, match="it must return a boolean for each"):
         density.sample(2, where=lambda smiles: [1.0])
     with pytest.raises(ValueError, match="where accepted none of"):
@@ -207,6 +215,9 @@ def test_other_errors(density):
 
 def test_larger_molecules_than_in_fit_have_a_score(density):
     assert np.isfinite(density.score_samples(["C" * 60, "C1" + "C" * 30 + "1"])).all()
+    lengths = np.array([60, 250, 300])
+    per_atom = density.score_samples(["C" * int(n) for n in lengths]) / lengths
+    np.testing.assert_allclose(per_atom, per_atom[0], rtol=0.2)
 
 
 def test_columns_arrays_and_frames(density):

@@ -41,8 +41,8 @@ class MoleculeDensity(OutlierDensityMixin, TransformerMixin, CallbackSupportMixi
     A row is a molecule, written as SMILES. Its atoms come in breadth-first order from the first
     atom of RDKit's canonical SMILES. A network that attends to the atoms so far, by their distance
     in bonds, gives the distribution of the next atom's type, and then of its bond to each earlier
-    atom that may have one. All steps of a molecule are trained in one pass. Needs RDKit: ``pip
-    install "skflows[molecules]"``.
+    atom that may have one. All steps of a molecule are trained in one pass. It needs
+    RDKit: ``pip install rdkit``.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ class MoleculeDensity(OutlierDensityMixin, TransformerMixin, CallbackSupportMixi
 
     Attributes
     ----------
-    kinds_ : list of tuple
+    atom_types_ : list of tuple
         Symbol and charge of each type of atom.
 
     highest_valences_ : ndarray of shape (n_types,)
@@ -209,12 +209,12 @@ class MoleculeDensity(OutlierDensityMixin, TransformerMixin, CallbackSupportMixi
         random_state = random_state_of(self)
         graphs = [atoms_and_bonds(m, range(m.GetNumAtoms())) for m in molecules]
         used: dict[tuple, int] = {}
-        for kinds, bonds in graphs:
-            for kind, total in zip(kinds, bonds.sum(axis=1).tolist(), strict=True):
-                used[kind] = max(used.get(kind, 0), total)
-        self.kinds_ = sorted(used)
-        self.highest_valences_ = np.array([used[kind] for kind in self.kinds_])
-        self.largest_ = max(len(kinds) for kinds, _ in graphs)
+        for atoms, bonds in graphs:
+            for atom, total in zip(atoms, bonds.sum(axis=1).tolist(), strict=True):
+                used[atom] = max(used.get(atom, 0), total)
+        self.atom_types_ = sorted(used)
+        self.highest_valences_ = np.array([used[atom] for atom in self.atom_types_])
+        self.largest_ = max(len(atoms) for atoms, _ in graphs)
         with fit_task(self, X, y, max_subtasks=self.max_iter) as task:
             self._train(molecules, random_state, started, task)
         return self
@@ -237,7 +237,7 @@ class MoleculeDensity(OutlierDensityMixin, TransformerMixin, CallbackSupportMixi
         seeds = [None] if self.n_orders == 1 else range(self.n_orders)
         orders = [breadth_first(molecule, seed) for molecule in molecules for seed in seeds]
         repeated = [molecule for molecule in molecules for _ in seeds]
-        types, bonds = table_of(repeated, orders, self.kinds_)
+        types, bonds = table_of(repeated, orders, self.atom_types_)
         return Molecules(*map(torch.from_numpy, (types, bonds, *history(bonds))))
 
     def _train(self, molecules, random_state, started, task):
@@ -260,7 +260,11 @@ class MoleculeDensity(OutlierDensityMixin, TransformerMixin, CallbackSupportMixi
         seed = random_state.randint(2**31 - 1)
         with torch_seed(seed, torch.device("cpu")):
             network = GrowthNetwork(
-                len(self.kinds_), HEADS[self.head](), self.hidden_size, self.n_layers, self.dropout
+                len(self.atom_types_),
+                HEADS[self.head](),
+                self.hidden_size,
+                self.n_layers,
+                self.dropout,
             )
         schedule = cosine_with_warm_up
         if self.time_limit is not None:
@@ -318,7 +322,8 @@ class MoleculeDensity(OutlierDensityMixin, TransformerMixin, CallbackSupportMixi
             ``n_orders`` random orders.
 
         standard_error : ndarray of shape (n_samples,)
-            Of that mean; NaN with one order. Only if ``return_std`` is true.
+            Standard error of the mean over orders; NaN with one order. Only if ``return_std`` is
+            true.
         """
         check_is_fitted(self)
         scores = self._scores_by_order(self.network_, read_smiles(X))
@@ -385,16 +390,16 @@ class MoleculeDensity(OutlierDensityMixin, TransformerMixin, CallbackSupportMixi
             Seed of the draw.
 
         check_valency : bool, default=True
-            Whether an atom gets no more bonds than atoms of its type have in `fit`. All samples are
-            then valid molecules; without it, those that are not are None.
+            Whether an atom gets no more bonds than atoms of its type have in `fit`; molecules that
+            RDKit refuses even so are drawn again. Without it, they are None.
 
         temperature : float, default=0.75
             Scale of the latent noise. 1 draws from the density; less gives likelier molecules,
             which differ less.
 
         where : callable, default=None
-            ``where(smiles)`` returns a mask of the molecules to keep, out of an array of SMILES;
-            others are drawn again.
+            ``where(smiles)`` returns a mask of the molecules to keep, out of an array of valid
+            SMILES; others are drawn again.
 
         return_acceptance : bool, default=False
             Return the share of draws that ``where`` accepted too.
@@ -412,12 +417,13 @@ class MoleculeDensity(OutlierDensityMixin, TransformerMixin, CallbackSupportMixi
         rng = check_random_state(random_state)
         kept, n_kept, n_drawn = [], 0, 0
         while n_kept < n_samples:
-            # Of small shares, so many that about enough are accepted.
-            share = max(n_kept, 1) / max(n_drawn, 1)
-            wanted = min(DRAWN_AT_ONCE, int(np.ceil((n_samples - n_kept) / min(share, 1.0))))
+            # As many as are likely to leave enough.
+            share = min(max(n_kept, 1) / max(n_drawn, 1), 1.0)
+            wanted = min(DRAWN_AT_ONCE, int(np.ceil((n_samples - n_kept) / share)))
             drawn = self._drawn(wanted, rng, check_valency, temperature)
             n_drawn += len(drawn)
             if where is not None:
+                drawn = np.array([text for text in drawn if text is not None], dtype=object)
                 mask = np.asarray(where(drawn))
                 if mask.shape != drawn.shape or mask.dtype != bool:
                     raise ValueError(
@@ -428,7 +434,10 @@ class MoleculeDensity(OutlierDensityMixin, TransformerMixin, CallbackSupportMixi
             kept.append(drawn)
             n_kept += len(drawn)
             if not n_kept and n_drawn >= PATIENCE_OF_WHERE:
-                raise ValueError(f"where accepted none of {n_drawn} draws; ask for less.")
+                raise ValueError(
+                    f"where accepted none of {n_drawn} draws: loosen where, raise "
+                    "temperature, or fit molecules that it accepts."
+                )
         smiles = np.concatenate(kept)[:n_samples]
         return (smiles, n_kept / n_drawn) if return_acceptance else smiles
 
@@ -443,8 +452,8 @@ class MoleculeDensity(OutlierDensityMixin, TransformerMixin, CallbackSupportMixi
         size = int(np.ceil(LARGER_THAN_SEEN * self.largest_))
         types, bonds = grow(self.network_, n, size, temperature, valences, generator)
         smiles = []
-        for kinds, of_atoms in zip(types, bonds, strict=True):
-            atoms = [self.kinds_[kind] for kind in kinds[kinds >= 0]]
+        for row, of_atoms in zip(types, bonds, strict=True):
+            atoms = [self.atom_types_[number] for number in row[row >= 0]]
             smiles.append(rebuilt(atoms, of_atoms))
         if check_valency:
             smiles = [text for text in smiles if text is not None]

@@ -1,4 +1,4 @@
-"""Molecules that grow atom by atom, and what a network is told of the atoms that exist."""
+"""Molecules that grow atom by atom, and the inputs of a network at each step."""
 
 import numpy as np
 
@@ -61,12 +61,12 @@ class Growth:
             # Padding has no bonds, and no front.
             self.front = np.where(bonded.any(axis=1), bonded.argmax(axis=1), self.front)
         self.n_atoms = i + 1
-        kind = distance[:, i].astype(np.int64) + BONDED + 1
-        kind[:, :i] = np.where(bonded, bonds, kind[:, :i])
-        kind[:, i] = SELF
+        relation = distance[:, i].astype(np.int64) + BONDED + 1
+        relation[:, :i] = np.where(bonded, bonds, relation[:, :i])
+        relation[:, i] = SELF
         used = np.minimum(self.used[:, : i + 1], MOST_USED)
         in_front = np.arange(i + 1) >= self.front[:, None]
-        return (kind * (MOST_USED + 1) + used) * 2 + in_front
+        return (relation * (MOST_USED + 1) + used) * 2 + in_front
 
     def ring(self, rows, bonds, j):
         """Return the size of the ring that a bond of the next atom to atom j would close, or 0.
@@ -88,7 +88,7 @@ class Growth:
 
 
 def history(bonds):
-    """Return what a network is told at each step of growing whole molecules.
+    """Return the inputs of a network at each step of growing whole molecules.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ def history(bonds):
     n, size, _ = bonds.shape
     growth = Growth(n, size)
     relations = np.zeros((n, size, size), dtype=np.uint8)
-    front = np.zeros((n, size), dtype=np.uint8)
+    front = np.zeros((n, size), dtype=np.int16)
     rings = np.zeros((n, size, size), dtype=np.uint8)
     for i in range(size):
         front[:, i] = growth.front

@@ -2,9 +2,9 @@
 
 import torch
 
-SCALE_BOUND = 3.0  # of log-scales
+SCALE_BOUND = 1.0  # of log-scales: points of an integral must resolve the smallest scale
 FARTHEST = 6.0  # standard deviations of a latent coordinate, in integrals over it
-N_POINTS, N_TRAINING_POINTS = 97, 25
+N_POINTS, N_TRAINING_POINTS = 97, 33
 
 
 class Categorical:

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..columns.arrays import is_missing
 
-REMEDY = "MoleculeDensity needs RDKit: pip install 'skflows[molecules]'."
+REMEDY = "MoleculeDensity needs RDKit: pip install rdkit."
 END, PADDING = -1, -2  # in place of atoms' types
 N_ORDERS_OF_BONDS = 4  # none, single, double, triple
 
@@ -83,7 +83,7 @@ def breadth_first(molecule, seed=None):
 
 
 def atoms_and_bonds(molecule, order):
-    """Return kinds of atoms (symbol, charge) in an order, and the orders of bonds ``(n, n)``."""
+    """Return symbol and charge of atoms in an order, and the orders of bonds ``(n, n)``."""
     atoms = [molecule.GetAtomWithIdx(int(i)) for i in order]
     place = {int(atom): i for i, atom in enumerate(order)}
     bonds = np.zeros((len(atoms), len(atoms)), dtype=np.uint8)
@@ -93,12 +93,12 @@ def atoms_and_bonds(molecule, order):
     return [(atom.GetSymbol(), atom.GetFormalCharge()) for atom in atoms], bonds
 
 
-def rebuilt(kinds, bonds):
+def rebuilt(atoms, bonds):
     """Return the canonical SMILES of atoms and bonds, or None if RDKit finds no such molecule."""
     chem = chemistry()
     types = [None, chem.BondType.SINGLE, chem.BondType.DOUBLE, chem.BondType.TRIPLE]
     molecule = chem.RWMol()
-    for symbol, charge in kinds:
+    for symbol, charge in atoms:
         atom = chem.Atom(symbol)
         atom.SetFormalCharge(charge)
         molecule.AddAtom(atom)
@@ -112,7 +112,7 @@ def rebuilt(kinds, bonds):
         return chem.MolToSmiles(molecule)
 
 
-def table_of(molecules, orders, kinds):
+def table_of(molecules, orders, atom_types):
     """Return types of atoms ``(n, size)`` and bonds ``(n, size, size)`` of molecules in orders.
 
     Parameters
@@ -121,25 +121,25 @@ def table_of(molecules, orders, kinds):
         What `read_smiles` returned.
     orders : list of list of int
         The order of the atoms of each.
-    kinds : list of tuple
+    atom_types : list of tuple
         Symbol and charge of each type of atom.
     """
     size = max(map(len, orders))
     types = np.full((len(orders), size + 1), PADDING, dtype=np.int16)
     bonds = np.zeros((len(orders), size, size), dtype=np.uint8)
-    number = {kind: i for i, kind in enumerate(kinds)}
+    number = {atom: i for i, atom in enumerate(atom_types)}
     for row, (molecule, order) in enumerate(zip(molecules, orders, strict=True)):
         atoms, of_atoms = atoms_and_bonds(molecule, order)
-        if unknown := [kind for kind in atoms if kind not in number]:
+        if unknown := [atom for atom in atoms if atom not in number]:
             symbol, charge = unknown[0]
             of_charge = f" of charge {charge:+d}" if charge else ""
-            known = ", ".join(sorted({symbol for symbol, _ in kinds}))
+            known = ", ".join(sorted({symbol for symbol, _ in atom_types}))
             raise ValueError(
                 f"Row {row} of X has an atom {symbol}{of_charge}, which no molecule of fit has; "
                 f"those have {known}."
             )
         n = len(order)
-        types[row, :n] = [number[kind] for kind in atoms]
+        types[row, :n] = [number[atom] for atom in atoms]
         types[row, n] = END
         bonds[row, :n, :n] = np.tril(of_atoms)
     return types, bonds

@@ -151,7 +151,7 @@ class GrowthNetwork(nn.Module):
         relations : Tensor of shape (n, t, t_all)
             Relations of earlier tokens to each.
         past : list of Tensor, optional
-            What the layers know of the tokens before, which is brought up to date.
+            Keys and values of the tokens before in each layer, to which new ones are added.
         """
         n_before = bonds.shape[2] - bonds.shape[1]
         place = torch.arange(n_before, bonds.shape[2], device=bonds.device).clamp(max=FARTHEST)
@@ -196,7 +196,7 @@ class GrowthNetwork(nn.Module):
         return self.to_bond(x + self.of_used(used.clamp(max=MOST_USED)) + bonded)
 
     def bonded_to(self, states, orders):
-        """Return what later bonds of an atom know of a bond to an atom with a state."""
+        """Return the input of later bonds of an atom from a bond to an atom with a state."""
         return self.of_bonded(states) * self.by_order(orders)
 
     def outputs(self, molecules):
@@ -222,7 +222,7 @@ class GrowthNetwork(nn.Module):
         may = (j >= molecules.front[..., None]) & (j < j[:, None]) & exists[..., None]
         row, i, j = may.nonzero(as_tuple=True)
         order = bonds[row, i, j]
-        # Each bond is known to the later steps of its atom: `reach` of them.
+        # Each bond is an input of the later steps of its atom: `reach` of them.
         bond = order.nonzero().squeeze(1)
         reach = (i - j - 1)[bond]
         source = bond.repeat_interleave(reach)
@@ -350,7 +350,7 @@ def grow(network, n, size, temperature, valences, generator):
         if not growing.any():
             break
         types[growing, i] = new.numpy()[growing]
-        kind = new.clamp(max=n_types - 1)
+        new_types = new.clamp(max=n_types - 1)
         of_new = network.new(states[-1])
         bonded = torch.zeros_like(of_new)
         for k in range(int(growth.front[growing].min()) if i else 0, i):
@@ -364,7 +364,7 @@ def grow(network, n, size, temperature, valences, generator):
             outputs = network.bond_outputs(
                 of_new[rows],
                 olds[k + 1][rows],
-                kind[rows],
+                new_types[rows],
                 relation[rows, 0, k + 1],
                 torch.from_numpy(growth.ring(rows, bonds[rows, i, :k], k)),
                 torch.from_numpy(used),
@@ -376,5 +376,5 @@ def grow(network, n, size, temperature, valences, generator):
             bonded[rows] += message * (orders > 0)[:, None]
         relation = torch.from_numpy(growth.add(bonds[:, i, :i]))
         relation = F.pad(relation[:, None], (1, 0), value=START)
-        token = kind[:, None], F.pad(torch.from_numpy(bonds[:, None, i, : i + 1]), (1, 0))
+        token = new_types[:, None], F.pad(torch.from_numpy(bonds[:, None, i, : i + 1]), (1, 0))
     return types, bonds
