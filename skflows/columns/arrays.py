@@ -157,6 +157,12 @@ def check_different_names(X):
         check_different(names, "X")
 
 
+def check_integer(name, value, least=1):
+    """Raise an error if the value of a parameter is not an integer of at least ``least``."""
+    if not isinstance(value, Integral) or value < least:
+        raise ValueError(f"{name}={value!r}; it must be an integer of at least {least}.")
+
+
 def check_different(names, what):
     """Raise an error if several columns have the same name."""
     if twice := [name for name, count in Counter(names).items() if count > 1]:

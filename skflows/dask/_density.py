@@ -1,6 +1,5 @@
 """A density of Dask collections."""
 
-from numbers import Integral
 from typing import TYPE_CHECKING, Self
 
 import dask.array as da
@@ -12,6 +11,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from ..columns.arrays import check_integer
 from ..columns.types import RandomState, Table, Weights
 from ..density._base import BaseFlowDensity
 from ..density._flow_density import FlowDensity
@@ -229,8 +229,7 @@ class DaskDensity(BaseEstimator):
             The rows, in chunks of 100,000; a DataFrame if the density was fitted to one.
         """
         check_is_fitted(self)
-        if not isinstance(n_samples, Integral) or n_samples < 1:
-            raise ValueError(f"n_samples={n_samples!r}; it must be an integer of at least 1.")
+        check_integer("n_samples", n_samples)
         whole, rest = divmod(int(n_samples), CHUNK)
         sizes = [CHUNK] * whole + ([rest] if rest else [])
         seeds = check_random_state(random_state).randint(2**31 - 1, size=len(sizes))

@@ -59,13 +59,7 @@ class FittedFlowMixin(SamplingMixin, ClassNamePrefixFeaturesOutMixin, Transforme
     _remedy_for_inexact_inverse = "fewer transforms or a smaller learning_rate_init"
 
     def _print_progress(self, history, max_iter):
-        epoch = len(history.loss)
-        if self.verbose and epoch % int(self.verbose) == 0:
-            before, score = [None, None, *history.validation_score][-2:]
-            # Flow matching validates some epochs only.
-            is_new = score is not None and score != before
-            held_out = f", held-out score {score:.4f}" if is_new else ""
-            print(f"Epoch {epoch}/{max_iter}: loss {history.loss[-1]:.4f}{held_out}")
+        history.print_epoch(max_iter, self.verbose)
 
     def _store_history(self, history, warm):
         """Append a history to the history of earlier fits that this one continues."""

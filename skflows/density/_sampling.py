@@ -1,12 +1,12 @@
 """Drawing rows from a fitted density."""
 
 from collections.abc import Callable
-from numbers import Integral
 
 import numpy as np
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from ..columns.arrays import check_integer
 from ..columns.frames import data_frame
 from ..columns.types import Floats, RandomState, Rows
 
@@ -53,8 +53,7 @@ class SamplingMixin:
 
     def _sample(self, n_samples, random_state, as_frame, **options):
         check_is_fitted(self)
-        if not isinstance(n_samples, Integral) or n_samples < 1:
-            raise ValueError(f"n_samples={n_samples!r}; it must be an integer of at least 1.")
+        check_integer("n_samples", n_samples)
         if as_frame:
             check_has_names(self)
         X = self._sample_rows(n_samples, check_random_state(random_state), **options)

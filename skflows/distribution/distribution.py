@@ -2,13 +2,13 @@
 
 import math
 from functools import cached_property
-from numbers import Integral
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils import check_random_state
 
+from ..columns.arrays import check_integer
 from ..columns.lattice import Grid, nearest
 from ..columns.types import Floats, RandomState
 from ..preprocessing.angles import wrapped
@@ -282,8 +282,7 @@ class ConditionalDistribution:
 
     def _sample(self, n_samples, random_state):
         """Return draws of shape (n, n_samples, n_outputs)."""
-        if not isinstance(n_samples, Integral) or n_samples < 1:
-            raise ValueError(f"n_samples={n_samples!r}; it must be an integer of at least 1.")
+        check_integer("n_samples", n_samples)
         return self._in_period(self._source.sample(n_samples, check_random_state(random_state)))
 
     def _unrolled(self, y):

@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from ..calibration.thresholds import by_contamination
 from ..callbacks._run import clock, fit_task, random_state_of, training_file
 from ..callbacks._support import CallbackSupportMixin
+from ..columns.arrays import check_integer
 from ..columns.types import Floats, RandomState
 from ..density._outlier_labels import OutlierDensityMixin
 from ..preprocessing.sklearn_compat import Interval, StrOptions
@@ -25,14 +26,6 @@ SCORED_AT_ONCE = 256  # molecules
 DRAWN_AT_ONCE = 1000
 LARGER_THAN_SEEN = 1.25  # samples have at most this times the atoms of the largest molecule of fit
 PATIENCE_OF_WHERE = 3000  # draws without one that `where` accepts
-
-
-def check_numbers(n_samples, temperature):
-    """Raise an error unless these arguments of `sample` make sense."""
-    if not isinstance(n_samples, Integral) or n_samples < 1:
-        raise ValueError(f"n_samples={n_samples!r}; it must be an integer of at least 1.")
-    if not isinstance(temperature, Real) or not 0 < float(temperature) < np.inf:
-        raise ValueError(f"temperature={temperature!r}; it must be a positive number.")
 
 
 class MoleculeDensity(OutlierDensityMixin, TransformerMixin, CallbackSupportMixin, BaseEstimator):
@@ -245,7 +238,7 @@ class MoleculeDensity(OutlierDensityMixin, TransformerMixin, CallbackSupportMixi
         import torch
 
         from ..training import trainer
-        from ..training.optimizer import TimeLimited, cosine_with_warm_up
+        from ..training.optimizer import limited
         from ..training.torch_state import gradients_enabled, torch_seed
         from ._heads import HEADS
         from ._network import GrowthLikelihood, GrowthNetwork
@@ -266,18 +259,9 @@ class MoleculeDensity(OutlierDensityMixin, TransformerMixin, CallbackSupportMixi
                 self.n_layers,
                 self.dropout,
             )
-        schedule = cosine_with_warm_up
-        if self.time_limit is not None:
-            schedule = TimeLimited(schedule, self.time_limit, started)
 
         def on_epoch_end(progress):
-            epoch = len(progress.loss)
-            if self.verbose and epoch % int(self.verbose) == 0:
-                score = progress.validation_score[-1]
-                print(
-                    f"Epoch {epoch}/{self.max_iter}: loss {progress.loss[-1]:.4f}, "
-                    f"held-out score {score:.4f}"
-                )
+            progress.print_epoch(self.max_iter, self.verbose)
             return task.end(partial(self._fitted, network, molecules))
 
         with gradients_enabled():
@@ -288,7 +272,7 @@ class MoleculeDensity(OutlierDensityMixin, TransformerMixin, CallbackSupportMixi
                 batch_size=self.batch_size,
                 learning_rate=self.learning_rate_init,
                 n_iter_no_change=self.n_iter_no_change,
-                schedule=schedule,
+                schedule=limited(self.time_limit, started),
                 generators=[torch.Generator().manual_seed(seed)],
                 objective=GrowthLikelihood(arranged),
                 on_epoch_begin=partial(task.begin, "epoch"),
@@ -413,7 +397,9 @@ class MoleculeDensity(OutlierDensityMixin, TransformerMixin, CallbackSupportMixi
             Only if ``return_acceptance`` is true.
         """
         check_is_fitted(self)
-        check_numbers(n_samples, temperature)
+        check_integer("n_samples", n_samples)
+        if not isinstance(temperature, Real) or not 0 < float(temperature) < np.inf:
+            raise ValueError(f"temperature={temperature!r}; it must be a positive number.")
         rng = check_random_state(random_state)
         kept, n_kept, n_drawn = [], 0, 0
         while n_kept < n_samples:

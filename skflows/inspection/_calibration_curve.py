@@ -9,11 +9,14 @@ from sklearn.utils import check_random_state
 
 from ..columns.types import RandomState, Table
 from ._common import (
-    DATA_COLOR,
+    BAND,
+    CONFIDENCE,
     MODEL_COLOR,
     check_estimator_method,
     check_matplotlib,
     panel_grid,
+    plot_shares,
+    uniform_panel,
 )
 from ._predictive_bands import check_single_output
 
@@ -21,7 +24,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-CONFIDENCE = 0.95
 N_BINS = 20
 
 
@@ -160,24 +162,15 @@ class PredictiveCalibrationDisplay:
             edges[:-1], counts * N_BINS / n, 1 / N_BINS, align="edge", color=MODEL_COLOR, alpha=0.6
         )
         low, high = np.array(stats.binom.interval(CONFIDENCE, n, 1 / N_BINS)) * N_BINS / n
-        band = {"color": DATA_COLOR, "alpha": 0.25, "linewidth": 0}
-        left.axhspan(low, high, **band)
+        left.axhspan(low, high, **BAND)
         left.axhline(1, color="black", linestyle=":", linewidth=1)
         left.set(xlabel="probability below y", ylabel="density of the rows", xlim=(0, 1))
 
-        levels = np.linspace(0, 1, 101)
-        inside = np.sort(np.abs(2 * np.asarray(self.pit) - 1))
-        coverage = np.searchsorted(inside, levels, side="right") / n
-        low, high = np.array(stats.binom.interval(CONFIDENCE, n, levels)) / n
-        right.fill_between(levels, low, high, **band)
-        right.plot([0, 1], [0, 1], color="black", linestyle=":", linewidth=1)
-        (self.line_,) = right.plot(levels, coverage, color=MODEL_COLOR)
+        left.spines[["top", "right"]].set_visible(False)
+
+        uniform_panel(right, n)
+        self.line_ = plot_shares(right, np.abs(2 * np.asarray(self.pit) - 1), color=MODEL_COLOR)
         right.set(
-            xlabel="probability of the central interval",
-            ylabel="fraction of the rows inside",
-            xlim=(0, 1),
-            ylim=(0, 1),
+            xlabel="probability of the central interval", ylabel="fraction of the rows inside"
         )
-        for panel in self.axes_:
-            panel.spines[["top", "right"]].set_visible(False)
         return self

@@ -4,6 +4,7 @@ import numbers
 from importlib.util import find_spec
 
 import numpy as np
+from scipy import stats
 from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
@@ -12,6 +13,8 @@ from ..columns.arrays import check_exact_table, listed
 # Blue for data, orange for the model: colour-blind readers can distinguish the two.
 DATA_COLOR = "#3f90da"
 MODEL_COLOR = "#e76300"
+BAND = {"color": DATA_COLOR, "alpha": 0.25, "linewidth": 0}
+CONFIDENCE = 0.95  # of bands
 
 # With more dots, a scatter plot becomes slower and darker, but not clearer.
 MAX_DOTS = 2000
@@ -168,6 +171,26 @@ def check_integer(name, value, least=1):
     """Raise a ValueError if the value of a parameter is not an integer of at least ``least``."""
     if not isinstance(value, numbers.Integral) or value < least:
         raise ValueError(f"{name}={value!r}: it must be an integer of at least {least}.")
+
+
+def uniform_panel(panel, n):
+    """Prepare axes for distribution functions of n numbers that should be uniform.
+
+    The diagonal is what they should be, in a band that holds 95 % of samples at each point.
+    """
+    points = np.linspace(0, 1, 101)
+    low, high = np.array(stats.binom.interval(CONFIDENCE, n, points)) / n
+    panel.fill_between(points, low, high, **BAND)
+    panel.plot([0, 1], [0, 1], color="black", linestyle=":", linewidth=1)
+    panel.set(xlim=(0, 1), ylim=(0, 1))
+    panel.spines[["top", "right"]].set_visible(False)
+
+
+def plot_shares(panel, values, **kwargs):
+    """Draw the distribution function of numbers between 0 and 1, and return the line."""
+    points = np.linspace(0, 1, 101)
+    shares = np.searchsorted(np.sort(values), points, side="right") / len(values)
+    return panel.plot(points, shares, **kwargs)[0]
 
 
 def plane(rows, indices, names, grid_resolution):

@@ -9,19 +9,17 @@ from sklearn.utils import Bunch, check_random_state
 
 from ..columns.types import RandomState, Table
 from ._common import (
-    DATA_COLOR,
     MODEL_COLOR,
     check_estimator_method,
     check_integer,
     check_matplotlib,
     panel_grid,
+    plot_shares,
+    uniform_panel,
 )
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-
-CONFIDENCE = 0.95
 
 
 def posterior_calibration(
@@ -277,25 +275,14 @@ class PosteriorCalibrationDisplay:
         grid, self.figure_ = panel_grid(plt, ax, 1, 2, 3.6)
         left, right = (self.figure_.add_subplot(cell) for cell in grid)
         self.axes_ = np.array([left, right])
-        n = len(self.ranks)
-        grid_points = np.linspace(0, 1, 101)
-        low, high = np.array(stats.binom.interval(CONFIDENCE, n, grid_points)) / n
         for panel in self.axes_:
-            panel.fill_between(grid_points, low, high, color=DATA_COLOR, alpha=0.25, linewidth=0)
-            panel.plot([0, 1], [0, 1], color="black", linestyle=":", linewidth=1)
-            panel.set(xlim=(0, 1), ylim=(0, 1))
-            panel.spines[["top", "right"]].set_visible(False)
-
-        def draw(panel, values, **kwargs):
-            shares = np.searchsorted(np.sort(values), grid_points, side="right") / n
-            return panel.plot(grid_points, shares, **kwargs)[0]
-
+            uniform_panel(panel, len(self.ranks))
         self.lines_ = [
-            draw(left, ranks, label=f"output {j}") for j, ranks in enumerate(self.ranks.T)
+            plot_shares(left, ranks, label=f"output {j}") for j, ranks in enumerate(self.ranks.T)
         ]
         if 1 < len(self.lines_) <= 10:
             left.legend(fontsize="small", frameon=False)
         left.set(xlabel="rank of y among draws", ylabel="fraction of the rows")
-        self.coverage_line_ = draw(right, self.credibility, color=MODEL_COLOR)
+        self.coverage_line_ = plot_shares(right, self.credibility, color=MODEL_COLOR)
         right.set(xlabel="credibility of the region", ylabel="fraction of the rows inside")
         return self

@@ -3,7 +3,7 @@
 import warnings
 from contextlib import nullcontext
 from functools import partial
-from numbers import Integral, Real
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -18,7 +18,7 @@ from ..calibration.tails import Tails
 from ..calibration.thresholds import by_held_out, equalized
 from ..callbacks._run import fit_task, random_state_of
 from ..callbacks._support import CallbackSupportMixin
-from ..columns.arrays import row_shape, validate_rows
+from ..columns.arrays import check_integer, row_shape, validate_rows
 from ..columns.checks import (
     ColumnWarning,
     results_of_each,
@@ -689,8 +689,7 @@ class DensityOutlierDetector(
         """
         check_is_fitted(self)
         self._checked_null()
-        if not isinstance(n_resamples, Integral) or n_resamples < 1:
-            raise ValueError(f"n_resamples={n_resamples!r}; it must be an integer of at least 1.")
+        check_integer("n_resamples", n_resamples)
         rng = check_random_state(0 if random_state is None else random_state)
         scores = self.score_samples(X)
         ranks = rankdata(equalized(np.concatenate([scores, *self._calibration])))
@@ -754,20 +753,21 @@ class DensityOutlierDetector(
         Contributions", 2014.
         """
         check_is_fitted(self)
-        if not isinstance(n_orders, Integral) or n_orders < 1:
-            raise ValueError(f"n_orders={n_orders!r}; it must be an integer of at least 1.")
+        check_integer("n_orders", n_orders)
         if as_frame and as_shap:
             raise ValueError("as_frame=True and as_shap=True: set only one of them.")
         if as_frame:
             check_has_names(self)
         index = index_of(X)
-        X = self._validated(X)
-        changes, base = self._contributions(X, n_orders, random_state)
+        rows = self._validated(X)
+        changes, base = self._contributions(rows, n_orders, random_state)
         if as_shap:
             import shap  # optional
 
-            names = getattr(self, "feature_names_in_", [f"x{i}" for i in range(X.shape[1])])
-            data = X if self._encoding is None else np.asarray(self._encoding.decode(X), object)
+            names = getattr(self, "feature_names_in_", [f"x{i}" for i in range(rows.shape[1])])
+            data = rows
+            if self._encoding is not None:
+                data = np.asarray(self._encoding.decode(rows), object)
             return shap.Explanation(changes, base_values=base, data=data, feature_names=names)
         changes = with_base(changes, base)
         return data_frame(changes, self.feature_names_in_, index) if as_frame else changes

@@ -138,7 +138,7 @@ def fit_network(train, held_out, seed, seconds, settings, has_backbone=False):
 
     from ..training import trainer
     from ..training.data_parallel import current_group
-    from ..training.optimizer import TimeLimited, cosine_with_warm_up
+    from ..training.optimizer import limited
     from ..training.torch_state import gradients_enabled, one_thread, torch_seed
     from ._network import Epochs, MaskedLikelihood, NetworkMember, OrderAgnosticNetwork, Packing
 
@@ -163,9 +163,6 @@ def fit_network(train, held_out, seed, seconds, settings, has_backbone=False):
     train, held_out = local_views(group, train, held_out)
     epochs, validation = Epochs(train, network, MAX_ROWS, random_state), Packing(held_out, network)
     weight = torch.from_numpy(held_out.weight).float()
-    schedule = cosine_with_warm_up
-    if seconds is not None:
-        schedule = TimeLimited(schedule, seconds, started, group.clock)
     generator = torch.Generator().manual_seed(seed)
     held_out_rows = torch.cat([validation.draw(generator) for _ in range(N_VALIDATION_DRAWS)])
     file = training_file(None, seed, settings, has_backbone, train.values, held_out.values)
@@ -177,7 +174,7 @@ def fit_network(train, held_out, seed, seconds, settings, has_backbone=False):
             trainer.Rows(held_out_rows, weight.repeat(N_VALIDATION_DRAWS), validation.offset),
             **automatic_batches(group.n_rows(train)),
             ema_decay=EMA_DECAY,
-            schedule=schedule,
+            schedule=limited(seconds, started, group.clock),
             generators=[generator],
             redraw=lambda running, epoch: epochs.draw(epoch, generator),
             objective=MaskedLikelihood(),

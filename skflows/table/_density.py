@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..callbacks._run import random_state_of
 from ..callbacks._support import CallbackSupportMixin
-from ..columns.arrays import check_different_names
+from ..columns.arrays import check_different_names, check_integer
 from ..columns.encoding import Encoding
 from ..columns.frames import is_frame, labelled, read_frame, rows_of
 from ..columns.types import Floats, RandomState, Rows, Table, Weights
@@ -727,8 +727,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             numbered placeholders, such as "Name 1" in a column "name".
         """
         check_is_fitted(self)
-        if not isinstance(n_samples, Integral) or n_samples < 1:
-            raise ValueError(f"n_samples={n_samples!r}; it must be an integer of at least 1.")
+        check_integer("n_samples", n_samples)
         random_state = check_random_state(random_state)
         schema, names = self._schema, []
         if given is None:
@@ -739,8 +738,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             values = schema.without_missing(values)[origin]
         frame = schema.encoding.frame(self._drawn_rows(values, complete, random_state))
         places = [schema.encoding.keys.index(name) for name in names]
-        known = [column.take(origin) for column in rows_of(given).columns] if names else []
-        known = dict(zip(places, known, strict=True))
+        columns = [column.take(origin) for column in rows_of(given).columns] if names else []
+        known = dict(zip(places, columns, strict=True))
         frame = schema.encoding.with_placeholders(frame, known)
         for place, column in known.items():  # rows hold no categories that fit has not seen
             if place not in schema.places:
@@ -876,8 +875,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             The rows, complete.
         """
         check_is_fitted(self)
-        if not isinstance(n_draws, Integral) or n_draws < 1:
-            raise ValueError(f"n_draws={n_draws!r}; it must be an integer of at least 1.")
+        check_integer("n_draws", n_draws)
         frame, schema = self._read(X), self._schema
         values = schema.with_values(schema.split(schema.encoding.rows(frame)))
         schema.warn_of_outside(values, as_condition=True)

@@ -6,7 +6,7 @@ from numbers import Integral
 import numpy as np
 from sklearn.utils import check_random_state
 
-from ..columns.arrays import listed
+from ..columns.arrays import check_integer, listed
 from ..columns.frames import is_frame, read_frame, rows_of
 from ..columns.types import Floats, RandomState, Rows, Table
 from ._predictive import OneVariable, log_prob_of_column, without
@@ -130,8 +130,7 @@ class ConditionalTable:
         X : DataFrame or ndarray of shape (n_samples, n_columns)
             The rows.
         """
-        if not isinstance(n_samples, Integral) or n_samples < 1:
-            raise ValueError(f"n_samples={n_samples!r}; it must be an integer of at least 1.")
+        check_integer("n_samples", n_samples)
         random_state = check_random_state(random_state)
         values = np.repeat(self._given, n_samples, axis=0)
         rows = self.density._drawn_rows(values, complete, random_state)

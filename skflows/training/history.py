@@ -24,6 +24,16 @@ class History:
     stopped: bool = False  # by a callback
     optimizer_state: dict = field(default_factory=dict, repr=False)
 
+    def print_epoch(self, max_iter, verbose):
+        """Print the latest epoch, if it is a multiple of ``verbose``."""
+        epoch = len(self.loss)
+        if verbose and epoch % int(verbose) == 0:
+            before, score = [None, None, *self.validation_score][-2:]
+            # Flow matching validates some epochs only.
+            is_new = score is not None and score != before
+            held_out = f", held-out score {score:.4f}" if is_new else ""
+            print(f"Epoch {epoch}/{max_iter}: loss {self.loss[-1]:.4f}{held_out}")
+
 
 def as_list(history):
     """Return the histories of all members, as a list also for a single model."""

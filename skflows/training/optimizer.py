@@ -223,3 +223,10 @@ class TimeLimited:
         if passed + last_step / self.seconds >= 1:
             return 0.0
         return self.schedule(max(step, passed * n_steps), n_steps)
+
+
+def limited(seconds, started, clock=clock):
+    """Return the cosine schedule with warm-up, by the clock too if ``seconds`` is not None."""
+    if seconds is None:
+        return cosine_with_warm_up
+    return TimeLimited(cosine_with_warm_up, seconds, started, clock)

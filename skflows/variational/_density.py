@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from ..calibration.thresholds import by_contamination
 from ..callbacks._run import clock, fit_task, random_state_of, training_file
 from ..callbacks._support import CallbackSupportMixin
-from ..columns.arrays import check_different
+from ..columns.arrays import check_different, check_integer
 from ..columns.checks import warn_user
 from ..columns.types import Floats, RandomState
 from ..density._base import FittedFlowMixin
@@ -24,21 +24,11 @@ from ..preprocessing.dequantizer import Dequantizer
 from ..preprocessing.sklearn_compat import Interval
 from ..training.threads import fit_context
 
-NORMAL_SHARE, MODES_SHARE, TRAINING_SHARE = (
-    0.2,
-    0.4,
-    0.85,
-)  # of a time limit, by which these parts are over
+# Shares of a time limit by which these parts are over.
+NORMAL_SHARE, MODES_SHARE, TRAINING_SHARE = 0.2, 0.4, 0.85
 N_DRAWS, N_SCORED = 8192, 512  # draws that tell how good the fit is, and that set the threshold
 WARM_UP_STEPS, FEWEST_STEPS, GOOD_R_HAT, MAX_R_HAT = 50, 100, 1.01, 1.05
 NEARLY_ALL, LEAST_ESS, MAX_K = 0.95, 0.5, 0.7  # of reliable fits
-
-
-def check_least(**least):
-    """Raise an error unless values are integers of at least some number."""
-    for name, (value, smallest) in least.items():
-        if not isinstance(value, Integral) or value < smallest:
-            raise ValueError(f"{name}={value!r}; it must be an integer of at least {smallest}.")
 
 
 class RefinedSample(NamedTuple):
@@ -287,7 +277,7 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
 
         from ..bijections import Chain, Inverse
         from ..bijections._flow import Flow
-        from ..training.optimizer import TimeLimited, cosine_with_warm_up
+        from ..training.optimizer import limited
         from ._fit import RATE_AFTER, fit_to_modes, train, with_best_normal
         from ._starts import find_start
         from ._support import support_map
@@ -308,22 +298,20 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
         points = torch.randn(self.n_starts, d, generator=generator, dtype=torch.float64)
         target.check(points)
 
-        def limited(share):
-            if self.time_limit is None:
-                return cosine_with_warm_up
-            return TimeLimited(cosine_with_warm_up, share * self.time_limit, started)
+        def until(share):
+            return limited(self.time_limit and share * self.time_limit, started)
 
         with fit_task(self, None, max_subtasks=self.max_iter) as task:
             start = find_start(target, points, generator)
             if not start.is_multimodal:
-                settings = {"tol": self.tol, "schedule": limited(NORMAL_SHARE)}
+                settings = {"tol": self.tol, "schedule": until(NORMAL_SHARE)}
                 start = with_best_normal(start, target, d, generator, **settings)
             bijection = self._build_bijection(d, start.is_multimodal, seed).float()
 
             rate = self.learning_rate_init
             if start.is_multimodal:
                 rate *= RATE_AFTER
-                fit_to_modes(bijection, start, target, d, generator, limited(MODES_SHARE))
+                fit_to_modes(bijection, start, target, d, generator, until(MODES_SHARE))
 
             def on_epoch_end(history):
                 self._print_progress(history, self.max_iter)
@@ -340,7 +328,7 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
                 learning_rate=rate,
                 validates=start.is_multimodal,
                 tol=self.tol,
-                schedule=limited(TRAINING_SHARE),
+                schedule=until(TRAINING_SHARE),
                 on_epoch_begin=partial(task.begin, "epoch"),
                 on_epoch_end=on_epoch_end,
                 file=training_file(self, seed, target(points)[0]),
@@ -421,7 +409,7 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
             Their weights, which sum to 1; the largest ones are smoothed (Vehtari et al., 2024).
         """
         check_is_fitted(self)
-        check_least(n_samples=(n_samples, 1))
+        check_integer("n_samples", n_samples)
         target = self._target_for(log_density)
         X, _, weights = self._weighted_draws(target, n_samples, check_random_state(random_state))
         return X, weights.weights
@@ -480,7 +468,9 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
         from ._chains import diagnostics, run_chains
 
         check_is_fitted(self)
-        check_least(n_samples=(n_samples, 1), n_chains=(n_chains, 1), max_steps=(max_steps, 4))
+        check_integer("n_samples", n_samples)
+        check_integer("n_chains", n_chains)
+        check_integer("max_steps", max_steps, least=4)
         if n_samples > n_chains * max_steps:
             raise ValueError(
                 f"{n_samples=} is more than {n_chains=} times {max_steps=}; raise one of them."
