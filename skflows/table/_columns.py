@@ -422,6 +422,22 @@ class ColumnModel:
         return len(self.value_variables) == 1 and not self.value_variables[0].has_number
 
     @property
+    def possible(self):
+        """The values whose probabilities are listed, None if these are not listed.
+
+        Numbers on a lattice are listed with those that no row has, unless there are many.
+        """
+        if len(self.value_variables) > 1:
+            return None
+        (variable,) = self.value_variables
+        if not variable.has_number and variable.lattice is None:
+            return list(variable.levels)
+        numbers = variable.possible
+        if numbers is None or len(numbers.values) > MAX_ORDERED:
+            return None
+        return numbers.values.tolist()
+
+    @property
     def decimals(self):
         """Decimals of the numbers of the column, or None if it has none, or many."""
         if not self.is_number:
