@@ -29,6 +29,7 @@ from ._variables import Levels, Number
 MAX_CATEGORIES = 200
 MAX_ORDERED = 1_000  # levels, each of which has a frequency in each class
 RARE_ROWS = 3  # a category with fewer rows is rare
+ROWS_AMONG_MANY = 20  # among too many categories, one with fewer is rare, or with 1 in 1000 rows
 ONCE = 1.5  # rows below which a category occurs once
 
 
@@ -211,7 +212,10 @@ def categorical(column, setting):
         )
     if is_many or setting.handle_unknown == "rare":
         order = np.argsort(-counts, kind="stable")
-        kept = sorted(k for k in order[:MAX_CATEGORIES] if counts[k] >= RARE_ROWS)
+        least = RARE_ROWS
+        if is_many:  # of many categories alike, the most frequent are so by chance
+            least = max(least, min(ROWS_AMONG_MANY, len(values) // 1000))
+        kept = sorted(k for k in order[:MAX_CATEGORIES] if counts[k] >= least)
         rare = [k for k in np.flatnonzero(counts) if k not in set(kept)]
         if setting.handle_unknown != "rare" or counts[rare].max(initial=0) >= RARE_ROWS:
             which = (
@@ -416,6 +420,22 @@ class ColumnModel:
     def is_levels(self):
         """Whether the column has finitely many levels."""
         return len(self.value_variables) == 1 and not self.value_variables[0].has_number
+
+    @property
+    def possible(self):
+        """The values whose probabilities are listed, None if these are not listed.
+
+        Numbers on a lattice are listed with those that no row has, unless there are many.
+        """
+        if len(self.value_variables) > 1:
+            return None
+        (variable,) = self.value_variables
+        if not variable.has_number and variable.lattice is None:
+            return list(variable.levels)
+        numbers = variable.possible
+        if numbers is None or len(numbers.values) > MAX_ORDERED:
+            return None
+        return numbers.values.tolist()
 
     @property
     def decimals(self):
