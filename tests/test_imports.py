@@ -30,7 +30,7 @@ ROOMS = [
     {"training"},
     {"density"},
     {"ensemble"},
-    {"conditional", "table", "graphs", "variational"},
+    {"conditional", "table", "graphs", "sets", "variational"},
     {"compression", "dask", "model_selection", "outlier", "inspection"},
     {"cli"},
 ]

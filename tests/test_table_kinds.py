@@ -304,6 +304,17 @@ def test_too_many_categories_are_pooled(one_class):
         quick(handle_unknown="error").fit(table)
 
 
+@pytest.mark.filterwarnings("ignore::skflows.columns.checks.ColumnWarning")
+@pytest.mark.parametrize(("n_rows", "n_kept"), [(5, 60), (10, 200)])
+def test_few_rows_among_many_categories_are_pooled(n_rows, n_kept):
+    """The most frequent of many categories alike are so by chance, and would take time."""
+    n_villages = 4_600 // n_rows  # in 10,000 rows, so that fewer than 10 are rare
+    town = np.repeat([f"town {k}" for k in range(60)], 90).tolist()
+    town += np.repeat([f"village {k}" for k in range(n_villages)], n_rows).tolist()
+    (word,) = schema_of(pd.DataFrame({"town": town}), handle_unknown="warn").variables
+    assert len(word.levels) == n_kept + 1 and word.levels[-1] == "(rare)"
+
+
 def test_a_message_says_that_all_categories_are_rare():
     table = pd.DataFrame({"town": [f"town {k % 70}" for k in range(100)]})
     message = "'town' has 70 categories in 100 rows: all are rare, and count as one"

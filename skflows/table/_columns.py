@@ -32,6 +32,7 @@ from ._variables import Levels, Number
 MAX_CATEGORIES = 200
 MAX_ORDERED = 1_000  # levels, each of which has a frequency in each class
 RARE_ROWS = 3  # a category with fewer rows is rare
+ROWS_AMONG_MANY = 20  # among too many categories, one with fewer is rare, or with 1 in 1000 rows
 ONCE = 1.5  # rows below which a category occurs once
 
 
@@ -214,7 +215,10 @@ def categorical(column, setting):
         )
     if is_many or setting.handle_unknown == "rare":
         order = np.argsort(-counts, kind="stable")
-        kept = sorted(k for k in order[:MAX_CATEGORIES] if counts[k] >= RARE_ROWS)
+        least = RARE_ROWS
+        if is_many:  # of many categories alike, the most frequent are so by chance
+            least = max(least, min(ROWS_AMONG_MANY, len(values) // 1000))
+        kept = sorted(k for k in order[:MAX_CATEGORIES] if counts[k] >= least)
         rare = [k for k in np.flatnonzero(counts) if k not in set(kept)]
         if setting.handle_unknown != "rare" or counts[rare].max(initial=0) >= RARE_ROWS:
             which = (
