@@ -30,7 +30,7 @@ ROOMS = [
     {"training"},
     {"density"},
     {"ensemble"},
-    {"table", "graphs", "variational"},
+    {"table", "graphs", "sets", "variational"},
     {"conditional"},
     {"compression", "dask", "model_selection", "outlier", "inspection"},
     {"cli"},

@@ -59,7 +59,7 @@ class MoleculeDensity(OutlierDensityMixin, TransformerMixin, CallbackSupportMixi
     batch_size : int, default=128
         Number of molecules in a step.
 
-    learning_rate_init : float, default=1e-3
+    learning_rate_init : float, default=2e-3
         Peak rate of AdamW.
 
     max_iter : int, default=20
@@ -152,7 +152,7 @@ class MoleculeDensity(OutlierDensityMixin, TransformerMixin, CallbackSupportMixi
         dropout=0.0,
         n_orders=1,
         batch_size=128,
-        learning_rate_init=1e-3,
+        learning_rate_init=2e-3,
         max_iter=20,
         time_limit=None,
         validation_fraction=0.05,

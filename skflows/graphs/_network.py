@@ -250,8 +250,7 @@ class GrowthNetwork(nn.Module):
         """Return the log-probability of growing each molecule."""
         sums = []
         for outputs, values, allowed, row in self.outputs(molecules):
-            log_probs = self.head.log_probs(outputs, allowed, self.training)
-            of_values = log_probs.gather(1, values[:, None]).squeeze(1)
+            of_values = self.head.log_probs(outputs, values, allowed)
             zeros = torch.zeros(len(molecules.types), dtype=of_values.dtype, device=row.device)
             sums.append(zeros.index_add(0, row, of_values))
         return sum(sums)
