@@ -3,8 +3,8 @@
 Lines between point clouds
 ===========================
 
-:class:`~skflows.sets.PointCloudDensity` gives each cloud of points a code, from which new points are
-drawn. This example turns handwritten digits into clouds of points, draws new ones, and moves along
+:class:`~skflows.sets.PointCloudDensity` gives each cloud of points a code, from which it draws new
+points. This example turns handwritten digits into clouds of points, draws new ones, and moves along
 the line between the codes of two of them.
 """
 
