@@ -367,8 +367,8 @@ def samples(args):
         if isinstance(model, Ours) and args.models:
             model.density.save(args.models / f"{method}.skflows")
         measure(method, model, seconds)
-        if method == "flow matching":
-            measure("normal codes", GaussianOfCodes(model.density, train), seconds)
+        if isinstance(model, Ours):
+            measure(f"{method}, normal codes", GaussianOfCodes(model.density, train), seconds)
 
 
 def odd(args):
