@@ -23,7 +23,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.mixture import GaussianMixture
 from torch import nn
 
-from skflows import NSFDensity
+from skflows import CNFDensity, NSFDensity
 from skflows.sets import PointCloudDensity
 
 N_POINTS, N_TRAINING_POINTS = 256, 512
@@ -33,6 +33,7 @@ N_CELLS = 28  # of the grid of the Jensen-Shannon divergence, along each axis
 CODE_SIZE = 32
 HEAVY = {"max_iter": 10_000, "n_iter_no_change": 10_000}  # time ends the training
 SPLINES = NSFDensity(n_transforms=3, dropout=0.0)
+MATCHING = CNFDensity(hidden_layer_sizes=(256, 256), dropout=0.0, n_steps=4, tolerance=1e-4)
 
 
 def box(size, centre):
@@ -215,11 +216,12 @@ def jensen_shannon(x, y):
 class Ours:
     """PointCloudDensity; the time limit ends its training."""
 
-    def __init__(self, flow=None):
-        self.flow = flow
+    def __init__(self, flow, rate):
+        self.flow, self.rate = flow, rate
 
     def fit(self, X, seconds, seed):
         settings = {"time_limit": seconds, "random_state": seed, "contamination": None}
+        settings["learning_rate_init"] = self.rate
         with patch("skflows.callbacks._run.time.time", time.process_time):
             self.density = PointCloudDensity(self.flow, **settings, **HEAVY).fit(X)
         self.n_iter = self.density.n_iter_
@@ -321,8 +323,8 @@ class TrainingClouds:
 
 
 CONTESTANTS = {
-    "flow matching": Ours,
-    "splines": lambda: Ours(SPLINES),
+    "flow matching": lambda: Ours(MATCHING, 5e-3),
+    "splines": lambda: Ours(SPLINES, 2e-3),
     "autoencoder, GMM": Autoencoder,
     "training clouds": TrainingClouds,
 }
