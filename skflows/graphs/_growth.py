@@ -51,7 +51,7 @@ class Growth:
         distance[:, i, i] = 0
         bonded = bonds > 0
         if i:
-            through = np.where(bonded[:, :, None], distance[:, :i, :i], FAR).min(axis=1)
+            through = distance[:, :i, :i].min(axis=1, where=bonded[:, :, None], initial=FAR)
             new = np.minimum(through + 1, FAR)
             distance[:, i, :i] = distance[:, :i, i] = new
             around = new[:, :, None] + new[:, None, :]
@@ -68,23 +68,20 @@ class Growth:
         in_front = np.arange(i + 1) >= self.front[:, None]
         return (relation * (MOST_USED + 1) + used) * 2 + in_front
 
-    def ring(self, rows, bonds, j):
-        """Return the size of the ring that a bond of the next atom to atom j would close, or 0.
+    def rings(self, bonds):
+        """Return the size of the ring that a bond of the next atom to each would close, or 0.
 
         Parameters
         ----------
-        rows : ndarray of int, or slice
-            The molecules.
-        bonds : ndarray of shape (n_rows, j)
-            Orders of its bonds to the atoms before j.
-        j : int
-            The atom.
+        bonds : ndarray of shape (n, n_atoms)
+            Orders of its bonds; those to atoms before a bond are taken to be there.
         """
-        if not j:
-            return np.zeros(len(bonds), dtype=np.int64)
-        nearest = np.where(bonds > 0, self.distance[rows, :j, j], 255).min(axis=1)
-        is_first = ~(bonds > 0).any(axis=1)
-        return np.where(is_first, 0, np.minimum(nearest.astype(np.int64) + 2, LARGEST_RING))
+        i = self.n_atoms
+        is_there = (bonds > 0)[:, :, None] & ~np.tri(i, dtype=bool)
+        nearest = np.where(is_there, self.distance[:, :i, :i], LARGEST_RING).min(
+            axis=1, initial=LARGEST_RING
+        )
+        return np.where(is_there.any(axis=1), np.minimum(nearest + 2, LARGEST_RING), 0)
 
 
 def history(bonds):
@@ -106,12 +103,10 @@ def history(bonds):
     """
     n, size, _ = bonds.shape
     growth = Growth(n, size)
-    relations = np.zeros((n, size, size), dtype=np.uint8)
+    relations, rings = np.zeros((2, n, size, size), dtype=np.uint8)
     front = np.zeros((n, size), dtype=np.int16)
-    rings = np.zeros((n, size, size), dtype=np.uint8)
     for i in range(size):
         front[:, i] = growth.front
-        for j in range(int(growth.front.min()) if i else 0, i):
-            rings[:, i, j] = growth.ring(slice(None), bonds[:, i, :j], j)
+        rings[:, i, :i] = growth.rings(bonds[:, i, :i])
         relations[:, i, : i + 1] = growth.add(bonds[:, i, :i])
     return relations, rings, front
