@@ -26,7 +26,8 @@ def read_clouds(X, n_features=None):
     clouds = []
     for row, cloud in enumerate(X):
         name = f"Cloud {row} of X"
-        points = check_array(cloud, dtype=np.float64, order="C", input_name=name)
+        with np.errstate(invalid="ignore"):  # of infinite coordinates
+            points = check_array(cloud, dtype=np.float64, order="C", input_name=name)
         check_magnitude(points, what=name)
         n_features = n_features or points.shape[1]
         if points.shape[1] != n_features:
@@ -40,4 +41,9 @@ def read_clouds(X, n_features=None):
 
 def as_array(clouds):
     """Return an array of clouds of the same number of points, others as the list they are."""
-    return np.stack(clouds) if len({len(cloud) for cloud in clouds}) == 1 else clouds
+    return np.stack(clouds) if len({*counts_of(clouds)}) == 1 else clouds
+
+
+def counts_of(clouds):
+    """Return the number of points of each cloud."""
+    return np.array([len(cloud) for cloud in clouds])

@@ -12,14 +12,14 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..calibration.thresholds import by_contamination
 from ..columns.arrays import check_integer, some_rows
-from ..columns.types import Floats, RandomState
+from ..columns.types import Floats, Labels, RandomState
 from ..density._cnf import CNFDensity
 from ..density._flow_density import FlowDensity, architecture
 from ..density._nsf import NSFDensity
 from ..density._objects import ObjectDensity
 from ..preprocessing.sklearn_compat import Interval
 from ..training.threads import fit_context
-from ._clouds import as_array, read_clouds
+from ._clouds import as_array, counts_of, read_clouds
 
 FENCE_CLOUDS = 200  # enough to estimate quartiles
 TAIL_SCALE = 5.0  # of standardised points, beyond which they grow logarithmically
@@ -105,7 +105,7 @@ class PointCloudDensity(ObjectDensity):
         Mean bound of the held-out clouds in that epoch, by ``n_points`` of their points.
 
     offset_ : float
-        Outlier threshold for `score_samples`.
+        Outlier threshold for `score_samples` divided by the number of points.
 
     n_features_in_ : int
         Number of coordinates of a point.
@@ -204,7 +204,7 @@ class PointCloudDensity(ObjectDensity):
         if len(clouds) < 2:
             raise ValueError(f"X has {len(clouds)} cloud; at least 2 are needed.")
         self.n_features_in_ = clouds[0].shape[1]
-        self.n_points_ = np.array([len(cloud) for cloud in clouds])
+        self.n_points_ = counts_of(clouds)
         points = torch.from_numpy(np.concatenate(clouds))
         standardize = Standardize(self.n_features_in_)
         standardize.initialize(points)
@@ -245,7 +245,7 @@ class PointCloudDensity(ObjectDensity):
         if self.contamination is not None:
             n = FENCE_CLOUDS if self.contamination == "auto" else len(clouds)
             few = [clouds[i] for i in some_rows(len(clouds), n)]
-            scores = logsumexp(self._log_weights(network, few), axis=1)
+            scores = logsumexp(self._log_weights(network, few), axis=1) / counts_of(few)
             offset = by_contamination(self.contamination, scores, np.ones(len(scores)))
         return {"network_": network, "offset_": offset}
 
@@ -298,6 +298,38 @@ class PointCloudDensity(ObjectDensity):
             return scores, np.full(len(scores), np.nan)
         return scores, shares.std(axis=1, ddof=1) * np.sqrt(self.n_draws)
 
+    def decision_function(self, X: ArrayLike) -> Floats:
+        """Return the score per point above the outlier threshold: negative for outliers.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_clouds, n_points, n_features), or list of array-like
+            The clouds.
+
+        Returns
+        -------
+        scores : ndarray of shape (n_clouds,)
+            ``score_samples(X)`` divided by the numbers of points, minus ``offset_`` if there is a
+            threshold.
+        """
+        scores = self.score_samples(X) / counts_of(X)
+        return scores if np.isneginf(self.offset_) else scores - self.offset_
+
+    def predict(self, X: ArrayLike) -> Labels:
+        """Label each cloud as an inlier or an outlier.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_clouds, n_points, n_features), or list of array-like
+            The clouds.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_clouds,)
+            -1 for outliers, 1 for inliers.
+        """
+        return np.where(self.score_samples(X) / counts_of(X) >= self.offset_, 1, -1)
+
     def transform(self, X: ArrayLike) -> Floats:
         """Return the latent code of each cloud.
 
@@ -349,6 +381,11 @@ class PointCloudDensity(ObjectDensity):
         rng = check_random_state(random_state)
         if n_points is None:
             n_points = rng.choice(self.n_points_, len(latent))
+        if np.ndim(n_points) and len(n_points) != len(latent):
+            raise ValueError(
+                f"n_points has {len(n_points)} numbers for {len(latent)} clouds; give one for "
+                "each, or one for all."
+            )
         counts = np.broadcast_to(n_points, len(latent))
         for count in counts.tolist():
             check_integer("n_points", count)
@@ -379,10 +416,9 @@ class PointCloudDensity(ObjectDensity):
         clouds : ndarray of shape (n_clouds, n_points, n_features), or list of ndarray
             A list if numbers of points differ.
         """
-        check_is_fitted(self)
-        if n_points is None:
-            n_points = [len(cloud) for cloud in read_clouds(X, self.n_features_in_)]
-        return self.inverse_transform(self.transform(X), n_points, random_state)
+        codes = self.transform(X)
+        n_points = counts_of(X) if n_points is None else n_points
+        return self.inverse_transform(codes, n_points, random_state)
 
     def sample(
         self, n_samples: int = 1, random_state: RandomState = None, *, n_points: Any = None
