@@ -12,19 +12,10 @@ N_RELATIONS = START + 1
 
 
 class Growth:
-    """Several molecules to which atoms are added in breadth-first order.
-
-    Parameters
-    ----------
-    n : int
-        Number of molecules.
-    size : int
-        Largest number of atoms.
+    """Several molecules of at most ``size`` atoms, which are added in breadth-first order.
 
     Attributes
     ----------
-    n_atoms : int
-        Number of atoms so far.
     used : ndarray of shape (n, size)
         Sum of the orders of the bonds of each atom.
     front : ndarray of shape (n,)
@@ -39,13 +30,7 @@ class Growth:
         self.distance = np.full((n, size, size), FAR, dtype=np.uint8)
 
     def add(self, bonds):
-        """Add an atom to each molecule; return the relation of each atom to it ``(n, n_atoms)``.
-
-        Parameters
-        ----------
-        bonds : ndarray of shape (n, n_atoms)
-            Orders of its bonds to the atoms so far.
-        """
+        """Add atoms with bonds of orders ``(n, n_atoms)``; return the relation of each to them."""
         i = self.n_atoms
         distance = self.distance[:, : i + 1, : i + 1]
         distance[:, i, i] = 0
@@ -69,37 +54,21 @@ class Growth:
         return (relation * (MOST_USED + 1) + used) * 2 + in_front
 
     def rings(self, bonds):
-        """Return the size of the ring that a bond of the next atom to each would close, or 0.
+        """Return the size of the ring that each of the next atom's bonds would close, or 0.
 
-        Parameters
-        ----------
-        bonds : ndarray of shape (n, n_atoms)
-            Orders of its bonds; those to atoms before a bond are taken to be there.
+        Only those of its bonds ``(n, n_atoms)`` count that are to earlier atoms than the bond.
         """
-        i = self.n_atoms
-        is_there = (bonds > 0)[:, :, None] & ~np.tri(i, dtype=bool)
-        nearest = np.where(is_there, self.distance[:, :i, :i], LARGEST_RING).min(
-            axis=1, initial=LARGEST_RING
-        )
+        is_there = (bonds > 0)[:, :, None] & ~np.tri(self.n_atoms, dtype=bool)
+        distance = self.distance[:, : self.n_atoms, : self.n_atoms]
+        nearest = distance.min(axis=1, where=is_there, initial=LARGEST_RING)
         return np.where(is_there.any(axis=1), np.minimum(nearest + 2, LARGEST_RING), 0)
 
 
 def history(bonds):
-    """Return the inputs of a network at each step of growing whole molecules.
+    """Return the inputs of a network at each step of growing molecules with these bonds.
 
-    Parameters
-    ----------
-    bonds : ndarray of shape (n, size, size)
-        Lower triangles with the orders of bonds.
-
-    Returns
-    -------
-    relations : ndarray of shape (n, size, size)
-        For each atom, the relations of the atoms up to it.
-    rings : ndarray of shape (n, size, size)
-        The sizes of rings that bonds would close.
-    front : ndarray of shape (n, size)
-        The first atom that each atom may be bonded to.
+    They are the relations of earlier atoms to each and the sizes of rings that bonds would close,
+    of shape ``(n, size, size)`` like the bonds, and the front ``(n, size)`` before each atom.
     """
     n, size, _ = bonds.shape
     growth = Growth(n, size)

@@ -18,16 +18,9 @@ def chemistry():
 
 
 def read_graphs(X, atom_types=None):
-    """Return the graph of each SMILES, see `graph_of`. Stereochemistry is left out.
+    """Return the graph of each SMILES, see `graph_of`, without stereochemistry.
 
-    Errors name the row and the reason.
-
-    Parameters
-    ----------
-    X : array-like of shape (n_samples,) or (n_samples, 1)
-        The SMILES.
-    atom_types : list of tuple, optional
-        The atoms that may occur.
+    Errors name the row and the reason, such as an atom that is not among those in ``atom_types``.
     """
     chem = chemistry()
     if isinstance(X, str):

@@ -25,22 +25,10 @@ END, PADDING = -1, -2  # in place of atoms' types
 
 
 class Molecules(NamedTuple):
-    """Molecules as a network sees them.
+    """Molecules as a network sees them; see `skflows.graphs._growth.history`."""
 
-    Attributes
-    ----------
-    types : Tensor of shape (n, size + 1)
-        Numbers of the types of the atoms; then END; then PADDING.
-    bonds : Tensor of shape (n, size, size)
-        Lower triangles with the orders of bonds.
-    relations, rings : Tensor of shape (n, size, size)
-        See `skflows.graphs._growth.history`.
-    front : Tensor of shape (n, size)
-        Likewise.
-    """
-
-    types: torch.Tensor
-    bonds: torch.Tensor
+    types: torch.Tensor  # (n, size + 1): numbers of the types of the atoms, END, PADDING
+    bonds: torch.Tensor  # (n, size, size): orders, in the lower triangles
     relations: torch.Tensor
     rings: torch.Tensor
     front: torch.Tensor
@@ -82,14 +70,8 @@ class Layer(nn.Module):
     def forward(self, x, bias, past=None):
         """Return the new states of tokens x ``(n, t, width)``, and keys and values of all.
 
-        Parameters
-        ----------
-        x : Tensor of shape (n, t, width)
-            The last tokens.
-        bias : Tensor of shape (n, N_HEADS, t, t_all)
-            Added to the logits of the attention; -inf for later tokens.
-        past : Tensor of shape (2, n, N_HEADS, t_all - t, width / N_HEADS), optional
-            Keys and values of the tokens before.
+        The bias ``(n, N_HEADS, t, t_all)`` is added to the logits of the attention. The past has
+        the keys and values of the tokens before these.
         """
         parts = self.query_key_value(self.attended(x)).unflatten(-1, (3, N_HEADS, -1))
         query, *new = parts.permute(2, 0, 3, 1, 4)
@@ -104,16 +86,7 @@ class Layer(nn.Module):
 class GrowthNetwork(nn.Module):
     """The conditional distributions of atoms and bonds, given the atoms and bonds so far.
 
-    Parameters
-    ----------
-    head : Categorical or NormalFlow
-        The family of the distributions, see `skflows.graphs._heads`.
-    n_types : int
-        Number of types of atoms.
-    width : int
-        Size of the hidden layers.
-    n_layers : int
-        Number of layers of attention.
+    Their family is a ``head`` of `skflows.graphs._heads`.
     """
 
     def __init__(self, head, n_types, width, n_layers):
@@ -144,18 +117,10 @@ class GrowthNetwork(nn.Module):
         )
 
     def states(self, types, bonds, relations, past=None):
-        """Return the states of tokens: the start, and each atom, which know all up to them.
+        """Return the states of tokens, the start and each atom, which know all up to them.
 
-        Parameters
-        ----------
-        types : Tensor of shape (n, t)
-            Types of the atoms, or of the start.
-        bonds : Tensor of shape (n, t, t_all)
-            Orders of the bonds of each to earlier tokens.
-        relations : Tensor of shape (n, t, t_all)
-            Relations of earlier tokens to each.
-        past : list of Tensor, optional
-            Keys and values of the tokens before in each layer, to which new ones are added.
+        Types are of shape ``(n, t)``; bonds and relations to earlier tokens ``(n, t, t_all)``. The
+        past of each layer is a list that is updated.
         """
         n_before = bonds.shape[2] - bonds.shape[1]
         place = torch.arange(n_before, bonds.shape[2], device=bonds.device).clamp(max=FARTHEST)
@@ -177,15 +142,9 @@ class GrowthNetwork(nn.Module):
     def bond_outputs(self, new, old, types, relation, ring, used, bonded):
         """Return the outputs for bonds between next atoms and earlier ones.
 
-        Parameters
-        ----------
-        new, old : Tensor of shape (n, width)
-            What `new` makes of the state before the next atom, and `old` of the earlier atom's.
-        types, relation, ring, used : Tensor of shape (n,)
-            Type of the next atom, relation of the earlier one to the latest, size of the ring, and
-            sum of the orders of the bonds so far.
-        bonded : Tensor of shape (n, width)
-            Sum over the bonds so far of what `bonded_to` returns.
+        ``new`` and ``old`` are what these layers make of the states before the next atom and of
+        the earlier one, ``relation`` the relation of the earlier one to the latest, ``used`` the
+        sum of the orders of the bonds so far, and ``bonded`` the sum of `bonded_to` over them.
         """
         x = new + old + self.of_type(types) + self.of_relation(relation) + self.of_ring(ring)
         return self.to_bond(x + self.of_used(used.clamp(max=MOST_USED)) + bonded)
@@ -197,10 +156,8 @@ class GrowthNetwork(nn.Module):
     def outputs(self, molecules):
         """Return the outputs for all steps of whole molecules, in one pass.
 
-        Returns
-        -------
-        of_types, of_bonds : tuple
-            Outputs, values, allowed values (a mask, or None), and rows, of each step.
+        They are a tuple for types and one for bonds: outputs, values, masks of the values that are
+        allowed, and rows of the steps.
         """
         types, bonds = molecules.types, molecules.bonds
         states = self.states(*self.tokens(molecules))
@@ -265,25 +222,10 @@ class GrowthNetwork(nn.Module):
 
     @torch.inference_mode()
     def grow(self, n, size, temperature, valences, generator):
-        """Draw molecules.
+        """Draw types of atoms ``(n, size)``, then END, and orders of bonds ``(n, size, size)``.
 
-        Parameters
-        ----------
-        n, size : int
-            Number of molecules, and of atoms at most.
-        temperature : float
-            Scale of the latent noise.
-        valences : ndarray of shape (n_types,), or None
-            Largest sum of the orders of the bonds of an atom of each type; None for no limit.
-        generator : torch.Generator
-            Draws the noise.
-
-        Returns
-        -------
-        types : ndarray of shape (n, size)
-            Types of the atoms, then -1.
-        bonds : ndarray of shape (n, size, size)
-            Lower triangles of the orders of their bonds.
+        ``valences`` are the largest sums of orders of the bonds of each type of atom, or None. The
+        bonds are lower triangles.
         """
         head, n_types = self.head, self.n_types
         growth = Growth(n, size)
@@ -302,9 +244,8 @@ class GrowthNetwork(nn.Module):
             j = np.arange(size)
             open_ = (j >= growth.front[:, None]) & (j < i) & (free > 0)
             allowed = np.ones((n, n_types + 1), dtype=bool)
-            allowed[:, :-1] = limit[:-1] > 0 if i else True
             if i:
-                allowed[~open_.any(axis=1), :-1] = False
+                allowed[:, :-1] = open_.any(axis=1)[:, None] & (limit[:-1] > 0)
             else:
                 allowed[:, -1] = False
             new = head.draw(
@@ -345,13 +286,7 @@ class GrowthNetwork(nn.Module):
 
 
 class GrowthLikelihood(Likelihood):
-    """The likelihood of growing molecules; a row is the number of a molecule.
-
-    Parameters
-    ----------
-    molecules : Molecules
-        All molecules.
-    """
+    """The likelihood of growing molecules; a row is the number of a molecule."""
 
     in_nats: ClassVar[tuple[str, ...]] = ()
 
