@@ -39,7 +39,7 @@ class PointCloudDensity(ObjectDensity):
     density : FlowDensity, default=None
         The flow of points, of which the architecture and the objective are used: its parameters of
         training and preprocessing have no effect. None takes an `NSFDensity`; a `CNFDensity` is
-        trained by flow matching, as its own default is.
+        trained by flow matching.
 
     prior : FlowDensity, default=None
         The flow of codes, of which the architecture is used. None takes an `NSFDensity` of
