@@ -403,8 +403,8 @@ def store(args, line):
 
 
 HEADS = {
-    "nn_cd": ("1-NN, CD", 2),
-    "nn_emd": ("1-NN, EMD", 2),
+    "nn_cd": ("1-NN, CD", 3),
+    "nn_emd": ("1-NN, EMD", 3),
     "coverage_cd": ("coverage, CD", 2),
     "coverage_emd": ("coverage, EMD", 2),
     "mmd_cd": ("MMD, CD", 4),
@@ -431,7 +431,7 @@ def show(lines):
         told = told.set_index(["method", "left_out"])[[*heads]]
         told.index.names = ["method", "left out"]
         print()
-        print_table(told.rename(columns=heads), dict(zip(heads.values(), (3, 0, 0), strict=True)))
+        print_table(told.rename(columns=heads), dict(zip(heads.values(), (4, 0, 0), strict=True)))
 
 
 def main():
