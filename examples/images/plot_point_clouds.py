@@ -25,7 +25,7 @@ for image in images.astype(int):
     corner = np.column_stack([column, 7 - row])
     clouds.append(corner + rng.random(corner.shape))
 
-density = PointCloudDensity(max_iter=40, random_state=0).fit(clouds)
+density = PointCloudDensity(max_iter=30, random_state=0).fit(clouds)
 PointCloudDisplay.from_estimator(density, clouds[:20], n_columns=10, s=1)
 
 # %%
@@ -43,7 +43,7 @@ PointCloudDisplay.from_estimator(
 # Each row moves in nine steps from one digit to another, along the line between their latent codes.
 fraction = np.linspace(0, 1, 9)[:, None]
 lines = []
-for first, last in [(0, 6), (1, 7), (3, 8)]:
+for first, last in [(0, 6), (1, 7)]:
     ends = [clouds[np.flatnonzero(digits == digit)[0]] for digit in (first, last)]
     codes = density.transform(ends)
     between = (1 - fraction) * codes[0] + fraction * codes[1]
