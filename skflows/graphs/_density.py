@@ -18,7 +18,7 @@ from ..preprocessing.sklearn_compat import Interval, StrOptions
 from ..training.threads import fit_context
 from ._molecules import read_graphs, smiles_of
 
-DRAWN_AT_ONCE = 1000
+DRAWN_AT_ONCE = 250
 LARGER_THAN_SEEN = 1.25  # samples have at most this times the atoms of the largest molecule of fit
 PATIENCE_OF_WHERE = 3000  # draws without one that `where` accepts
 
@@ -324,7 +324,8 @@ class MoleculeDensity(ObjectDensity):
         generator = torch.Generator().manual_seed(int(rng.randint(2**31 - 1)))
         valences = self.highest_valences_ if check_valency else None
         size = int(np.ceil(LARGER_THAN_SEEN * self.largest_))
-        types, bonds = self.network_.grow(n, size, temperature, valences, generator)
+        network = copy.deepcopy(self.network_).float()  # in two thirds of the time
+        types, bonds = network.grow(n, size, temperature, valences, generator)
         atoms = [[self.atom_types_[number] for number in row[row >= 0]] for row in types]
         return np.array([*map(smiles_of, atoms, bonds)], dtype=object)
 
