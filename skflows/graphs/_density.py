@@ -10,7 +10,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from ..calibration.thresholds import by_contamination
-from ..columns.arrays import check_integer
+from ..columns.arrays import check_integer, some_rows
 from ..columns.types import Floats, RandomState
 from ..density._multiscale import checked_temperature
 from ..density._objects import ObjectDensity
@@ -19,6 +19,7 @@ from ..training.threads import fit_context
 from ._molecules import read_graphs, smiles_of
 
 DRAWN_AT_ONCE = 250
+FENCE_MOLECULES = 1000  # enough to estimate quartiles
 LARGER_THAN_SEEN = 1.25  # samples have at most this times the atoms of the largest molecule of fit
 PATIENCE_OF_WHERE = 3000  # draws without one that `where` accepts
 
@@ -203,7 +204,9 @@ class MoleculeDensity(ObjectDensity):
         network = copy.deepcopy(network).double().eval().requires_grad_(False)
         offset = -np.inf
         if self.contamination is not None:
-            scores = network.of_graphs("log_probs", graphs, self.atom_types_)
+            n = FENCE_MOLECULES if self.contamination == "auto" else len(graphs)
+            few = [graphs[i] for i in some_rows(len(graphs), n)]
+            scores = network.of_graphs("log_probs", few, self.atom_types_)
             offset = by_contamination(self.contamination, scores, np.ones(len(scores)))
         return {"network_": network, "offset_": offset}
 
