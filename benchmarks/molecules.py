@@ -27,22 +27,27 @@ from torch import nn
 
 from skflows.graphs import MoleculeDensity
 
-ORDER = 6  # characters of which an n-gram consists
+LONGEST = 150  # characters of a sample
 LEAST = 3  # occurrences of a context, or a shorter one is used
+FEWEST = 50  # molecules with the moments of descriptors
 N_DIVERSE = 1000  # samples whose distances are compared
 HEAVY = {"max_iter": 10_000, "n_iter_no_change": 10_000}  # time ends the training
+PROPERTIES = "weight", "logp", "qed", "sa"
 START, END = "^", "$"
 
 
 class NGram:
-    """The next character, given the five before it, or fewer if these are rare."""
+    """The next character, given those before it, or fewer if these are rare."""
+
+    def __init__(self, order=10):  # as in the MOSES benchmark
+        self.order = order  # number of characters with the next one
 
     def fit(self, smiles, seconds, seed):
         self.counts = defaultdict(Counter)
         for text in smiles:
-            text = START * (ORDER - 1) + text + END
-            for i in range(ORDER - 1, len(text)):
-                for n in range(ORDER):
+            text = START * (self.order - 1) + text + END
+            for i in range(self.order - 1, len(text)):
+                for n in range(self.order):
                     self.counts[text[i - n : i]][text[i]] += 1
 
     def sample(self, n, seed):
@@ -50,9 +55,9 @@ class NGram:
         return [self._drawn(rng) for _ in range(n)]
 
     def _drawn(self, rng):
-        text = START * (ORDER - 1)
-        while text[-1] != END and len(text) < 200:
-            contexts = (text[len(text) - k :] for k in range(ORDER - 1, -1, -1))
+        text = START * (self.order - 1)
+        while text[-1] != END and len(text) < LONGEST:
+            contexts = (text[len(text) - k :] for k in range(self.order - 1, -1, -1))
             counts = next(c for c in map(self.counts.__getitem__, contexts) if c.total() >= LEAST)
             values = np.array([*counts.values()])
             text += [*counts][rng.choice(len(values), p=values / values.sum())]
@@ -90,15 +95,16 @@ class LSTM(nn.Module):
             self.n_iter += 1
 
     @torch.inference_mode()
-    def sample(self, n, seed):
+    def sample(self, n, seed, temperature=1.0):
         generator = torch.Generator().manual_seed(seed)
         token, state = torch.zeros(n, 1, dtype=torch.long), None
-        drawn = []
-        for _ in range(150):
+        drawn, is_over = [], torch.zeros(n, 1, dtype=torch.bool)
+        while len(drawn) < LONGEST and not is_over.all():
             out, state = self.lstm(self.embedding(token), state)
-            probabilities = self.output(out[:, 0]).softmax(-1)
+            probabilities = (self.output(out[:, 0]) / temperature).softmax(-1)
             token = torch.multinomial(probabilities, 1, generator=generator)
             drawn.append(token)
+            is_over |= token == self.characters.index(END)
         texts = ["".join(self.characters[i] for i in row) for row in torch.cat(drawn, 1).tolist()]
         return [text.partition(END)[0] for text in texts]
 
@@ -116,8 +122,7 @@ class Resampling:
 class Ours:
     """MoleculeDensity with default parameters; the time limit ends its training."""
 
-    def __init__(self, head, check_valency=True, temperature=1.0):
-        self.settings = {"check_valency": check_valency, "temperature": temperature}
+    def __init__(self, head):
         self.head = head
 
     def fit(self, smiles, seconds, seed):
@@ -127,8 +132,8 @@ class Ours:
             ).fit(smiles)
         self.n_iter = self.density.n_iter_
 
-    def sample(self, n, seed):
-        drawn = self.density.sample(n, seed, **self.settings)
+    def sample(self, n, seed, **settings):
+        drawn = self.density.sample(n, seed, **settings)
         return ["" if text is None else text for text in drawn]
 
 
@@ -147,6 +152,14 @@ CONTESTANTS = {
     "training molecules": Resampling,
 }
 TEMPERATURES = 1.0, 0.75
+VARIANTS = {  # settings of samples
+    Ours: [
+        {"temperature": temperature, "check_valency": check}
+        for check in (True, False)
+        for temperature in TEMPERATURES
+    ],
+    LSTM: [{"temperature": temperature} for temperature in TEMPERATURES],
+}
 
 
 def molecules_of(smiles):
@@ -187,11 +200,19 @@ def scaffolds(molecule):
     return [MurckoScaffold.MurckoScaffoldSmiles(mol=molecule)]
 
 
-def similarity(molecules, others, parts_of):
-    """Return the cosine between how often parts occur in two lists of molecules."""
-    counts = [Counter(part for m in some for part in parts_of(m)) for some in (molecules, others)]
-    keys = [*(counts[0] | counts[1])]
-    a, b = (np.array([count[key] for key in keys], dtype=float) for count in counts)
+def summary(molecules):
+    """Return what samples are compared by: counts of parts, descriptors and properties."""
+    counts = {
+        name: Counter(part for m in molecules for part in parts_of(m))
+        for name, parts_of in (("fragments", fragments), ("scaffolds", scaffolds))
+    }
+    return counts, descriptors(molecules), properties(molecules)
+
+
+def cosine(count, other):
+    """Return the cosine between two counts of parts."""
+    keys = [*(count | other)]
+    a, b = (np.array([c[key] for key in keys], dtype=float) for c in (count, other))
     return float(a @ b / np.sqrt(a @ a * (b @ b)))
 
 
@@ -202,32 +223,29 @@ def frechet(x, y):
     return float(gap @ gap + np.trace(a + b - 2 * linalg.sqrtm(a @ b).real))
 
 
-def evaluated(drawn, train, test):
-    """Return the figures of drawn SMILES, by training SMILES and held-out molecules."""
+def quality(drawn, train):
+    """Return the molecules of drawn SMILES, and their figures beside training SMILES."""
     molecules = molecules_of(drawn)
-    canonical = [Chem.MolToSmiles(m) for m in molecules]
-    some = molecules[:N_DIVERSE]
+    canonical = {Chem.MolToSmiles(m) for m in molecules}
     morgan = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=1024)
-    prints = [morgan.GetFingerprint(m) for m in some]
+    prints = [morgan.GetFingerprint(m) for m in molecules[:N_DIVERSE]]
     alike = [np.mean(DataStructs.BulkTanimotoSimilarity(p, prints)) for p in prints]
-    line = {
+    return molecules, {
         "valid": len(molecules) / len(drawn),
-        "unique": len(set(canonical)) / len(canonical),
-        "novel": float(np.mean([text not in train for text in set(canonical)])),
+        "unique": len(canonical) / max(len(molecules), 1),
+        "novel": len(canonical - train) / max(len(canonical), 1),
         "diversity": 1 - float(np.mean(alike)),
-        "fragments": similarity(molecules, test, fragments),
-        "scaffolds": similarity(molecules, test, scaffolds),
     }
-    expected = descriptors(test)
-    scale = expected.mean(axis=0), expected.std(axis=0)
-    line["frechet"] = frechet(
-        (descriptors(molecules) - scale[0]) / scale[1], (expected - scale[0]) / scale[1]
-    )
-    for name, a, b in zip(
-        ("weight", "logp", "qed", "sa"), properties(molecules).T, properties(test).T, strict=True
-    ):
+
+
+def distances(drawn, held_out):
+    """Return the figures of drawn molecules beside held-out ones, from the summaries of both."""
+    line = {name: cosine(drawn[0][name], held_out[0][name]) for name in drawn[0]}
+    location, scale = held_out[1].mean(axis=0), held_out[1].std(axis=0)
+    line["frechet"] = frechet(*((part[1] - location) / scale for part in (drawn, held_out)))
+    for name, a, b in zip(PROPERTIES, drawn[2].T, held_out[2].T, strict=True):
         line[name] = float(stats.wasserstein_distance(a, b))
-    return {name: round(value, 4) for name, value in line.items()}
+    return line
 
 
 def show(lines):
@@ -283,33 +301,29 @@ def main():
     n_test = len(smiles) // 10
     test, train = smiles[order[:n_test]], smiles[order[n_test:]].tolist()
     known = {Chem.MolToSmiles(m) for m in molecules_of(train)}
-    test_molecules = molecules_of(test)
+    held_out = summary(molecules_of(test))
     for method in args.methods:
         model = CONTESTANTS[method]()
         started = time.process_time()
         model.fit(train, args.seconds, args.seed)
         fitted = {"fit_seconds": round(time.process_time() - started, 1)}
         fitted["epochs"] = getattr(model, "n_iter", 0)
-        variants = [{}]
         if isinstance(model, Ours):
             fitted["test_score"] = round(model.density.score(test), 3)
-            variants = [
-                {"temperature": temperature, "check_valency": check}
-                for check in (True, False)
-                for temperature in TEMPERATURES
-            ]
-        for variant in variants:
-            if variant:
-                model.settings = variant
+        for variant in VARIANTS.get(type(model), [{}]):
             started = time.process_time()
-            drawn = model.sample(args.samples, args.seed)
+            drawn = model.sample(args.samples, args.seed, **variant)
             seconds = time.process_time() - started
+            molecules, line = quality(drawn, known)
+            if variant.get("check_valency", True) and len(molecules) >= FEWEST:
+                line |= distances(summary(molecules), held_out)
             line = {
                 "method": method,
                 "temperature": variant.get("temperature", 1.0),
                 "check": "yes" if variant.get("check_valency") else "no",
                 "seed": args.seed,
-                **evaluated(drawn, known, test_molecules),
+                "samples": args.samples,
+                **{name: round(value, 4) for name, value in line.items()},
                 **fitted,
                 "sample_seconds": round(seconds, 1),
             }

@@ -37,6 +37,7 @@ SUBMODULES = (
     "inspection",
     "model_selection",
     "outlier",
+    "sets",
     "table",
     "variational",
 )

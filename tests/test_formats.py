@@ -50,6 +50,13 @@ FORMATS = {
     "short years": (["31/12/24", "01/01/69"], "dates (day first)", 1735603200),
     "names of months": (["31 Dec 2024", "1 May 2023"], "dates", 1735603200),
     "American": (["December 31, 2024", "May 5, 2020"], "dates", 1735603200),
+    "without a comma": (["Dec 31 2024", "May 5 2020"], "dates", 1735603200),
+    "capitals": (["31-DEC-2024", "01-MAY-2020"], "dates", 1735603200),
+    "weekdays": (["Tue, Dec 31, 2024", "Tue, May 5, 2020"], "dates", 1735603200),
+    "long weekdays": (["Tuesday 31 December 2024", "Tuesday 5 May 2020"], "dates", 1735603200),
+    "slashes": (["31/Dec/2024:18:30", "01/May/2020:00:00"], "dates", 1735669800),
+    "months": (["2024-12", "2020-05"], "months", 1733011200),
+    "named months": (["Dec 2024", "May 2020"], "months", 1733011200),
     "clock": (["5/16/24 12:00 am", "5/6/24 3:05 pm"], "dates (month first)", 1715817600),
 }  # fmt: skip
 NO_FORMATS = {
@@ -68,6 +75,10 @@ NO_FORMATS = {
     "a word": ["$5", "none"],
     "no date": ["31.12.2024", "31.02.2024"],
     "different dates": ["2024-12-31", "31.12.2024"],
+    "days or months": ["Jan 21", "Feb 22"],
+    "another weekday": ["Mon, Dec 31, 2024", "Tue, May 5, 2020"],
+    "no month": ["2024-12", "2024-13"],
+    "rooms": ["Room 2001", "Room 2002"],
     "no time": ["14:30", "25:61"],
     "codes with blanks": ["123 456", "234 567"],
 }

@@ -167,8 +167,8 @@ def test_the_imputer_seeds_a_density_without_a_seed(table):
 
 
 LABELS = {
-    "amounts": ["$5", "$10"],
-    "times": ["6:00 AM", "7:30 PM"],
+    "amounts": ["$9", "$10"],
+    "times": ["12:00 AM", "12:00 PM"],
     "integers": [2007, 2008],
     "dates": [pd.Timestamp("2024-01-01"), pd.Timestamp("2024-01-02")],
     "texts": ["a", "b"],
@@ -203,6 +203,25 @@ def test_a_condition_is_one_value(density, value):
     ):
         with pytest.raises(ValueError, match=message):
             ask()
+
+
+@pytest.mark.parametrize("n", [60, 600])  # few rows for a number, many for levels
+def test_probabilities_of_counts_agree_with_pmf_and_scores(n):
+    rng = np.random.default_rng(0)
+    visits = rng.poisson(4, n)
+    visits[visits > 10] = 11
+    visits[0] = 13  # 12 lies between listed numbers
+    density = quick(max_iter=1).fit(pd.DataFrame({"visits": visits, "x": rng.normal(size=n)}))
+    asked = pd.DataFrame({"x": [0.5]})
+    (proba,), levels = density.predict_proba("visits", asked), density.levels("visits")
+    assert levels[:14] == list(range(14)) and proba.sum() == pytest.approx(1)
+    distribution = density.predict_distribution("visits", asked)
+    assert proba == pytest.approx(np.concatenate([distribution.pmf([k]) for k in levels]))
+    marginal = density.condition(asked).marginal(["visits"])
+    scores = marginal.score_samples(pd.DataFrame({"visits": levels[:14]}))
+    assert proba[:14] == pytest.approx(np.exp(scores), rel=0.01)
+    framed = density.predict_proba("visits", asked, as_frame=True)
+    assert framed.columns.tolist() == levels
 
 
 def test_rare_levels_are_labelled():
@@ -387,8 +406,9 @@ def test_modelled_gaps_sum_to_one(keep_components, component):
             r"X lacks the columns \['size'\], whose density this is",
         ),
         (lambda d, t: d.condition(t[:1]), "nothing is left"),
+        (lambda d, t: d.score_samples({"size": 1.0}), r"a dict; give .* pandas.DataFrame\(\[X\]\)"),
         (lambda d, t: d.score_samples(t.assign(since="May 2024")), "to_datetime"),
-        (lambda d, t: d.predict_proba("size", t), "quantile"),
+        (lambda d, t: d.predict_proba("size", t), "without values that are listed; use quantile"),
         (lambda d, t: d.quantile("sex", t), "predict_proba"),
         (lambda d, t: d.quantile("since", t), r"use sample\(given=...\) .* impute"),
         (lambda d, t: d.predict_proba("since", t), r"use sample\(given=...\) .* impute"),

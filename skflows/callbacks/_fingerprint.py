@@ -101,8 +101,16 @@ def description(estimator, data):
             parts[name] = [shown, fingerprint(value)]
     for name, value in data.items():
         if value is not None:
-            parts[name] = [f"of shape {np.shape(value)}", fingerprint(value)]
+            parts[name] = [size_of(value), fingerprint(value)]
     return parts
+
+
+def size_of(value):
+    """Return the shape of an array-like as text, or the length of a list of different lengths."""
+    try:
+        return f"of shape {np.shape(value)}"
+    except ValueError:
+        return f"of length {len(value)}"
 
 
 def differences(before, now):

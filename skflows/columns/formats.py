@@ -51,10 +51,16 @@ MONTHS = (
     "October", "November", "December",
 )  # fmt: skip
 NUMERIC_DATE = re.compile(r"(\d{1,4})([-/.])(\d{1,2})\2(\d{2,4})(.*)", re.DOTALL)
+WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+# 24 December 2024, Tue, Dec 24, 2024 and Dec 2024.
 NAMED_DATE = re.compile(
-    r"(\d{1,2})([- ])([A-Z][a-z]+)\2(\d{4}|\d\d)(.*)|([A-Z][a-z]+) (\d{1,2}), (\d{4})(.*)",
+    r"(?:(?P<weekday>[A-Z][A-Za-z]+)(?P<comma>,? ))?"
+    r"(?:(?P<day>\d{1,2})(?P<before>[- /]))?(?P<name>[A-Z][A-Za-z]{2,})"
+    r"(?:(?P<between> )(?P<english_day>\d{1,2}))?(?P<after>,? |[-/])(?P<year>\d{4}|\d\d)"
+    r"(?P<rest>(?!\d).*)",
     re.DOTALL,
 )
+MONTH = re.compile(r"(?:1[89]|20)\d\d([-/])(?:0[1-9]|1[0-2])")  # 2024-12
 # What directives of a `DateFormat` match; they mean what they mean in `strftime`, in English, and
 # a number after % is written without leading zeros.
 DIRECTIVES = {
@@ -64,6 +70,10 @@ DIRECTIVES = {
     "%-m": r"(?P<month>\d{1,2})",
     "%b": rf"(?P<name>{'|'.join(month[:3] for month in MONTHS)})",
     "%B": rf"(?P<name>{'|'.join(MONTHS)})",
+    "%^b": rf"(?P<name>{'|'.join(month[:3] for month in MONTHS).upper()})",
+    "%^B": rf"(?P<name>{'|'.join(MONTHS).upper()})",
+    "%a": rf"(?:{'|'.join(day[:3] for day in WEEKDAYS)})",
+    "%A": rf"(?:{'|'.join(WEEKDAYS)})",
     "%d": r"(?P<day>\d\d)",
     "%-d": r"(?P<day>\d{1,2})",
     "%H": r"(?P<hour>\d\d)",
@@ -82,6 +92,7 @@ PADDED = re.compile(r"-?0\d")  # how a number of a code begins, such as 007
 PLAIN_NUMBER = re.compile(r"-?(?:(?:0|[1-9]\d*)(?:[.,]\d+)?|[.,]\d+)(?:[eE][-+]?\d+)?")
 # Share of plain numbers, of words, and of other texts, beside another form.
 MOST_PLAIN = MOST_WORDS = MOST_OTHERS = 0.1
+HALF_MONTH = 15  # days
 PIVOT = 69  # years of two digits from which on they are of the last century, as in POSIX
 
 
@@ -354,13 +365,15 @@ class DateFormat(Format):
     def is_day_first(self):
         """Whether the day stands before the month."""
         before_day, before_month = (
-            re.split(each, self.pattern)[0] for each in ("%-?d", "%-?[mbB]")
+            re.split(each, self.pattern)[0] for each in ("%-?d", "%[-^]?[mbB]")
         )
         return len(before_day) < len(before_month)
 
     @property
     def what(self):
-        if self.pattern.startswith("%Y") or re.search("%[bB]", self.pattern):
+        if not re.search("%-?d", self.pattern):
+            return "months"
+        if self.pattern.startswith("%Y") or re.search(r"%\^?[bB]", self.pattern):
             return "dates"
         return f"dates ({'day' if self.is_day_first else 'month'} first)"
 
@@ -383,11 +396,17 @@ class DateFormat(Format):
         elif "%3f" in self.pattern:
             value = round(value, 3)
         date = EPOCH + timedelta(seconds=value)
+        if not re.search("%-?d", self.pattern):
+            date += timedelta(days=HALF_MONTH)
         written = {
             "%Y": f"{date.year:04d}",
             "%y": f"{date.year % 100:02d}",
             "%b": MONTHS[date.month - 1][:3],
             "%B": MONTHS[date.month - 1],
+            "%^b": MONTHS[date.month - 1][:3].upper(),
+            "%^B": MONTHS[date.month - 1].upper(),
+            "%a": WEEKDAYS[date.weekday()][:3],
+            "%A": WEEKDAYS[date.weekday()],
             "%f": f"{date.microsecond:06d}",
             "%3f": f"{date.microsecond // 1000:03d}",
             "%p": "PM" if date.hour >= 12 else "AM",
@@ -403,7 +422,7 @@ class DateFormat(Format):
 OTHER_MARK = {",": ".", ".": ","}  # the decimal mark beside a mark of thousands
 _PLAIN = {"positive": "{}", "negative": "-{}", "zero": "{}", "one": "{}"}
 _POINTS = re.compile(r"\d{1,3}(\.\d{3})*,\d+|\d{1,3}(\.\d{3}){2,}")
-_DIRECTIVE = re.compile(r"%(?:-|\d)?[A-Za-z]")
+_DIRECTIVE = re.compile(r"%(?:[-^]|\d)?[A-Za-z]")
 
 
 def find_format(
@@ -525,8 +544,14 @@ def other_forms(texts: Iterable[str]):
 
 def _groups(texts):
     """Yield dicts of lists of texts that may have a format in common."""
-    for pattern in (CLOCK, NUMERIC_DATE, NAMED_DATE):
+    for pattern in (CLOCK, NUMERIC_DATE, MONTH):
         yield {pattern: [text for text in texts if pattern.fullmatch(text)]}
+    by_shape: dict = {}
+    for text in texts:
+        if (match := NAMED_DATE.fullmatch(text)) is not None:
+            shape = tuple(group is None for group in match.groups())
+            by_shape.setdefault(shape, []).append(text)
+    yield by_shape
     by_core: dict = {}
     by_decimals: dict = {}
     for text in texts:
@@ -752,18 +777,23 @@ def _date_formats(texts, dayfirst):
             year = "Y" if len(last) == 4 else "y"
             orders = [("d", "m", year), ("m", "d", year)]
         dates = [sep.join(f"%{letter}" for letter in order) for order in orders]
+    elif match := MONTH.fullmatch(texts[0]):
+        rest, dates = "", [f"%Y{match[1]}%m"]
     elif match := NAMED_DATE.fullmatch(texts[0]):
-        day, sep, name, year, rest, english, _, _, end = match.groups()
-        name, rest = name or english, end if rest is None else rest
-        month = "%B" if len(name) > 3 or all("May" in text for text in texts) else "%b"
-        month = (
-            "%B"
-            if any(each in text for text in texts for each in MONTHS if len(each) > 3)
-            else month
-        )
-        dates = [
-            f"%d{sep}{month}{sep}%{'Y' if len(year) == 4 else 'y'}" if day else f"{month} %d, %Y"
-        ]
+        has = match.groupdict(default="")
+        if has["english_day"] and (has["day"] or len(has["year"]) == 2):
+            return
+        if has["day"] and has["before"] != has["after"]:
+            return
+        rest = has["rest"]
+        start = f"{has['weekday'] and _directive('a', 'weekday', texts)}{has['comma']}"
+        day = f"%d{has['before']}" if has["day"] else ""
+        english_day = f"{has['between']}%d" if has["english_day"] else ""
+        if not (day or english_day) and (rest or start or len(has["year"]) == 2):
+            return  # Jan 21 is as well a day as a month
+        month = _directive("b", "name", texts)
+        year = f"%{'Y' if len(has['year']) == 4 else 'y'}"
+        dates = [f"{start}{day}{month}{english_day}{has['after']}{year}"]
     else:
         return
     clock = _clock_pattern(rest)
@@ -790,6 +820,14 @@ def _is_constant_day(day_first, texts):
     return len({date.day for date in dates}) == 1 < len({date.month for date in dates})
 
 
+def _directive(letter, group, texts):
+    """Return the directive of the names of months or weekdays in texts: short or long, capitals."""
+    names = {match[group] for text in texts if (match := NAMED_DATE.fullmatch(text))}
+    is_long = any(len(name) > 3 for name in names) or names <= {"May", "MAY"}
+    are_capitals = all(name.isupper() for name in names)
+    return f"%{'^' * are_capitals}{letter.upper() if is_long else letter}"
+
+
 def _unpadded(pattern):
     return re.sub("%([mdHI])", r"%-\1", pattern)
 
@@ -799,7 +837,7 @@ def _clock_pattern(text):
     if not text:
         return ""
     match = re.fullmatch(
-        r"(T|,? )(\d{1,2}):\d\d(:\d\d)?(\.\d{3}|\.\d{6})?( ?)([AaPp][Mm])?(Z?)", text
+        r"(T|:|,? )(\d{1,2}):\d\d(:\d\d)?(\.\d{3}|\.\d{6})?( ?)([AaPp][Mm])?(Z?)", text
     )
     if match is None or (match[4] and not match[3]):
         return None
@@ -823,7 +861,7 @@ def _moment(groups):
         year = int(groups["short_year"])
         year += 1900 if year >= PIVOT else 2000
     if month is None:
-        month = [name[:3] for name in MONTHS].index(groups["name"][:3]) + 1
+        month = [name[:3] for name in MONTHS].index(groups["name"][:3].capitalize()) + 1
     hour = int(groups.get("hour") or 0)
     if half := groups.get("half"):
         if not 1 <= hour <= 12:
@@ -832,7 +870,9 @@ def _moment(groups):
     minute, second = (int(groups.get(name) or 0) for name in ("minute", "second"))
     micro = int((groups.get("fraction") or "0").ljust(6, "0"))
     try:
-        date = datetime(int(year), int(month), int(groups["day"]), hour, minute, second, micro)
+        date = datetime(
+            int(year), int(month), int(groups.get("day", 1)), hour, minute, second, micro
+        )
     except ValueError:
         return np.nan
     return (date - EPOCH).total_seconds()

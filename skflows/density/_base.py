@@ -41,22 +41,13 @@ HELD_OUT_ROWS = 1000  # on which a fit checks its threshold
 RECONSTRUCTION_ROWS = 256  # training rows, about, on which a fit checks its inverse
 
 
-class FittedFlowMixin(SamplingMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin):
-    """What a fitted flow does: scores, draws, the latent map, and the record of its training.
+class TrainingRecordMixin:
+    """The record of a training by gradient descent, and warnings of what went wrong in it."""
 
-    An estimator has ``flow_``, a standard normal pulled back through a bijection.
-    """
-
-    _has_exact_inverse = True  # up to rounding errors
     learning_rate_init: float
     time_limit: float | None
     verbose: int
-    flow_: Any
-    n_features_in_: int
-    offset_: float
     history_: dict[str, list[float]]
-    _dequantizer: "Dequantizer"
-    _remedy_for_inexact_inverse = "fewer transforms or a smaller learning_rate_init"
 
     def _print_progress(self, history, max_iter):
         history.print_epoch(max_iter, self.verbose)
@@ -119,6 +110,22 @@ class FittedFlowMixin(SamplingMixin, ClassNamePrefixFeaturesOutMixin, Transforme
         if history.interrupted:
             text = f"Training was interrupted after {len(history.loss)} epochs; {kept}."
             yield text, UserWarning
+
+
+class FittedFlowMixin(
+    TrainingRecordMixin, SamplingMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+):
+    """What a fitted flow does: scores, draws, the latent map, and the record of its training.
+
+    An estimator has ``flow_``, a standard normal pulled back through a bijection.
+    """
+
+    _has_exact_inverse = True  # up to rounding errors
+    flow_: Any
+    n_features_in_: int
+    offset_: float
+    _dequantizer: "Dequantizer"
+    _remedy_for_inexact_inverse = "fewer transforms or a smaller learning_rate_init"
 
     def _check_inverse(self, X):
         from . import _evaluation

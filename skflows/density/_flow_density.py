@@ -186,6 +186,18 @@ class FlowDensity(BaseFlowDensity):
         return self._fit(X, y, sample_weight, warm=hasattr(self, "flow_"), increment=True)
 
 
+def architecture(density, n_features, n_context=0):
+    """Return a new bijection of an estimator's architecture, and the objective that trains it.
+
+    An estimator whose training has several phases has the objective of the first one.
+    """
+    from ..training.losses import LIKELIHOOD
+
+    density._validate_params()
+    objective = density._phases(2)[0].get("objective", LIKELIHOOD)
+    return density._build_bijection(n_features, n_context), objective
+
+
 def fit_together(members, parts, exact=False, skip=(), only_score=False):
     """Fit each member to its part of a table, in as few trainings as their shapes allow.
 

@@ -2,9 +2,9 @@
 
 import torch
 
-SCALE_BOUND = 1.0  # of log-scales: points of an integral must resolve the smallest scale
-FARTHEST = 6.0  # standard deviations of a latent coordinate, in integrals over it
-N_POINTS, N_TRAINING_POINTS = 97, 33
+SCALE_BOUND = 0.5  # of log-scales: the points of an integral must resolve the smallest scale
+FARTHEST = 6.0  # standard deviations of a latent coordinate, in an integral over it
+N_POINTS = 33
 
 
 class Categorical:
@@ -14,9 +14,10 @@ class Categorical:
         """Return the number of outputs that describe a distribution of n values."""
         return n_values
 
-    def log_probs(self, outputs, allowed, training=False):
-        """Return the log-probability of each allowed value."""
-        return outputs.masked_fill(~allowed, -torch.inf).log_softmax(-1)
+    def log_probs(self, outputs, values, allowed):
+        """Return the log-probability of each row's value among the allowed ones."""
+        logits = outputs.masked_fill(~allowed, -torch.inf)
+        return logits.log_softmax(-1).gather(1, values[:, None]).squeeze(1)
 
     def draw(self, outputs, allowed, temperature, generator):
         """Draw an allowed value for each row."""
@@ -37,20 +38,17 @@ class NormalFlow:
         """Return the number of outputs that describe a distribution of n values."""
         return 2 * n_values
 
-    def log_probs(self, outputs, allowed, training=False):
-        """Return the log-probability of each allowed value, by fewer points in training."""
-        mean, log_scale = (part[..., None] for part in self._moments(outputs))
-        n_points = N_TRAINING_POINTS if training else N_POINTS
-        latent = torch.linspace(-FARTHEST, FARTHEST, n_points).to(outputs)
-        x = mean + log_scale.exp() * latent  # (n, values, points)
-        value = torch.arange(mean.shape[1], device=x.device)
-        total = -0.5 * latent.square()
-        for other in range(mean.shape[1]):
-            z = (x - mean[:, other : other + 1]) * (-log_scale[:, other : other + 1]).exp()
-            counts = allowed[:, other : other + 1] & (value != other)
-            total = total + torch.special.log_ndtr(z).where(counts[..., None], 0.0)
-        logits = total.logsumexp(-1)
-        return logits.masked_fill(~allowed, -torch.inf).log_softmax(-1)  # rounded to a sum of 1
+    def log_probs(self, outputs, values, allowed):
+        """Return the log-probability of each row's value among the allowed ones."""
+        means, log_scales = self._moments(outputs)
+        latent = torch.linspace(-FARTHEST, FARTHEST, N_POINTS).to(outputs)
+        mean, log_scale = (part.gather(1, values[:, None]) for part in (means, log_scales))
+        x = (mean + log_scale.exp() * latent)[..., None]  # (n, points, 1)
+        z = (x - means[:, None]) * (-log_scales[:, None]).exp()
+        others = allowed.scatter(1, values[:, None], False)
+        smaller = torch.special.log_ndtr(z).where(others[:, None], 0.0).sum(-1)
+        weights = (-0.5 * latent.square()).log_softmax(0)
+        return (weights + smaller).logsumexp(-1)
 
     def draw(self, outputs, allowed, temperature, generator):
         """Draw an allowed value for each row."""

@@ -17,6 +17,7 @@ from ._loss_curve import LossCurveDisplay
 from ._outlier_curve import OutlierCurveDisplay
 from ._outlier_scores import OutlierScoreDisplay
 from ._p_values import PValueDisplay
+from ._point_clouds import PointCloudDisplay
 from ._posterior_calibration import PosteriorCalibrationDisplay, posterior_calibration
 from ._predictive_bands import PredictiveBandsDisplay
 from ._samples import SamplesDisplay
@@ -33,6 +34,7 @@ __all__ = [
     "OutlierCurveDisplay",
     "OutlierScoreDisplay",
     "PValueDisplay",
+    "PointCloudDisplay",
     "PosteriorCalibrationDisplay",
     "PredictiveBandsDisplay",
     "PredictiveCalibrationDisplay",

@@ -219,9 +219,9 @@ def _column_of_table(density, X, column, grid_resolution):
     y[known] = schema.encoding.named(schema.places[i], values[known])
     fields: dict[str, Any] = {"name": str(column), "y": y}
     if model.is_levels:
-        grid = np.array(part.levels)
+        grid = np.array(levels := density.levels(column))
         if grid.dtype.kind != "f":  # names of categories
-            grid = np.array([str(level) for level in part.levels], dtype=object)
+            grid = np.array([str(level) for level in levels], dtype=object)
             fields["y"] = np.array([value if value is None else str(value) for value in y])
         proba = density.predict_proba(column, X).T
         return fields | {"grid": grid, "density": proba, "is_discrete": True}

@@ -28,6 +28,7 @@ ROOMS = (
     "conditional",
     "table",
     "graphs",
+    "sets",
     "outlier",
 )
 

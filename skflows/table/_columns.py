@@ -9,9 +9,12 @@ from ..columns.checks import ColumnWarning, warn_user
 from ..columns.dates import (
     DAY,
     WEEK,
+    are_months,
     joined_moment,
     local_seconds,
     moment_text,
+    moments_of_months,
+    months_of,
     split_moment,
     start_of_week,
     utc_seconds,
@@ -29,6 +32,7 @@ from ._variables import Levels, Number
 MAX_CATEGORIES = 200
 MAX_ORDERED = 1_000  # levels, each of which has a frequency in each class
 RARE_ROWS = 3  # a category with fewer rows is rare
+ROWS_AMONG_MANY = 20  # among too many categories, one with fewer is rare, or with 1 in 1000 rows
 ONCE = 1.5  # rows below which a category occurs once
 
 
@@ -211,7 +215,10 @@ def categorical(column, setting):
         )
     if is_many or setting.handle_unknown == "rare":
         order = np.argsort(-counts, kind="stable")
-        kept = sorted(k for k in order[:MAX_CATEGORIES] if counts[k] >= RARE_ROWS)
+        least = RARE_ROWS
+        if is_many:  # of many categories alike, the most frequent are so by chance
+            least = max(least, min(ROWS_AMONG_MANY, len(values) // 1000))
+        kept = sorted(k for k in order[:MAX_CATEGORIES] if counts[k] >= least)
         rare = [k for k in np.flatnonzero(counts) if k not in set(kept)]
         if setting.handle_unknown != "rare" or counts[rare].max(initial=0) >= RARE_ROWS:
             which = (
@@ -293,9 +300,15 @@ def datetime(column, setting, low=None, high=None):
     return variables
 
 
-def _variable_of_numbers(values, setting):
+def months(column, setting):
+    """Return the variable of dates that are the beginnings of months, or of quarters or years."""
+    number = months_of(column.values[column.known])
+    return [_variable_of_numbers(number, setting._replace(is_stated=False), "rounded")]
+
+
+def _variable_of_numbers(values, setting, kind="integer"):
     known = np.ones(len(values), dtype=bool)
-    return on_lattice(Column(values, known, "number", ""), setting, "integer")[0]
+    return on_lattice(Column(values, known, "number", ""), setting, kind)[0]
 
 
 class Weeks(Number):
@@ -375,6 +388,8 @@ class ColumnModel:
         Whether missing entries are modelled.
     """
 
+    has_months = False  # whether dates are numbers of months
+
     def __init__(self, column, kind, setting, models_missing):
         self.name = setting.name
         self.kind, self.arguments, self.reason, self.is_stated = kind[:4]
@@ -384,6 +399,8 @@ class ColumnModel:
         make = MAKERS[self.kind]
         if self.kind == "datetime" and column.role == "datetime":
             column = column._replace(values=local_seconds(column.values, self.zone, self.name))
+            if not self.arguments and are_months(column.values[column.known]):
+                self.has_months, make = True, months
         try:
             signature(make).bind(column, setting, *self.arguments)
         except TypeError as error:
@@ -415,7 +432,25 @@ class ColumnModel:
     @property
     def is_levels(self):
         """Whether the column has finitely many levels."""
+        if self.kind == "datetime":
+            return False
         return len(self.value_variables) == 1 and not self.value_variables[0].has_number
+
+    @property
+    def possible(self):
+        """The values whose probabilities are listed, None if these are not listed.
+
+        Numbers on a lattice are listed with those that no row has, unless there are many.
+        """
+        if self.kind == "datetime":
+            return None
+        (variable,) = self.value_variables
+        if not variable.has_number and variable.lattice is None:
+            return list(variable.levels)
+        numbers = variable.possible
+        if numbers is None or len(numbers.values) > MAX_ORDERED:
+            return None
+        return numbers.values.tolist()
 
     @property
     def decimals(self):
@@ -476,7 +511,9 @@ class ColumnModel:
             local = values.copy()
             local[known] = local_seconds(values[known], self.zone, self.name)
             of_parts = split_moment(local)[: len(self.value_variables)]
-            if isinstance(self.value_variables[0], Weeks):
+            if self.has_months:
+                of_parts = [months_of(local)]
+            elif isinstance(self.value_variables[0], Weeks):
                 of_parts = joined_moment(*of_parts), *of_parts[1:]
             pairs = zip(self.value_variables, of_parts, strict=True)
             return [*flags, *(variable.encode(each) for variable, each in pairs)]
@@ -509,6 +546,9 @@ class ColumnModel:
         """Return a text on what values a variable of the column has."""
         if isinstance(variable, Weeks):
             return f"dates between {' and '.join(map(moment_text, variable.ends))}"
+        if self.has_months:
+            each = "" if variable.step == 1 else f"{variable.step:g} "
+            return f"dates every {each}month{'s' * bool(each)}"
         if self.kind == "datetime":
             return "dates at other times of the day"
         step, low, high = (
@@ -559,6 +599,8 @@ class ColumnModel:
         if isinstance(weeks, Weeks):
             week, *_ = split_moment(drawn[0])
             moments = weeks.moved_inside(joined_moment(week, *drawn[1:]))
+        elif self.has_months:
+            moments = moments_of_months(drawn[0])
         else:
             moments = joined_moment(*drawn)
         known = ~np.isnan(moments)
@@ -580,6 +622,8 @@ class ColumnModel:
         how = f"{first.n_levels} levels" if not first.has_number else "number"
         if self.kind == "datetime":
             how = " and ".join(["week", "weekday", "time"][: len(self.value_variables)])
+        if self.has_months:
+            how = "month"
         reason = self.reason
         if reason == GIVEN and self.arguments:
             reason += f": {(self.kind, *self.arguments)}"

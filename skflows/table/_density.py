@@ -1,6 +1,6 @@
 """The density of a table as it is."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from numbers import Integral
 from operator import itemgetter
@@ -121,8 +121,9 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         unknown in other respects, and warns. "rare" pools the categories with fewer than 3 rows
         into one, and takes it for one of them. "error" raises an error. In a column of more than
         200 categories, or of more than 60 that are also more than half as many as rows, the rarest
-        are pooled in any case, with a warning, and new categories are taken for one of them;
-        "error" raises an error for such a column.
+        are pooled in any case (beyond the 200 most frequent, or with fewer than 3 rows, 1 row in
+        1,000, at most 20), with a warning, and new categories are taken for one of them; "error"
+        raises an error for such a column.
 
     missing : {"ignore", "model"}, default="ignore"
         Whether the pattern of missing values is part of the model. With "ignore", values are taken
@@ -532,6 +533,11 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
 
     def _read(self, X, reset=False):
         """Return X as a `Frame` in the order of the columns of `fit`."""
+        if isinstance(X, Mapping):
+            raise ValueError(
+                "X is a dict; give a table: pandas.DataFrame(X) if it holds columns, or "
+                "pandas.DataFrame([X]) if it holds one row."
+            )
         if is_frame(X) and not reset and self._encoding.library != "numpy":
             frame = read_frame(X, self._encoding.keys)
         else:
@@ -895,7 +901,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
     def predict_proba(
         self, column: int | str, X: Table, *, as_frame: bool = False
     ) -> "Floats | pd.DataFrame":
-        """Return the probabilities of the levels of a column, given the other known values.
+        """Return the probabilities of the values of a column, given the other known values.
 
         An array of numbers alone has no such method: scikit-learn's tools expect it to take only X.
         Give its columns names, or one of them the kind "categorical".
@@ -903,7 +909,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         Parameters
         ----------
         column : str or int
-            A column with levels: categorical, ordinal, or numbers with few distinct values.
+            A column of categories, or of numbers that are multiples of a step. These are listed
+            with the ones that no row of `fit` has, up to 1,000 of them.
 
         X : DataFrame or array-like of shape (n_samples, n_features)
             The rows. They may lack the column, and others; known values of it are ignored.
@@ -934,17 +941,17 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         probabilities = probabilities_of(self, column, values)
         if not as_frame:
             return probabilities
-        i, _ = column_of(self, column, "is_levels")
+        i, _ = column_of(self, column, "possible")
         labels = self._encoding.written_levels(self._schema.places[i], self.levels(column))
         return labelled(probabilities, labels, X, column)
 
     def levels(self, column: int | str) -> list:
-        """Return the levels of a column, in the order of `predict_proba`.
+        """Return the possible values of a column, in the order of `predict_proba`.
 
         Parameters
         ----------
         column : str or int
-            A column with levels.
+            A column of categories, or of numbers that are multiples of a step, up to 1,000 of them.
 
         Returns
         -------
@@ -952,8 +959,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             The values.
         """
         check_is_fitted(self)
-        i, _ = column_of(self, column, "is_levels")
-        return list(self._schema.columns[i].value_variables[0].levels)
+        i, _ = column_of(self, column, "possible")
+        return self._schema.columns[i].possible
 
     def quantile(self, column: int | str, X: Table, q: ArrayLike = 0.5) -> Floats:
         """Return quantiles of a numeric column, given the other known values.

@@ -99,13 +99,21 @@ class OneVariable:
         share = (x - ends[cell]) / (ends[cell + 1] - ends[cell])
         return below[row, cell] + share * (below[row, cell + 1] - below[row, cell])
 
+    @property
+    def probabilities(self):
+        """The probabilities of the values that are listed as possible."""
+        if not self.variable.has_number:
+            return self.variable.of_possible(self.levels)
+        below = self.cdf(self.variable.possible.ends[None, 1:-1])
+        return np.maximum(np.diff(below, axis=1, prepend=0.0, append=1.0), 0.0)
+
     @cached_property
     def _cells(self):
         """The ends of the cells of possible numbers, and the probabilities below them."""
         numbers, half = self.variable.possible.values, self.variable.step / 2
         ends = cell_ends(numbers)
         ends[[0, -1]] = numbers[0] - half, numbers[-1] + half
-        below = np.cumsum(self.variable.of_possible(self.levels), axis=1)
+        below = np.cumsum(self.probabilities, axis=1)
         return ends, np.concatenate([np.zeros((len(below), 1)), below], axis=1)
 
     def _numbers_on_grid(self):

@@ -189,9 +189,9 @@ def column_of(density, column, what):
     density._check_names([column], "column")
     i = schema.names.index(column)
     model = schema.columns[i]
-    if not getattr(model, what):
-        needed = "levels" if what == "is_levels" else "numbers"
-        remedy = "quantile" if what == "is_levels" else "predict_proba, or sample"
+    if getattr(model, what) in (None, False):
+        needed = "numbers" if what == "is_number" else "values that are listed"
+        remedy = "predict_proba, or sample" if what == "is_number" else "quantile"
         if model.kind == "datetime":
             remedy = "sample(given=...) for its distribution, or impute for its median"
         raise ValueError(f"column {column!r} is {model.kind}, without {needed}; use {remedy}.")
@@ -199,15 +199,15 @@ def column_of(density, column, what):
 
 
 def probabilities_of(density, column, values):
-    """Return the probabilities of the levels of a column, given the other known values."""
-    i, j = column_of(density, column, "is_levels")
+    """Return the probabilities of the listed values of a column, given the other known values."""
+    i, j = column_of(density, column, "possible")
     values = without(values, density._schema, i)
     density._schema.warn_of_outside(values, as_condition=True)
     probabilities = []
     for some in in_chunks(values):
         view = TableView(density._schema, some)
         outcome = OneVariable(density, view, j, density._log_weights(view, view.known))
-        probabilities.append(outcome.levels)
+        probabilities.append(outcome.probabilities)
     return np.concatenate(probabilities)
 
 

@@ -1,0 +1,173 @@
+"""A variational autoencoder of clouds: an encoder, a prior of codes, and a flow of points.
+
+References
+----------
+Yang et al., "PointFlow: 3D Point Cloud Generation with Continuous Normalizing Flows", 2019.
+
+Zaheer et al., "Deep Sets", 2017.
+"""
+
+import torch
+from torch import nn
+
+from ..bijections._flow import standard_normal_log_prob
+from ..nn.random_draws import normal_draws, uniform_draws
+from ..training.losses import Likelihood, gradients_by_autograd
+
+SCALE_BOUND = 5.0  # of the log-scales of codes
+SHARE_IN_FLOW = 4  # one in so many of the drawn points trains the flow; the encoder sees all
+SEEN_AT_ONCE = 2**14  # points, in scores of held-out clouds
+
+
+class Encoder(nn.Module):
+    """A normal distribution of the code of each cloud, whatever the order of its points.
+
+    Parameters
+    ----------
+    n_features : int
+        Number of coordinates of a point.
+    code_size : int
+        Size of the code.
+    width : int
+        Size of the hidden layers.
+    """
+
+    def __init__(self, n_features, code_size, width):
+        super().__init__()
+        self.of_point = nn.Sequential(
+            nn.Linear(n_features, width),
+            nn.SiLU(),
+            nn.Linear(width, width),
+            nn.SiLU(),
+            nn.Linear(width, width),
+        )
+        self.of_cloud = nn.Sequential(
+            nn.Linear(2 * width, width), nn.SiLU(), nn.Linear(width, 2 * code_size)
+        )
+
+    def forward(self, points):
+        """Return the means and log-scales of codes from points ``(n, n_points, n_features)``."""
+        h = self.of_point(points)
+        mean, log_scale = self.of_cloud(torch.cat([h.mean(1), h.amax(1)], -1)).chunk(2, -1)
+        return mean, SCALE_BOUND * (log_scale / SCALE_BOUND).tanh()
+
+
+class CloudNetwork(nn.Module):
+    """All that is trained: an encoder, a prior of codes, and a flow of points with their codes.
+
+    Parameters
+    ----------
+    encoder : Encoder
+        Tells the code of a cloud.
+    prior : Bijection
+        Maps codes to a standard normal.
+    points : Flow
+        Maps points, each with the code of its cloud, to a standard normal.
+    """
+
+    def __init__(self, encoder, prior, points):
+        super().__init__()
+        self.encoder, self.prior, self.points = encoder, prior, points
+
+    def is_sequential(self, inverse=False):
+        """Whether a direction takes many small operations (see `Bijection.is_sequential`)."""
+        return self.points.is_sequential(inverse)
+
+    def draw_codes(self, points, noise):
+        """Return codes and their divergences, log q(code | cloud) - log p(code).
+
+        Points ``(n, n_points, n_features)`` are preprocessed; noise is ``(n, code_size)``.
+        """
+        mean, log_scale = self.encoder(points)
+        code = mean + log_scale.exp() * noise
+        latent, log_det = self.prior(code)
+        log_q = standard_normal_log_prob(noise) - log_scale.sum(-1)
+        return code, log_q - standard_normal_log_prob(latent) - log_det
+
+    @torch.inference_mode()
+    def codes(self, cloud, noise):
+        """Return what `draw_codes` does, from arrays: a cloud, and several draws of noise."""
+        points, noise = torch.from_numpy(cloud), torch.from_numpy(noise)
+        points, _ = self.points.preprocess.bijection(points)
+        return [tensor.numpy() for tensor in self.draw_codes(points[None], noise)]
+
+    @torch.inference_mode()
+    def latent_code(self, cloud):
+        """Return where the prior maps the mean code of a cloud, both as arrays."""
+        points, _ = self.points.preprocess.bijection(torch.from_numpy(cloud))
+        return self.prior(self.encoder(points[None])[0])[0].numpy()
+
+
+def with_codes(points, codes):
+    """Return rows of points ``(n, n_points, d)``, each with the code of its cloud."""
+    n_points = points.shape[1]
+    return torch.cat([points.flatten(0, 1), codes.repeat_interleave(n_points, 0)], -1)
+
+
+class CloudBound(Likelihood):
+    """The variational bound; a row is the number of a cloud.
+
+    Parameters
+    ----------
+    objective : Likelihood
+        Trains the flow of points. Flow matching replaces their likelihood by the squared error
+        of the velocities, summed over the coordinates.
+    points : Tensor of shape (n_all, n_features)
+        The preprocessed points of all clouds.
+    ends : Tensor of shape (n + 1,)
+        Where each cloud begins, and the last one ends.
+    code_size : int
+        Size of a code.
+    n_points : int
+        Points of a cloud that a step draws, with replacement.
+    """
+
+    in_nats: tuple[str, ...]  # type: ignore[misc]
+    validated_every: int  # type: ignore[misc]
+
+    def __init__(self, objective, points, ends, code_size, n_points):
+        self.objective, self.points, self.n_points = objective, points, n_points
+        self.start, self.count = ends[:-1], ends.diff()
+        self.in_nats = ("loss",) if "loss" in objective.in_nats else ()
+        self.validated_every = objective.validated_every
+        generator = torch.Generator().manual_seed(0)
+        self.noise = torch.randn(len(self.count), code_size, generator=generator)
+        self.factor = 1.0 if self.in_nats else points.shape[1]
+
+    def _rows(self, network, cloud, places, noise):
+        """Return rows of the flow of points, and the divergences of the codes in them.
+
+        Places ``(n, n_points)`` between 0 and 1 choose the points of each cloud.
+        """
+        count = self.count[cloud, None]
+        place = (places * count).long().clamp(max=count - 1)
+        points = self.points[self.start[cloud, None] + place]
+        code, divergence = network.draw_codes(points, noise)
+        return with_codes(points[:, ::SHARE_IN_FLOW], code), divergence
+
+    def latent(self, network, y):
+        """Return the bound by the same places and the same noise in every call."""
+        places = (torch.arange(self.n_points) + 0.5) / self.n_points
+        bounds = []
+        for cloud in y[:, 0].long().split(max(1, SEEN_AT_ONCE // self.n_points)):
+            rows, divergence = self._rows(network, cloud, places, self.noise[cloud])
+            z, log_det = self.objective.latent(network.points.bijection, rows)
+            log_prob = (standard_normal_log_prob(z) + log_det).unflatten(0, (len(cloud), -1))
+            bounds.append(self.count[cloud] * log_prob.mean(1) - divergence)
+        return y[:, :0], torch.cat(bounds).to(y.dtype)
+
+    def losses(self, network, y, weight):
+        cloud = y[:, 0].long()
+        places = uniform_draws(self.noise.new_empty(len(cloud), self.n_points))
+        noise = normal_draws(self.noise[cloud])
+        rows, divergence = self._rows(network, cloud, places, noise)
+        n_each = len(rows) // len(cloud)
+        weight = weight.to(rows)
+        share = weight * self.count[cloud] * (self.factor / n_each)
+        flow = network.points.bijection
+        of_points = self.objective.losses(flow, rows, share.repeat_interleave(n_each))["loss"]
+        divergence = (weight * divergence).sum()
+        return {"loss": of_points + divergence, "divergence": divergence}
+
+    def gradients(self, network, y, weight, n):
+        return gradients_by_autograd(self.losses, network, y, weight, n)
