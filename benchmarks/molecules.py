@@ -27,6 +27,7 @@ from torch import nn
 
 from skflows.graphs import MoleculeDensity
 
+LONGEST = 150  # characters of a sample
 LEAST = 3  # occurrences of a context, or a shorter one is used
 FEWEST = 50  # molecules with the moments of descriptors
 N_DIVERSE = 1000  # samples whose distances are compared
@@ -55,7 +56,7 @@ class NGram:
 
     def _drawn(self, rng):
         text = START * (self.order - 1)
-        while text[-1] != END and len(text) < 200:
+        while text[-1] != END and len(text) < LONGEST:
             contexts = (text[len(text) - k :] for k in range(self.order - 1, -1, -1))
             counts = next(c for c in map(self.counts.__getitem__, contexts) if c.total() >= LEAST)
             values = np.array([*counts.values()])
@@ -97,12 +98,13 @@ class LSTM(nn.Module):
     def sample(self, n, seed, temperature=1.0):
         generator = torch.Generator().manual_seed(seed)
         token, state = torch.zeros(n, 1, dtype=torch.long), None
-        drawn = []
-        for _ in range(150):
+        drawn, is_over = [], torch.zeros(n, 1, dtype=torch.bool)
+        while len(drawn) < LONGEST and not is_over.all():
             out, state = self.lstm(self.embedding(token), state)
             probabilities = (self.output(out[:, 0]) / temperature).softmax(-1)
             token = torch.multinomial(probabilities, 1, generator=generator)
             drawn.append(token)
+            is_over |= token == self.characters.index(END)
         texts = ["".join(self.characters[i] for i in row) for row in torch.cat(drawn, 1).tolist()]
         return [text.partition(END)[0] for text in texts]
 

@@ -1,12 +1,15 @@
 """Tables, splits and tasks that others chose, with our defaults.
 
     python benchmarks/published.py uci --data DIR --splits 20 --out published.jsonl
+    python benchmarks/published.py coverage --data DIR --splits 50 --out published.jsonl
     python benchmarks/published.py features --data DIR --out published.jsonl
     python benchmarks/published.py sbibm --sizes 1000 --observations 2 --out published.jsonl
     python benchmarks/published.py show --out published.jsonl
 
 - uci: regression. DIR has an npz file for each table, with arrays X, y and ``test``: the numbers of
   the test rows of each split, after Hernández-Lobato & Adams (2015). The other rows train.
+- coverage: 90 % intervals of our regressor, on random splits of three of these tables and of
+  scikit-learn's diabetes, of which 90 % train.
 - features: detection of defects, one-class. DIR has an npz file for each category of MVTec AD, with
   X, features of images by a network, and y, 1 for defects. 70 % of the good images train.
 - sbibm: posteriors from simulations, for the tasks and observations of the package sbibm. C2ST is
@@ -24,12 +27,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from conditional import Flow, NGBoost, Normal, QuantileForest, crps, timed
+from conditional import COVERAGE, Flow, NGBoost, Normal, QuantileForest, by_chance, crps, timed
 from protocol import append, print_table, read
 from sklearn.covariance import LedoitWolf
+from sklearn.datasets import load_diabetes
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import KFold, cross_val_predict
+from sklearn.model_selection import KFold, cross_val_predict, train_test_split
 from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 
@@ -61,6 +65,23 @@ REGRESSORS = {
     "NGBoost": NGBoost,
     "quantile-forest": QuantileForest,
 }
+
+
+COVERED = ("concrete", "diabetes", "energy", "wine-quality-red")
+
+
+def cover(table, split, data):
+    """Return the coverage of intervals of our regressor on a random split of a table."""
+    X, y = load_diabetes(return_X_y=True)
+    if table != "diabetes":
+        with np.load(Path(data, f"{table}.npz")) as arrays:
+            X, y = arrays["X"], arrays["y"]
+    X, X_test, y, y_test = train_test_split(X, y, test_size=0.1, random_state=split)
+    regressor = skflows.FlowRegressor(random_state=split)
+    seconds = timed(regressor.fit, X, y)
+    low, high = regressor.predict_interval(X_test, COVERAGE).T
+    is_covered = (low <= y_test) & (y_test <= high)
+    return {"n": len(y), "n_test": len(y_test), "coverage": is_covered.mean(), "seconds": seconds}
 
 
 def regress(table, method, split, data):
@@ -170,6 +191,10 @@ def posterior(name, n, observation, seed=0):
 
 def jobs(args):
     """Yield the key of each run, and what runs it."""
+    if args.what == "coverage":
+        for split, table in product(range(args.splits), COVERED):
+            key = {"what": "coverage", "table": table, "split": split}
+            yield key, lambda a=(table, split): cover(*a, args.data)
     if args.what == "features":
         for path, method in product(sorted(Path(args.data).glob("*.npz")), DETECTORS):
             key = {"what": "features", "table": path.stem, "method": method}
@@ -206,6 +231,14 @@ def show(lines):
         wide = wide.reindex(columns=order).dropna(axis=1, how="all")
         print(f"\n{score}, mean over the first {n} splits\n")
         print_table(wide, dict.fromkeys(wide, digits))
+    if "coverage" in parts:
+        columns = {"n": "first", "n_test": "first", "split": "size", "coverage": "mean"}
+        table = parts["coverage"].groupby("table").agg(columns)
+        sizes = table[["n", "n_test", "split"]].astype(int).to_numpy()
+        table[["by chance from", "to"]] = [by_chance(*row) for row in sizes]
+        table = table.rename(columns={"n": "rows", "split": "splits"}).drop(columns="n_test")
+        print("\ncoverage of random splits\n")
+        print_table(table, dict.fromkeys(table, 3) | {"rows": 0, "splits": 0})
     if "features" in parts:
         wide = 100 * parts["features"].pivot_table("auroc", "table", "method")[[*DETECTORS]]
         wide.loc["mean"] = wide.mean()
@@ -224,10 +257,10 @@ def show(lines):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("what", choices=["uci", "features", "sbibm", "show"])
+    parser.add_argument("what", choices=["uci", "coverage", "features", "sbibm", "show"])
     parser.add_argument("--data", help="folder of the tables")
     parser.add_argument("--out", required=True, help="JSON lines of results")
-    parser.add_argument("--splits", type=int, default=20, help="the first of 20 splits")
+    parser.add_argument("--splits", type=int, default=20, help="the first of 20 or more splits")
     parser.add_argument("--sizes", nargs="*", type=int, default=[1_000], help="simulations")
     parser.add_argument("--observations", type=int, default=10, help="the first of 10")
     parser.add_argument("--tasks", nargs="*", default=TASKS, help="only these tasks of sbibm")

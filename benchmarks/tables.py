@@ -666,7 +666,9 @@ def run_incomplete(args, seed):
             seconds = time.process_time() - started
             repeated = pd.concat([holes] * N_IMPORTANCE, ignore_index=True)
             draws = table.impute(repeated, "draw", random_state=seed)
-            log_proposal = table._log_prob(table._rows(draws), np.tile(~gaps, (N_IMPORTANCE, 1)))
+            log_proposal = table._log_prob(
+                table._variables(draws), np.tile(~gaps, (N_IMPORTANCE, 1))
+            )
             for method in left:
                 if method == "TableDensity":
                     complete, observed = table.score_samples(test), table.score_samples(holes)

@@ -1,13 +1,19 @@
 """The benchmarks' pages: generated from stored lines, short, and without other figures."""
 
+import importlib.util
 import runpy
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from _tables import FEW_COMPONENTS, keep_components
+from sklearn.mixture import GaussianMixture
+
+from skflows import TableDensity
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
@@ -47,6 +53,30 @@ def test_copies_of_rows_that_occur_once(monkeypatch):
     train = pd.DataFrame({"n": [1, 1, 2, 3], "kind": ["a", "a", None, "b"]})
     rows = pd.DataFrame({"n": [1.0, 2.0, 2.0, 3.0], "kind": ["a", None, "b", "b"]})
     assert copies(train, rows) == 0.5
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_incomplete_rows(monkeypatch, tmp_path):
+    """Beside `AutoDensity`, whose place a mixture takes, of filled rows."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    spec = importlib.util.spec_from_file_location("tables_benchmark", FOLDER / "tables.py")
+    tables = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tables)
+    quick = partial(TableDensity, max_iter=1, n_orders=1, cv=2)
+    keep_components(monkeypatch, lambda each: each.name in FEW_COMPONENTS)
+    monkeypatch.setattr(tables, "TableDensity", quick)
+    monkeypatch.setattr(tables, "AutoDensity", partial(GaussianMixture, 1))
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "x.npz", X=rng.normal(size=(100, 1)) + 0.5 * rng.normal(size=(100, 3)))
+    out = tmp_path / "out.jsonl"
+    command = f"tables.py incomplete --data {tmp_path} --sets x --seeds 0 --out {out}"
+    monkeypatch.setattr(sys, "argv", command.split())
+    tables.main()
+    lines = pd.read_json(out, lines=True)
+    assert len(lines) == 9 and np.isfinite(lines[["complete", "observed"]]).all(axis=None)
+    observed = lines.pivot(index="share", columns="method", values="observed")
+    draws = observed["IterativeImputer's draws, AutoDensity"]
+    assert draws.to_numpy() == pytest.approx(observed["TableDensity"].to_numpy(), abs=0.3)
 
 
 def test_entries_of_what_was_tried_are_short():

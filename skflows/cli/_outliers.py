@@ -68,7 +68,7 @@ def run_outliers(args):
     if args.report is not None:
         if is_standard(args.report):
             raise ValueError("--report needs a file: only the table can be standard output")
-        if args.report.resolve() == args.output.resolve():
+        if args.output is not None and args.report.resolve() == args.output.resolve():
             raise ValueError(
                 f"{args.output} is given for both the table and the report: choose two files"
             )
@@ -109,14 +109,15 @@ def run_outliers(args):
         findings.partners,
     )
     raw = table
-    if source.has_cells and is_csv(args.output):
+    if source.has_cells and (args.output is None or is_csv(args.output)):
         raw = import_pandas().concat(source.raw_batches(None), ignore_index=True)
-    with writing(args.output, source.form) as append:
-        # Parsers may differ in what they skip.
-        written = raw if len(raw) == len(table) else table
-        append(written.join(added), header=source.has_cells and [*source.header, *ADDED])
+    # Parsers may differ in what they skip.
+    written = raw if len(raw) == len(table) else table
+    if args.output is not None:
+        with writing(args.output, source.form) as append:
+            append(written.join(added), header=source.has_cells and [*source.header, *ADDED])
     say_flags(args, findings.outlier, len(findings.explained))
-    if not findings.outlier.any():
+    if args.output is None or not findings.outlier.any():
         say_oddest(args, findings, written)
     from ._report import doubts_about, report
 
@@ -169,8 +170,9 @@ def known_rows(args, known, names, is_table):
 def say_flags(args, outlier, n_explained):
     """Print how many rows are flagged, how reliably, and how many lack reasons by their score."""
     basis = "conformal p-values" if args.reference else "if the empirical null holds in the tail"
+    what = args.data if args.output is None else f"wrote {shown(args.output)}"
     say(
-        f"wrote {shown(args.output)}: flagged {outlier.sum()} of {len(outlier)} rows, with at most "
+        f"{what}: flagged {outlier.sum()} of {len(outlier)} rows, with at most "
         f"{args.fdr:.3g} of the flags false on average ({basis})",
         args.output,
     )
@@ -251,11 +253,15 @@ def flag_in_batches(args, source, known):
 
     The table is read twice: flags depend on the p-values of all rows, which take 16 bytes each.
     """
-    if args.reference is None or args.report is not None:
-        lacking = "--report needs" if args.reference else "without a --reference, a detector needs"
+    remedies = {
+        "give a --reference": args.reference is None,
+        "leave --report out": args.report is not None,
+        "add -o FILE": args.output is None,
+    }
+    if needed := [remedy for remedy, is_needed in remedies.items() if is_needed]:
         raise ValueError(
-            f"{args.data} is larger than --memory-limit, and {lacking} all rows at once: raise the "
-            "limit, or give a --reference and no --report"
+            f"{args.data} is larger than --memory-limit, and is to be judged in batches: raise the "
+            f"limit, or {' and '.join(needed)}"
         )
     frame, is_table = judged_columns(args, next(source.batches(source.batch_rows)), known)
     names = [*frame]

@@ -194,8 +194,8 @@ def _add_outliers(command):
         "-o",
         "--output",
         type=_arguments.table,
-        required=True,
-        help="the same table, with the flag of each row in further columns",
+        help="the same table, with the flag of each row in further columns (default: print the "
+        "oddest rows)",
     )
     command.add_argument(
         "--reference",

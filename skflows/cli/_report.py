@@ -96,8 +96,8 @@ def verdict(found):
             return (
                 f"{text}, although some have the smallest possible p-value: with so few rows to "
                 f"compare with, no p-value is below {least:.2g}, and a false discovery rate of "
-                f"{found.fdr:.3g} requires {found.fdr / n:.2g}. Give more rows with "
-                "<code>--reference</code>."
+                f"{found.fdr:.3g} requires {found.fdr / n:.2g}. Give "
+                + ("a larger reference." if found.reference else "<code>--reference</code>.")
             )
         return f"{text}: none is odd enough for a false discovery rate of {found.fdr:.3g}."
     expected = found.fdr * n_flags

@@ -232,12 +232,19 @@ def warn_of_identifiers(columns):
     A dict by their names says how many texts differ.
     """
     names = list(columns)
-    many = [*columns.values()][:MAX_NAMED]
-    which, leaves = ("column", "It is") if len(names) == 1 else ("columns", "They are")
+    if len(names) == 1:
+        seem, are = (
+            f"column {names[0]!r} seems to name the rows, since {columns[names[0]]}",
+            "It is",
+        )
+    else:
+        first = ", ".join(f"{name!r}: {columns[name]}" for name in names[:MAX_NAMED])
+        more = ", ..." * (len(names) > MAX_NAMED)
+        seem, are = f"columns {listed(names, MAX_NAMED)} seem to name the rows", "They are"
+        seem = f"{seem} ({first}{more})"
     warn_user(
-        f"The {which} {listed(names, MAX_NAMED)} seem{'s' * (len(names) == 1)} to name the rows, "
-        f"since {' and '.join(many)}. {leaves} left out of the model, and samples have "
-        f"placeholders. If the texts mean something, use columns={{{names[0]!r}: 'categorical'}}.",
+        f"The {seem}. {are} left out of the model, and samples have placeholders. If the texts "
+        f"mean something, use columns={{{names[0]!r}: 'categorical'}}.",
         ColumnWarning,
     )
 

@@ -12,6 +12,8 @@ MICROSECONDS = 1e6  # in a second
 WEEK, DAY = 7 * 86_400, 86_400  # seconds
 EPOCH_WEEK = 4 * DAY  # 1970-01-01 was a Thursday: weeks begin on Mondays
 EPOCH = datetime(1970, 1, 1)
+LEAST_MONTHS = 3  # different ones, by which a column of dates has months
+ROUNDED_MONTHS, ROUNDED_SECONDS = 9, 4  # decimals
 # Seconds of the years 2 and 9998: Python has no dates far beyond.
 ENDS = -62_104_060_800, 253_339_228_800
 ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ]|$)")  # how a date, or date and time, begins
@@ -135,6 +137,42 @@ def split_moment(seconds):
 def joined_moment(week, weekday=0.0, time=0.0):
     """Return the seconds since 1970 of what `split_moment` returns."""
     return EPOCH_WEEK + week * WEEK + weekday * DAY + time
+
+
+def months_of(seconds):
+    """Return moments in months since 1970, in which days are fractions of their month."""
+    months = np.full(len(seconds), np.nan)
+    known = ~np.isnan(seconds)
+    moments = np.clip(seconds[known], *ENDS)
+    number = np.floor(moments / DAY).astype("datetime64[D]").astype("datetime64[M]").astype(int)
+    start = start_of_month(number)
+    months[known] = number + (moments - start) / (start_of_month(number + 1) - start)
+    return months
+
+
+def moments_of_months(months):
+    """Return the seconds since 1970 of what `months_of` returns."""
+    moments = np.full(len(months), np.nan)
+    known = ~np.isnan(months)
+    number = np.floor(np.round(months[known], ROUNDED_MONTHS))
+    start = start_of_month(number)
+    length = start_of_month(number + 1) - start
+    moments[known] = np.round(start + (months[known] - number) * length, ROUNDED_SECONDS)
+    return moments
+
+
+def start_of_month(number):
+    """Return the seconds since 1970 at which a month begins, given its number since 1970."""
+    day = np.asarray(number).astype(int).astype("datetime64[M]").astype("datetime64[D]")
+    return DAY * day.astype(int).astype(np.float64)
+
+
+def are_months(seconds):
+    """Whether moments, of which several differ, are all the beginnings of months."""
+    distinct = np.unique(seconds)
+    if len(distinct) < LEAST_MONTHS or not ENDS[0] < distinct[0] <= distinct[-1] < ENDS[1]:
+        return False
+    return bool((months_of(distinct) % 1 == 0).all())
 
 
 def start_of_week(seconds):

@@ -544,8 +544,14 @@ def other_forms(texts: Iterable[str]):
 
 def _groups(texts):
     """Yield dicts of lists of texts that may have a format in common."""
-    for pattern in (CLOCK, NUMERIC_DATE, NAMED_DATE, MONTH):
+    for pattern in (CLOCK, NUMERIC_DATE, MONTH):
         yield {pattern: [text for text in texts if pattern.fullmatch(text)]}
+    by_shape: dict = {}
+    for text in texts:
+        if (match := NAMED_DATE.fullmatch(text)) is not None:
+            shape = tuple(group is None for group in match.groups())
+            by_shape.setdefault(shape, []).append(text)
+    yield by_shape
     by_core: dict = {}
     by_decimals: dict = {}
     for text in texts:

@@ -1,4 +1,4 @@
-"""Classification by the density of each class, with an option to reject."""
+"""Classification by densities and by other classifiers, with an option to reject."""
 
 import math
 from contextlib import nullcontext
@@ -53,8 +53,12 @@ from ..preprocessing.sklearn_compat import (
     safe_indexing,
 )
 from ..preprocessing.validation import uneven, validate_weight
+from ..table import TableDensity
 from ..training.threads import fit_context
 from ._density import ConditionalDensity
+from ._probabilities import NAMES, ClassProbabilities, pool_weights, pooled
+from ._trees import LEAST_ROWS as LEAST_POOLED
+from ._trees import SHARE_OF_TIME
 
 HELD_OUT = 0.2
 LEAST_ROWS = 20  # per class from which calibration="auto" holds some out
@@ -68,6 +72,8 @@ FITTED = {
     "temperature_",
     "prior_weight_",
     "calibration_scores_",
+    "classifiers_",
+    "weights_",
 }
 LEAST_LOG_PROBA = -1e9  # of impossible rows, which no temperature makes possible
 
@@ -75,15 +81,19 @@ LEAST_LOG_PROBA = -1e9  # of impossible rows, which no temperature makes possibl
 class DensityClassifier(
     ClassifierMixin, PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator
 ):
-    """Classification by Bayes' rule, from the density of each class.
+    """Classification from the density of each class, pooled with trees and logistic regressions.
 
-    The probability of a class is proportional to ``prior(class) * p(x | class) ** (1 / T)``. With
-    ``T = 1`` this is Bayes' rule. Errors of the log-densities add up over many columns and would
-    make the probabilities overconfident, so a temperature T above 1 is set on rows that the
-    densities have not seen, after the idea of temperature scaling. With uneven priors, `predict`
-    depends on the temperature too. With n calibration rows, each probability is a mixture of Bayes'
-    rule and the prior, which has a weight of ``1 / (n + 2)``, so no class with a prior has
-    probability 0.
+    The densities give each class a probability that is proportional to ``prior(class) *
+    p(x | class) ** (1 / T)``. With ``T = 1`` this is Bayes' rule. Errors of the log-densities add
+    up over many columns and would make the probabilities overconfident, so a temperature T above 1
+    is set on rows that the densities have not seen, after the idea of temperature scaling. With
+    uneven priors, `predict` depends on the temperature too. With n calibration rows, each
+    probability is a mixture of Bayes' rule and the prior, which has a weight of ``1 / (n + 2)``, so
+    no class with a prior has probability 0.
+
+    By default, these probabilities are pooled with those of a boosting, of extra trees and of
+    logistic regressions: the product of all, each to a power, is normalised. Rows that neither the
+    densities nor the other classifiers have seen set the powers, by their log-loss.
 
     The p-value of a class is the share of its own rows that are no more likely than x under its
     density: where all p-values are small, x belongs to none of the classes, and can be rejected.
@@ -93,12 +103,13 @@ class DensityClassifier(
     estimator : estimator, default=None
         A density estimator with `fit` and `score_samples`, which is cloned and fitted for each
         class. None is ``ConditionalDensity(NSFDensity(n_transforms=2, dropout=0.2,
-        input_noise=0.1))``, for tables of numbers. A ``time_limit`` of it holds for all of them
-        together: each has an equal share of the time left. Ctrl-C ends the whole fit, and the
-        classifier is fitted only if it came while the last density was. Discrete columns, and the
-        kinds and categories of a `TableDensity`, are found in the rows of all classes together. A
-        `ConditionalDensity` is fitted once, to the columns given the class: the classes share its
-        networks, which suits classes of few rows, and its folds are stratified.
+        input_noise=0.1))`` for tables of numbers, and ``TableDensity(handle_unknown="rare",
+        n_orders=1)`` for tables with texts, dates or missing values. A ``time_limit`` of it holds
+        for all of them together: each has an equal share of the time left. Ctrl-C ends the whole
+        fit, and the classifier is fitted only if it came while the last density was. Discrete
+        columns, and the kinds and categories of a `TableDensity`, are found in the rows of all
+        classes together. A `ConditionalDensity` is fitted once, to the columns given the class: the
+        classes share its networks, which suits classes of few rows, and its folds are stratified.
 
     priors : array-like of shape (n_classes,), default=None
         Probability of each class, in the order of `classes_`; by default its share of the rows.
@@ -118,8 +129,15 @@ class DensityClassifier(
         every class has at least 20 rows. A fraction holds out that part in any case. With None
         there are no p-values, and `predict_proba` is Bayes' rule.
 
+    classifiers : "auto" or bool, default="auto"
+        Whether `predict_proba` pools Bayes' rule with the probabilities of classifiers of
+        scikit-learn: a boosting, extra trees, and logistic regressions with ``C`` of 0.1, 1 and 10.
+        They take categories and missing values as they are. P-values, and so rejected rows, come
+        from the densities alone. "auto" has them with the default `estimator`, from 50 rows on; an
+        estimator that is given is used as it is, unless `classifiers` is True.
+
     random_state : int, RandomState instance or None, default=None
-        Seeds the held-out rows and, if it has no seed of its own, the estimator.
+        Seeds the held-out rows, the classifiers and, if it has no seed of its own, the estimator.
 
     verbose : int, default=0
         Print each class before its density is fitted; an estimator with a `verbose` gets this one.
@@ -141,6 +159,13 @@ class DensityClassifier(
     prior_weight_ : float
         Weight of the priors in `predict_proba`.
 
+    weights_ : dict
+        The power of each model's probabilities in `predict_proba`: of "Bayes' rule", and of the
+        other classifiers, if there are any.
+
+    classifiers_ : ClassProbabilities or None
+        The fitted classifiers.
+
     calibration_scores_ : list of ndarray or None
         Log-densities, in ascending order, of rows of each class that its density has not seen.
 
@@ -153,7 +178,8 @@ class DensityClassifier(
     References
     ----------
     Hechtlinger, Póczos & Wasserman, "Cautious Deep Learning", 2018; Guo, Pleiss, Sun & Weinberger,
-    "On Calibration of Modern Neural Networks", 2017.
+    "On Calibration of Modern Neural Networks", 2017; Genest & Zidek, "Combining Probability
+    Distributions: A Critique and an Annotated Bibliography", 1986.
 
     Examples
     --------
@@ -173,6 +199,7 @@ class DensityClassifier(
         "reject": [Interval(Real, 0, 1, closed="neither"), None],
         "unknown_label": [Real, str, None],
         "calibration": [StrOptions({"auto"}), Interval(Real, 0, 1, closed="neither"), None],
+        "classifiers": [StrOptions({"auto"}), "boolean"],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
@@ -185,6 +212,7 @@ class DensityClassifier(
         reject=None,
         unknown_label=None,
         calibration="auto",
+        classifiers="auto",
         random_state=None,
         verbose=0,
     ):
@@ -193,6 +221,7 @@ class DensityClassifier(
         self.reject = reject
         self.unknown_label = unknown_label
         self.calibration = calibration
+        self.classifiers = classifiers
         self.random_state = random_state
         self.verbose = verbose
 
@@ -222,11 +251,15 @@ class DensityClassifier(
 
     def _fit(self, X, y, sample_weight):
         given = X, y
-        if self.estimator is None:
-            check_has_numbers(X)
+        self._needs_table = self.estimator is None and has_more_than_numbers(X)
         if self._is_shared:
             self._density._validate_params()  # its folds are made before its fit
         check_is_density(self._density)
+        if self.classifiers is True and self.calibration is None:
+            raise ValueError(
+                "classifiers=True needs held-out rows to weight probabilities by, but "
+                'calibration=None holds out none; use calibration="auto" or a fraction.'
+            )
         if self.reject is not None and self.calibration is None:
             raise ValueError(
                 f"reject={self.reject:g} needs p-values, but calibration=None provides none; use "
@@ -235,6 +268,7 @@ class DensityClassifier(
         if y is None:
             raise ValueError("DensityClassifier requires y to be passed, but the target y is None.")
         X = self._validated(X, reset=True)
+        table = X if self._encoding is None else given[0]
         labels = np.asarray(y)
         # scikit-learn's error does not say that it is about y.
         if labels.dtype.kind == "O" and any(map(is_missing, labels.ravel())):
@@ -249,7 +283,8 @@ class DensityClassifier(
         weight = validate_weight(sample_weight, np.empty((len(y), 1)), least=1)
         if not weight.all():
             kept = np.flatnonzero(weight)
-            X, y, weight = safe_indexing(X, kept), y[kept], weight[kept]
+            X, table = safe_indexing(X, kept), safe_indexing(table, kept)
+            y, weight = y[kept], weight[kept]
         self.classes_, label = np.unique(y, return_inverse=True)
         self._set_unknown_label()
         totals = np.bincount(label, weight, len(self.classes_))
@@ -258,6 +293,12 @@ class DensityClassifier(
         seed = random_state.randint(2**31 - 1)
         is_held_out = self._held_out_rows(label, random_state)
         template = self._template(X, weight * ~is_held_out, seed)
+        limits, unseen = time_limits(template), None
+        self.classifiers_ = self._new_classifiers(len(label), limits, random_state)
+        if self.classifiers_ is not None:
+            started = clock()
+            unseen = self.classifiers_.fit_transform(table, label, weight)
+            template = with_time_limit(template, shortest(limits) - (clock() - started))
         fit, n_fits = self._fit_each, len(self.classes_)
         if self._is_shared:
             fit, n_fits = self._fit_shared, 1
@@ -277,15 +318,52 @@ class DensityClassifier(
                 self.temperature_ = temperature(
                     joint, label[rows], self.priors_, self.prior_weight_, weight[rows]
                 )
+            self.weights_ = {"Bayes' rule": 1.0}
+            if unseen is not None:
+                for density in self.estimators_:
+                    density.set_params(**limits)
+                self._weight_classifiers(joint, unseen[:, rows], label[rows], weight[rows])
         self._warn_of_few_rows()
         return self
 
     _encoding = None  # of rows for a TableDensity
+    _needs_table = False  # whether the default density is one of tables
 
     @property
     def _density(self):
         """The given density, or the default one."""
-        return default_density() if self.estimator is None else self.estimator
+        if self.estimator is not None:
+            return self.estimator
+        return default_table_density() if self._needs_table else default_density()
+
+    def _new_classifiers(self, n, limits, random_state):
+        """Return new classifiers beside the densities, or None."""
+        is_wanted = self.classifiers
+        if isinstance(is_wanted, str):  # "auto"
+            is_wanted = self.estimator is None and n >= LEAST_POOLED
+            is_wanted = is_wanted and self.calibration is not None
+        if not is_wanted or len(self.classes_) == 1:
+            return None
+        limit = shortest(limits)
+        seconds = None if limit == math.inf else SHARE_OF_TIME * limit
+        return ClassProbabilities(random_state.randint(2**31 - 1), seconds)
+
+    def _weight_classifiers(self, log_density, unseen, label, weight):
+        """Set the weights of the pool, by rows that no model has seen."""
+        weight = weight * (self.priors_[label] > 0)
+        if not weight.any():  # no row is held out
+            self.classifiers_ = None
+            return
+        weights = pool_weights(self._members(log_density, unseen), label, weight)
+        self.weights_ = dict(zip(["Bayes' rule", *NAMES], weights.tolist(), strict=True))
+
+    def _members(self, log_density, log_proba):
+        """Return the log-probabilities of all models, of shape (n_models, n, n_classes)."""
+        bayes = log_proba_of(log_density, self.priors_, self.temperature_, self.prior_weight_)
+        with np.errstate(divide="ignore"):
+            log_proba = log_proba + np.log(self.priors_ / self.classifiers_.share_)
+        others = log_proba - logsumexp(log_proba, axis=-1, keepdims=True)
+        return np.concatenate([bayes[None], others])
 
     @property
     def _is_shared(self):
@@ -347,7 +425,7 @@ class DensityClassifier(
         """
         densities, scores, unseen = [], [], [np.empty(0, dtype=int)]
         limits = time_limits(template)
-        end = clock() + min((s for s in limits.values() if s is not None), default=math.inf)
+        end = clock() + shortest(limits)
         for k in range(len(self.classes_)):
             n_left = len(self.classes_) - k
             train = np.flatnonzero((label == k) & ~is_held_out)
@@ -457,7 +535,8 @@ class DensityClassifier(
         holds_out_itself = getattr(type(self._density), "_held_out_scores", None) == "folds"
         if self._is_shared:
             holds_out_itself = self._density._folds(counts.sum()) is not None
-        is_small = self.reject is None and counts.min() < LEAST_ROWS
+        is_small = counts.min() < LEAST_ROWS and self.reject is None
+        is_small = is_small and self.classifiers is not True
         return None if is_small or holds_out_itself else HELD_OUT
 
     def _checked_priors(self):
@@ -484,8 +563,13 @@ class DensityClassifier(
 
     def _log_densities(self, X):
         """Return the log-density of each row under each class."""
+        return self._scores(self._read(X)[0])
+
+    def _read(self, X):
+        """Return rows for the densities, and for the other classifiers."""
         check_is_fitted(self)
-        return self._scores(self._validated(X, reset=False))
+        rows = self._validated(X, reset=False)
+        return rows, rows if self._encoding is None else X
 
     def _scores(self, X):
         if self._is_shared:
@@ -522,10 +606,17 @@ class DensityClassifier(
         log_proba : ndarray of shape (n_samples, n_classes)
             In the order of `classes_`.
         """
-        return self._log_proba(self._log_densities(X))
+        rows, table = self._read(X)
+        return self._log_proba(self._scores(rows), table)
 
-    def _log_proba(self, log_density):
-        return log_proba(log_density, self.priors_, self.temperature_, self.prior_weight_)
+    def _log_proba(self, log_density, table):
+        """Return the log-probability of each class from the log-densities, and from the rows."""
+        if self.classifiers_ is None:
+            settings = self.priors_, self.temperature_, self.prior_weight_
+            return log_proba_of(log_density, *settings)
+        members = self._members(log_density, self.classifiers_.transform(table))
+        log_proba = pooled(np.array([*self.weights_.values()]), members)
+        return mixed_with_priors(log_proba, self.priors_, self.prior_weight_)
 
     def predict_proba(self, X: Table, *, as_frame: bool = False) -> Floats | Rows:
         """Return the probability of each class.
@@ -571,8 +662,9 @@ class DensityClassifier(
         labels : ndarray of shape (n_samples,)
             Values of `classes_`, or `unknown_label`.
         """
-        scores = self._log_densities(X)
-        labels = self.classes_[self._log_proba(scores).argmax(axis=1)]
+        rows, table = self._read(X)
+        scores = self._scores(rows)
+        labels = self.classes_[self._log_proba(scores, table).argmax(axis=1)]
         if self.reject is None:
             return labels
         is_rejected = self._p_values(scores).max(axis=1) <= self.reject
@@ -644,8 +736,9 @@ class DensityClassifier(
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         # A shared density models the columns, which are numbers.
-        if takes_tables(self._density) and not self._is_shared:
-            tags.input_tags = get_tags(self._density).input_tags
+        density = default_table_density() if self.estimator is None else self.estimator
+        if takes_tables(density) and not isinstance(density, ConditionalDensity):
+            tags.input_tags = get_tags(density).input_tags
         return tags
 
 
@@ -654,14 +747,26 @@ def default_density():
     return ConditionalDensity(NSFDensity(n_transforms=2, dropout=0.2, input_noise=0.1))
 
 
-def check_has_numbers(X):
-    """Raise an error for a table that the default density cannot model."""
-    for column in read_frame(X).columns if hasattr(X, "columns") else []:
-        if column.role not in PLAIN or not column.known.all():
-            raise ValueError(
-                "X has texts, dates or missing values, and estimator=None models numbers: give "
-                "DensityClassifier(TableDensity()), which takes any columns."
-            )
+def default_table_density():
+    """Return the density for tables with texts, dates or missing values."""
+    return TableDensity(handle_unknown="rare", n_orders=1)
+
+
+def has_more_than_numbers(X):
+    """Whether a table has columns or missing values that the default density cannot model."""
+    if not hasattr(X, "columns"):
+        values = np.asarray(X)
+        if values.dtype.kind in "OUS":
+            return any(isinstance(value, str) or is_missing(value) for value in values.ravel())
+        return values.dtype.kind == "f" and bool(np.isnan(values).any())
+    return any(
+        column.role not in PLAIN or not column.known.all() for column in read_frame(X).columns
+    )
+
+
+def shortest(limits):
+    """Return the shortest of some time limits, infinite if there are none."""
+    return min((seconds for seconds in limits.values() if seconds is not None), default=math.inf)
 
 
 def given_classes(density, X, n_classes, flows=None):
@@ -671,15 +776,23 @@ def given_classes(density, X, n_classes, flows=None):
     return np.column_stack([source.log_density(Y, np.full(len(Y), k)) for k in range(n_classes)])
 
 
-def log_proba(log_density, priors, temperature, prior_weight):
+def log_proba_of(log_density, priors, temperature, prior_weight):
     """Return the log-probability of each class from the log-density of each row under each."""
     with np.errstate(divide="ignore"):
         log_priors = np.log(priors)
-        joint = log_density / temperature + log_priors
-        # A row of density 0 under all classes carries no information about its class.
-        joint[np.isneginf(joint).all(axis=1)] = log_priors
-        posterior = joint - logsumexp(joint, axis=1, keepdims=True)
-        return np.logaddexp(np.log1p(-prior_weight) + posterior, np.log(prior_weight) + log_priors)
+    joint = log_density / temperature + log_priors
+    # A row of density 0 under all classes carries no information about its class.
+    joint[np.isneginf(joint).all(axis=1)] = log_priors
+    posterior = joint - logsumexp(joint, axis=1, keepdims=True)
+    return mixed_with_priors(posterior, priors, prior_weight)
+
+
+def mixed_with_priors(log_proba, priors, prior_weight):
+    """Return log-probabilities of classes, mixed with their priors: 0 where the prior is."""
+    with np.errstate(divide="ignore"):
+        log_priors, log_weight = np.log(priors), np.log(prior_weight)
+        log_proba = np.where(priors > 0, log_proba, -np.inf)
+        return np.logaddexp(np.log1p(-prior_weight) + log_proba, log_weight + log_priors)
 
 
 def temperature(log_density, label, priors, prior_weight, weight):
@@ -691,7 +804,7 @@ def temperature(log_density, label, priors, prior_weight, weight):
     weight = weight * (priors[label] > 0)
 
     def loss(log_temperature):
-        log_posterior = log_proba(log_density, priors, np.exp(log_temperature), prior_weight)
+        log_posterior = log_proba_of(log_density, priors, np.exp(log_temperature), prior_weight)
         losses = -np.maximum(log_posterior[np.arange(len(label)), label], LEAST_LOG_PROBA)
         return np.average(losses, weights=weight) + log_temperature / len(label)
 

@@ -61,15 +61,19 @@ class ContextEncoder(PersistenceMixin, TransformerMixin, BaseEstimator):
 
     def transform(self, X):
         """Encode rows of X."""
+        return self.features(self.rows(X))
+
+    def rows(self, X):
+        """Return rows of X as numbers, after `fit`."""
         X = self._checked(X, reset=False)
         if self.encoding_ is None and is_numeric(X):
-            return self.features(finite(X))
+            return finite(X)
         encoding = self.encoding_
         if encoding is None:
             encoding = Encoding(read_frame(np.zeros((1, self.n_features_in_))))
         rows, unseen = encoding.encode_and_unseen(X)
         self._warn_of_unseen(rows, unseen)
-        return self.features(rows)
+        return rows
 
     def read(self, X):
         """Return the encoding of X, None for an array of numbers, and its rows as numbers."""
@@ -116,9 +120,7 @@ class ContextEncoder(PersistenceMixin, TransformerMixin, BaseEstimator):
             encoded.append((many - self.target_mean_) / self.target_scale_)
         self.trees_ = None if self.trees is None else clone(self.trees)
         if self.trees_ is not None:
-            is_category = np.arange(numbers.shape[1] + categories.shape[1]) >= numbers.shape[1]
-            columns = np.column_stack([numbers, categories])
-            encoded.append(self.trees_.fit_transform(columns, y, sample_weight, is_category))
+            encoded.append(self.trees_.fit_transform(*self.columns(rows), y, sample_weight))
         return np.column_stack(encoded)
 
     def features(self, rows):
@@ -131,8 +133,14 @@ class ContextEncoder(PersistenceMixin, TransformerMixin, BaseEstimator):
             many = self.many_.transform(categories[:, self.is_many_])
             encoded.append((many - self.target_mean_) / self.target_scale_)
         if self.trees_ is not None:
-            encoded.append(self.trees_.transform(np.column_stack([numbers, categories])))
+            encoded.append(self.trees_.transform(self.columns(rows)[0]))
         return np.column_stack(encoded)
+
+    def columns(self, rows):
+        """Return numbers and places of categories, as trees take them, and which are categories."""
+        numbers, categories = self._split(rows)
+        columns = np.column_stack([numbers, categories])
+        return columns, np.arange(columns.shape[1]) >= numbers.shape[1]
 
     def _encode_numbers(self, numbers):
         if self.scaler_ is None:

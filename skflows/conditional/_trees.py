@@ -27,11 +27,8 @@ LEAST_GAIN = 0.05  # share of the flows with trees, below which they are left ou
 LEAST_SHARE = 0.03  # of the flows without trees, for rows that trees predict far from the truth
 
 
-class TreePredictions(PersistenceMixin, BaseEstimator):
-    """The mean of y by a boosting and by extra trees, as standard scores.
-
-    Predictions of rows that the trees have not seen set the number of iterations of the boosting,
-    and the weights of the ensembles.
+class TreeColumns(PersistenceMixin, BaseEstimator):
+    """Columns as trees take them, for estimators that consist of trees.
 
     Parameters
     ----------
@@ -46,29 +43,70 @@ class TreePredictions(PersistenceMixin, BaseEstimator):
         self.random_state = random_state
         self.seconds = seconds
 
-    def fit_transform(self, X, y, weight, is_category):
+    def _learn_columns(self, X, is_category):
+        """Learn the categories of rows, and return the rows as trees take them."""
+        known = {j: np.unique(X[:, j]) for j in np.flatnonzero(is_category)}
+        self.known_ = {j: k for j, k in known.items() if len(k) <= MAX_CATEGORIES}
+        self.numbers_ = [j for j in range(X.shape[1]) if j not in self.known_]
+        return self._columns(X)
+
+    def _columns(self, X):
+        """Return the categories, as whole numbers from 0 and NaN if unknown, and the numbers."""
+        places = [
+            np.where(np.isin(X[:, j], known), np.searchsorted(known, X[:, j]), np.nan)
+            for j, known in self.known_.items()
+        ]
+        return np.column_stack([*places, X[:, self.numbers_].clip(-LARGEST, LARGEST)])
+
+    def _boosting(self, cls, n_columns):
+        """Return a new boosting."""
+        is_category = np.arange(n_columns) < len(self.known_)
+        return cls(
+            learning_rate=0.06,
+            max_leaf_nodes=15,
+            min_samples_leaf=5,
+            categorical_features=is_category if self.known_ else None,
+            early_stopping=False,
+            random_state=self.random_state,
+        )
+
+    def _stages(self, boosting, X, y, n_fits, stages=STAGES):
+        """Return the numbers of iterations to choose from: few if the time is short."""
+        if self.seconds is None:
+            return stages
+        started = clock()
+        clone(boosting).set_params(max_iter=stages[0]).fit(X, y)
+        most = stages[0] * self.seconds / (n_fits * (clock() - started))
+        return [stage for stage in stages if stage <= most] or stages[:1]
+
+
+class TreePredictions(TreeColumns):
+    """The mean of y by a boosting and by extra trees, as standard scores.
+
+    Predictions of rows that the trees have not seen set the number of iterations of the boosting,
+    and the weights of the ensembles.
+    """
+
+    def fit_transform(self, X, is_category, y, weight):
         """Fit to rows; return a prediction of each row by trees that have not seen it.
 
         Parameters
         ----------
         X : ndarray of shape (n, n_columns)
             Numbers and places of categories; NaN is a missing number.
+        is_category : ndarray of shape (n_columns,) of bool
+            Which columns hold categories.
         y : ndarray of shape (n,) or (n, n_outputs)
             The outputs.
         weight : ndarray of shape (n,) or None
             Weights of the rows.
-        is_category : ndarray of shape (n_columns,) of bool
-            Which columns hold categories.
         """
         Y = np.reshape(y, (len(X), -1))
         weight = np.ones(len(X)) if weight is None else weight
-        known = {j: np.unique(X[:, j]) for j in np.flatnonzero(is_category)}
-        self.known_ = {j: k for j, k in known.items() if len(k) <= MAX_CATEGORIES}
-        self.numbers_ = [j for j in range(X.shape[1]) if j not in self.known_]
+        X = self._learn_columns(X, is_category)
         self.loc_, self.scale_ = moments(Y, weight)
         standard = (Y - self.loc_) / self.scale_
         self.low_, self.high_ = standard.min(axis=0), standard.max(axis=0)
-        X = self._columns(X)
         fitted = [self._fit_output(X, column, weight) for column in standard.T]
         self.trees_ = [trees for trees, _ in fitted]
         return self._within_range([unseen for _, unseen in fitted])
@@ -80,19 +118,16 @@ class TreePredictions(PersistenceMixin, BaseEstimator):
             [sum(share * each.predict(X) for share, each in trees) for trees in self.trees_]
         )
 
-    def _columns(self, X):
-        """Return the categories, as whole numbers from 0 and NaN if unknown, and the numbers."""
-        places = [
-            np.where(np.isin(X[:, j], known), np.searchsorted(known, X[:, j]), np.nan)
-            for j, known in self.known_.items()
-        ]
-        return np.column_stack([*places, X[:, self.numbers_].clip(-LARGEST, LARGEST)])
-
     def _fit_output(self, X, y, weight):
         """Return pairs of a share and an ensemble of trees, and predictions of unseen rows."""
         folds = KFold(min(N_FOLDS, len(X)), shuffle=True, random_state=self.random_state)
-        boosting, forests = self._new_trees(X.shape[1])
-        sizes = self._stages(boosting, X, y)
+        boosting = self._boosting(HistGradientBoostingRegressor, X.shape[1])
+        seed = self.random_state
+        forests = [
+            ExtraTreesRegressor(N_TREES, min_samples_leaf=size, random_state=seed)
+            for size in LEAF_SIZES
+        ]
+        sizes = self._stages(boosting, X, y, (N_FOLDS + 1) * len(self.loc_))
         boosting.set_params(max_iter=sizes[-1])
         stages, of_forests = np.empty((len(X), len(sizes))), np.empty((len(X), len(forests)))
         for rows, others in folds.split(X):
@@ -113,45 +148,19 @@ class TreePredictions(PersistenceMixin, BaseEstimator):
         ]
         return trees, unseen @ shares
 
-    def _stages(self, boosting, X, y):
-        """Return the numbers of iterations to choose from: few if the time is short."""
-        if self.seconds is None:
-            return STAGES
-        started = clock()
-        clone(boosting).set_params(max_iter=STAGES[0]).fit(X, y)
-        n_fits = (N_FOLDS + 1) * len(self.loc_)
-        most = STAGES[0] * self.seconds / (n_fits * (clock() - started))
-        return [stage for stage in STAGES if stage <= most] or STAGES[:1]
-
-    def _new_trees(self, n_columns):
-        """Return a boosting and several forests."""
-        seed = self.random_state
-        is_category = np.arange(n_columns) < len(self.known_)
-        boosting = HistGradientBoostingRegressor(
-            learning_rate=0.06,
-            max_leaf_nodes=15,
-            min_samples_leaf=5,
-            categorical_features=is_category if self.known_ else None,
-            early_stopping=False,
-            random_state=seed,
-        )
-        return boosting, [
-            ExtraTreesRegressor(N_TREES, min_samples_leaf=size, random_state=seed)
-            for size in LEAF_SIZES
-        ]
-
     def _within_range(self, columns):
         """Return predictions within the range of y."""
         return np.column_stack(columns).clip(self.low_, self.high_)
 
 
 class Boosting(NamedTuple):
-    """The trees of a `HistGradientBoostingRegressor`, as arrays that need no pickle.
+    """The trees of a gradient boosting of scikit-learn, as arrays that need no pickle.
 
     Attributes
     ----------
     nodes : structured ndarray of shape (n_nodes,)
-        Nodes of all trees, one tree after another.
+        Nodes of all trees, one tree after another; of a classifier of several classes, a tree of
+        each class in turn.
     sizes : ndarray of shape (n_trees,)
         Number of nodes of each tree.
     sets : ndarray of shape (n_sets, 8)
@@ -162,8 +171,8 @@ class Boosting(NamedTuple):
         Bits of the known categories of each column.
     place : ndarray of shape (n_columns,)
         Which row of `known` belongs to each column.
-    baseline : float
-        What the trees are added to.
+    baseline : ndarray of shape (n_outputs,)
+        What the trees are added to. A classifier has an output for each class, or a single one.
     """
 
     nodes: np.ndarray
@@ -172,12 +181,12 @@ class Boosting(NamedTuple):
     n_sets: np.ndarray
     known: np.ndarray
     place: np.ndarray
-    baseline: float
+    baseline: np.ndarray
 
     @classmethod
     def of(cls, model):
         """Return the trees of a fitted boosting."""
-        trees = [tree for (tree,) in model._predictors]
+        trees = [tree for of_outputs in model._predictors for tree in of_outputs]
         known, place = model._bin_mapper.make_known_categories_bitsets()
         return cls(
             np.concatenate([tree.nodes for tree in trees]),
@@ -186,11 +195,11 @@ class Boosting(NamedTuple):
             np.array([len(tree.raw_left_cat_bitsets) for tree in trees]),
             known,
             place,
-            float(model._baseline_prediction.item()),
+            np.asarray(model._baseline_prediction, dtype=np.float64).ravel(),
         )
 
     def predict(self, X):
-        """Return the prediction of each row."""
+        """Return the prediction of each row, (n,), or the scores of classes, (n, n_outputs)."""
         nodes = self.nodes
         left, right = nodes["left"].astype(np.int64), nodes["right"].astype(np.int64)
         column = nodes["feature_idx"]
@@ -201,25 +210,27 @@ class Boosting(NamedTuple):
             is_known[splits].all() and (self.place[column[splits]] < len(self.known)).all()
         ):
             raise ValueError("a tree has a split of categories that does not exist")
-        total = np.full(len(X), self.baseline)
-        for nodes, sets in zip(
+        total = np.tile(np.reshape(self.baseline, (-1, 1)), len(X))  # a row for each output
+        trees = zip(
             np.split(self.nodes, np.cumsum(self.sizes)[:-1]),
             np.split(self.sets, np.cumsum(self.n_sets)[:-1]),
             strict=True,
-        ):
-            total += TreePredictor(nodes, sets, sets).predict(X, self.known, self.place, 1)
-        return total
+        )
+        for i, (nodes, sets) in enumerate(trees):
+            tree = TreePredictor(nodes, sets, sets)
+            total[i % len(total)] += tree.predict(X, self.known, self.place, 1)
+        return np.squeeze(total.T, axis=1) if len(total) == 1 else total.T
 
 
 class Forest(NamedTuple):
-    """The trees of an `ExtraTreesRegressor`, as arrays that need no pickle.
+    """The trees of a forest of scikit-learn, as arrays that need no pickle.
 
     Attributes
     ----------
     nodes : structured ndarray of shape (n_nodes,)
         Nodes of all trees, one tree after another.
-    values : ndarray of shape (n_nodes, 1, 1)
-        The mean of y at each node.
+    values : ndarray of shape (n_nodes, 1, n_outputs)
+        The mean of y at each node, or the shares of the classes.
     sizes : ndarray of shape (n_trees,)
         Number of nodes of each tree.
     """
@@ -239,14 +250,15 @@ class Forest(NamedTuple):
         )
 
     def predict(self, X):
-        """Return the prediction of each row."""
+        """Return the prediction of each row, (n,), or the shares of classes, (n, n_outputs)."""
         nodes, d = self.nodes, X.shape[1]
         left, right, column = nodes["left_child"], nodes["right_child"], nodes["feature"]
         check_nodes(left != -1, left, right, column, self.sizes, d)
-        X, total = np.ascontiguousarray(X, dtype=np.float32), np.zeros(len(X))
+        n_outputs = self.values.shape[2]
+        X, total = np.ascontiguousarray(X, dtype=np.float32), np.zeros((len(X), n_outputs))
         ends = np.cumsum(self.sizes)
         for start, end in zip(ends - self.sizes, ends, strict=True):
-            tree = Tree(d, np.array([1]), 1)
+            tree = Tree(d, np.array([n_outputs]), 1)
             tree.__setstate__(
                 {
                     "max_depth": 0,  # which predictions do not need
@@ -255,8 +267,9 @@ class Forest(NamedTuple):
                     "values": self.values[start:end],
                 }
             )
-            total += tree.predict(X)[:, 0]
-        return total / len(self.sizes)
+            total += tree.predict(X)
+        total /= len(self.sizes)
+        return total[:, 0] if n_outputs == 1 else total
 
 
 def check_nodes(is_inner, left, right, column, sizes, n_columns):

@@ -103,6 +103,34 @@ verbose : int, default=0
     Print the loss every ``verbose`` epochs.
 """
 
+OBJECT_TRAINING = """\
+batch_size : int, default=32
+    Number of {objects} in a training step.
+
+learning_rate_init : float, default=0.002
+    Peak learning rate of AdamW.
+
+max_iter : int, default=100
+    Largest number of epochs.
+
+time_limit : float, default=None
+    Seconds after which training ends; None for no limit.
+
+validation_fraction : float, default=0.1
+    Fraction of the {objects} to hold out; they choose the best epoch.
+
+n_iter_no_change : int, default=50
+    Epochs without a gain on them after which training ends.
+
+{contamination}
+
+random_state : int, RandomState instance or None, default=None
+    Seed of the weights, the held-out {objects} and the draws of the training.
+
+verbose : int, default=0
+    Print progress every ``verbose`` epochs.
+"""
+
 TRAINED = """\
 input_noise_ : float
     The input noise of the training.
@@ -188,6 +216,7 @@ PARTS = {
     "preprocessing": PREPROCESSING,
     "data": DATA,
     "training": TRAINING,
+    "clouds_training": OBJECT_TRAINING.replace("{objects}", "clouds"),
     "contamination": TRAINING_CONTAMINATION,
     "held_out_contamination": HELD_OUT_CONTAMINATION,
     "trained": TRAINED,

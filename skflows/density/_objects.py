@@ -1,6 +1,7 @@
 """The base of densities whose rows are objects, such as molecules and clouds of points."""
 
 from functools import partial
+from inspect import signature
 from numbers import Integral, Real
 
 from sklearn.base import BaseEstimator, TransformerMixin
@@ -8,6 +9,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from ..callbacks._run import clock, fit_task, random_state_of, training_file
 from ..callbacks._support import CallbackSupportMixin
 from ..preprocessing.sklearn_compat import Interval, StrOptions
+from . import _docstrings
 from ._base import TrainingRecordMixin
 from ._outlier_labels import OutlierDensityMixin
 
@@ -31,6 +33,10 @@ class ObjectDensity(
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        cls.__doc__ = _docstrings.fill(cls.__doc__, signature(cls).parameters)
 
     def _train(self, X, n, build, fitted, *, identity, log_det=None, n_each=1):
         """Train a network; held-out objects choose the best epoch.

@@ -1,34 +1,29 @@
 """GraphAF: the density of molecules, grown atom by atom."""
 
 import copy
-from functools import partial
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from ..calibration.thresholds import by_contamination
-from ..callbacks._run import clock, fit_task, random_state_of, training_file
-from ..callbacks._support import CallbackSupportMixin
 from ..columns.arrays import check_integer
 from ..columns.types import Floats, RandomState
-from ..density._outlier_labels import OutlierDensityMixin
+from ..density._multiscale import checked_temperature
+from ..density._objects import ObjectDensity
 from ..preprocessing.sklearn_compat import Interval, StrOptions
 from ..training.threads import fit_context
-from ._growth import history
-from ._molecules import atoms_and_bonds, breadth_first, read_smiles, rebuilt, table_of
+from ._molecules import read_graphs, smiles_of
 
-SCORED_AT_ONCE = 256  # molecules
 DRAWN_AT_ONCE = 1000
 LARGER_THAN_SEEN = 1.25  # samples have at most this times the atoms of the largest molecule of fit
 PATIENCE_OF_WHERE = 3000  # draws without one that `where` accepts
 
 
-class MoleculeDensity(OutlierDensityMixin, TransformerMixin, CallbackSupportMixin, BaseEstimator):
+class MoleculeDensity(ObjectDensity):
     """Density of molecules by GraphAF: atoms one after another, each with its bonds.
 
     A row is a molecule, written as SMILES. Its atoms come in breadth-first order from the first
@@ -49,18 +44,11 @@ class MoleculeDensity(OutlierDensityMixin, TransformerMixin, CallbackSupportMixi
     n_layers : int, default=4
         Number of layers of attention.
 
-    dropout : float, default=0.0
-        Probability that a hidden unit is dropped in training.
-
-    n_orders : int, default=1
-        Number of breadth-first orders of each molecule. 1 for the canonical one; more for as many
-        random ones, over which scores are averaged.
-
     batch_size : int, default=128
         Number of molecules in a step.
 
     learning_rate_init : float, default=2e-3
-        Peak rate of AdamW.
+        Peak learning rate of AdamW.
 
     max_iter : int, default=20
         Largest number of epochs.
@@ -79,7 +67,7 @@ class MoleculeDensity(OutlierDensityMixin, TransformerMixin, CallbackSupportMixi
         below the quartiles of their scores, None for no threshold.
 
     random_state : int, RandomState instance or None, default=None
-        Seed of the weights, the orders and the held-out molecules.
+        Seed of the weights and the held-out molecules.
 
     verbose : int, default=0
         Print progress every ``verbose`` epochs.
@@ -101,14 +89,14 @@ class MoleculeDensity(OutlierDensityMixin, TransformerMixin, CallbackSupportMixi
     n_iter_ : int
         Number of epochs.
 
+    best_iter_ : int
+        Epoch, counted from 1, whose weights were kept.
+
+    best_validation_score_ : float
+        Mean score of the held-out molecules in that epoch.
+
     offset_ : float
         Outlier threshold for `score_samples`.
-
-    Notes
-    -----
-    `score_samples` is the log-probability of one way to grow a molecule, and so a lower bound of
-    the log-probability of the molecule. With ``head="flow"`` it is computed without noise, by an
-    integral for each step.
 
     References
     ----------
@@ -127,20 +115,10 @@ class MoleculeDensity(OutlierDensityMixin, TransformerMixin, CallbackSupportMixi
     """
 
     _parameter_constraints: dict = {
+        **ObjectDensity._parameter_constraints,
         "head": [StrOptions({"flow", "categorical"})],
         "hidden_size": [Interval(Integral, 8, None, closed="left")],
         "n_layers": [Interval(Integral, 1, None, closed="left")],
-        "dropout": [Interval(Real, 0, 1, closed="left")],
-        "n_orders": [Interval(Integral, 1, None, closed="left")],
-        "batch_size": [Interval(Integral, 1, None, closed="left")],
-        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
-        "time_limit": [Interval(Real, 0, None, closed="neither"), None],
-        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
-        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
-        "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right"), None],
-        "random_state": ["random_state"],
-        "verbose": ["verbose"],
     }
 
     def __init__(
@@ -149,8 +127,6 @@ class MoleculeDensity(OutlierDensityMixin, TransformerMixin, CallbackSupportMixi
         head="flow",
         hidden_size=128,
         n_layers=4,
-        dropout=0.0,
-        n_orders=1,
         batch_size=128,
         learning_rate_init=2e-3,
         max_iter=20,
@@ -164,8 +140,6 @@ class MoleculeDensity(OutlierDensityMixin, TransformerMixin, CallbackSupportMixi
         self.head = head
         self.hidden_size = hidden_size
         self.n_layers = n_layers
-        self.dropout = dropout
-        self.n_orders = n_orders
         self.batch_size = batch_size
         self.learning_rate_init = learning_rate_init
         self.max_iter = max_iter
@@ -193,14 +167,15 @@ class MoleculeDensity(OutlierDensityMixin, TransformerMixin, CallbackSupportMixi
         self : object
             The fitted estimator.
         """
-        started = clock()
         if self.hidden_size % 8:
             raise ValueError(f"hidden_size={self.hidden_size}; it must be a multiple of 8.")
-        molecules = read_smiles(X)
-        if len(molecules) < 2:
-            raise ValueError(f"X has {len(molecules)} molecule; at least 2 are needed.")
-        random_state = random_state_of(self)
-        graphs = [atoms_and_bonds(m, range(m.GetNumAtoms())) for m in molecules]
+        graphs = read_graphs(X)
+        if len(graphs) < 2:
+            raise ValueError(f"X has {len(graphs)} molecule; at least 2 are needed.")
+
+        from ._heads import HEADS
+        from ._network import GrowthLikelihood, GrowthNetwork, arranged
+
         used: dict[tuple, int] = {}
         for atoms, bonds in graphs:
             for atom, total in zip(atoms, bonds.sum(axis=1).tolist(), strict=True):
@@ -208,87 +183,36 @@ class MoleculeDensity(OutlierDensityMixin, TransformerMixin, CallbackSupportMixi
         self.atom_types_ = sorted(used)
         self.highest_valences_ = np.array([used[atom] for atom in self.atom_types_])
         self.largest_ = max(len(atoms) for atoms, _ in graphs)
-        with fit_task(self, X, y, max_subtasks=self.max_iter) as task:
-            self._train(molecules, random_state, started, task)
+        molecules = arranged(graphs, self.atom_types_)
+
+        def build():
+            sizes = len(self.atom_types_), self.hidden_size, self.n_layers
+            return GrowthNetwork(HEADS[self.head](), *sizes), GrowthLikelihood(molecules)
+
+        self._train(
+            X,
+            len(graphs),
+            build,
+            lambda network: self._fitted(network, graphs),
+            identity=tuple(tensor.numpy() for tensor in molecules),
+        )
         return self
 
-    def _fitted(self, network, molecules):
+    def _fitted(self, network, graphs):
         """Return the attributes of a fitted density, from the network as it is now."""
         network = copy.deepcopy(network).double().eval().requires_grad_(False)
         offset = -np.inf
         if self.contamination is not None:
-            scores = self._scores_by_order(network, molecules).mean(axis=1)
+            scores = network.of_graphs("log_probs", graphs, self.atom_types_)
             offset = by_contamination(self.contamination, scores, np.ones(len(scores)))
         return {"network_": network, "offset_": offset}
 
-    def _arranged(self, molecules):
-        """Return the `Molecules` of the network, in all orders."""
-        import torch
+    def _of_rows(self, method, X):
+        """Return what a method of the network returns for SMILES."""
+        check_is_fitted(self)
+        return self.network_.of_graphs(method, read_graphs(X, self.atom_types_), self.atom_types_)
 
-        from ._network import Molecules
-
-        seeds = [None] if self.n_orders == 1 else range(self.n_orders)
-        orders = [breadth_first(molecule, seed) for molecule in molecules for seed in seeds]
-        repeated = [molecule for molecule in molecules for _ in seeds]
-        types, bonds = table_of(repeated, orders, self.atom_types_)
-        return Molecules(*map(torch.from_numpy, (types, bonds, *history(bonds))))
-
-    def _train(self, molecules, random_state, started, task):
-        """Train the network; held-out molecules choose the best epoch."""
-        import torch
-
-        from ..training import trainer
-        from ..training.optimizer import limited
-        from ..training.torch_state import gradients_enabled, torch_seed
-        from ._heads import HEADS
-        from ._network import GrowthLikelihood, GrowthNetwork
-
-        n = len(molecules)
-        order = random_state.permutation(n)
-        arranged = self._arranged(molecules)
-        numbers = np.arange(n * self.n_orders, dtype=float).reshape(n, -1)  # of orders
-        n_held_out = min(max(1, round(self.validation_fraction * n)), n - 1)
-        parts = order[n_held_out:], order[:n_held_out]
-        rows = [torch.from_numpy(numbers[part].reshape(-1, 1)) for part in parts]
-        seed = random_state.randint(2**31 - 1)
-        with torch_seed(seed, torch.device("cpu")):
-            network = GrowthNetwork(
-                len(self.atom_types_),
-                HEADS[self.head](),
-                self.hidden_size,
-                self.n_layers,
-                self.dropout,
-            )
-
-        def on_epoch_end(progress):
-            progress.print_epoch(self.max_iter, self.verbose)
-            return task.end(partial(self._fitted, network, molecules))
-
-        with gradients_enabled():
-            result = trainer.train_in_phases(
-                [{"max_iter": self.max_iter}],
-                network,
-                *(trainer.Rows(y, torch.ones(len(y))) for y in rows),
-                batch_size=self.batch_size,
-                learning_rate=self.learning_rate_init,
-                n_iter_no_change=self.n_iter_no_change,
-                schedule=limited(self.time_limit, started),
-                generators=[torch.Generator().manual_seed(seed)],
-                objective=GrowthLikelihood(arranged),
-                on_epoch_begin=partial(task.begin, "epoch"),
-                on_epoch_end=on_epoch_end,
-                file=training_file(self, seed, *(tensor.numpy() for tensor in arranged)),
-            )
-        for name, value in self._fitted(network, molecules).items():
-            setattr(self, name, value)
-        self.history_ = {
-            "loss": result.loss,
-            "validation_score": result.validation_score,
-            "learning_rate": result.learning_rate,
-        }
-        self.n_iter_ = len(result.loss)
-
-    def score_samples(self, X: ArrayLike, *, return_std: bool = False) -> Any:
+    def score_samples(self, X: ArrayLike) -> Floats:
         """Return the log-probability of growing each molecule.
 
         Parameters
@@ -296,44 +220,13 @@ class MoleculeDensity(OutlierDensityMixin, TransformerMixin, CallbackSupportMixi
         X : array-like of shape (n_samples,) or (n_samples, 1)
             SMILES. Different SMILES of a molecule have the same score.
 
-        return_std : bool, default=False
-            Return the standard error over the orders too.
-
         Returns
         -------
         log_probability : ndarray of shape (n_samples,)
-            In nats: of growing the atoms in canonical breadth-first order, or the mean over
-            ``n_orders`` random orders.
-
-        standard_error : ndarray of shape (n_samples,)
-            Standard error of the mean over orders; NaN with one order. Only if ``return_std`` is
-            true.
+            In nats, of growing the atoms in canonical breadth-first order: a lower bound of the
+            log-probability of the molecule, which other orders give too.
         """
-        check_is_fitted(self)
-        scores = self._scores_by_order(self.network_, read_smiles(X))
-        mean = scores.mean(axis=1)
-        if not return_std:
-            return mean
-        if self.n_orders == 1:
-            return mean, np.full(len(mean), np.nan)
-        return mean, scores.std(axis=1, ddof=1) / np.sqrt(self.n_orders)
-
-    def _scores_by_order(self, network, molecules):
-        """Return the log-probabilities ``(n_samples, n_orders)``."""
-        from ._network import log_probs
-
-        return self._by_order(log_probs, network, molecules)
-
-    def _by_order(self, function, network, molecules):
-        """Return what a function of a network and `Molecules` returns, for each order of each."""
-        at_once = max(1, SCORED_AT_ONCE // self.n_orders)
-        values = np.concatenate(
-            [
-                function(network, self._arranged(molecules[i : i + at_once]))
-                for i in range(0, len(molecules), at_once)
-            ]
-        )
-        return values.reshape(len(molecules), self.n_orders, *values.shape[1:])
+        return self._of_rows("log_probs", X)
 
     def transform(self, X: ArrayLike) -> Floats:
         """Return what the network makes of each molecule: features for other estimators.
@@ -346,12 +239,9 @@ class MoleculeDensity(OutlierDensityMixin, TransformerMixin, CallbackSupportMixi
         Returns
         -------
         features : ndarray of shape (n_samples, hidden_size)
-            Mean of the last hidden layer over the atoms, and over the orders.
+            Mean of the last hidden layer over the atoms.
         """
-        from ._network import mean_states
-
-        check_is_fitted(self)
-        return self._by_order(mean_states, self.network_, read_smiles(X)).mean(axis=1)
+        return self._of_rows("mean_states", X)
 
     def sample(
         self,
@@ -398,8 +288,7 @@ class MoleculeDensity(OutlierDensityMixin, TransformerMixin, CallbackSupportMixi
         """
         check_is_fitted(self)
         check_integer("n_samples", n_samples)
-        if not isinstance(temperature, Real) or not 0 < float(temperature) < np.inf:
-            raise ValueError(f"temperature={temperature!r}; it must be a positive number.")
+        temperature = checked_temperature(temperature)
         rng = check_random_state(random_state)
         kept, n_kept, n_drawn = [], 0, 0
         while n_kept < n_samples:
@@ -407,9 +296,10 @@ class MoleculeDensity(OutlierDensityMixin, TransformerMixin, CallbackSupportMixi
             share = min(max(n_kept, 1) / max(n_drawn, 1), 1.0)
             wanted = min(DRAWN_AT_ONCE, int(np.ceil((n_samples - n_kept) / share)))
             drawn = self._drawn(wanted, rng, check_valency, temperature)
-            n_drawn += len(drawn)
+            if check_valency or where is not None:
+                drawn = drawn[drawn != None]  # noqa: E711
+            n_drawn += wanted
             if where is not None:
-                drawn = np.array([text for text in drawn if text is not None], dtype=object)
                 mask = np.asarray(where(drawn))
                 if mask.shape != drawn.shape or mask.dtype != bool:
                     raise ValueError(
@@ -428,22 +318,15 @@ class MoleculeDensity(OutlierDensityMixin, TransformerMixin, CallbackSupportMixi
         return (smiles, n_kept / n_drawn) if return_acceptance else smiles
 
     def _drawn(self, n, rng, check_valency, temperature):
-        """Return at most n drawn SMILES; invalid ones are None, or left out if valency counts."""
+        """Return drawn SMILES; those that RDKit refuses are None."""
         import torch
-
-        from ._network import grow
 
         generator = torch.Generator().manual_seed(int(rng.randint(2**31 - 1)))
         valences = self.highest_valences_ if check_valency else None
         size = int(np.ceil(LARGER_THAN_SEEN * self.largest_))
-        types, bonds = grow(self.network_, n, size, temperature, valences, generator)
-        smiles = []
-        for row, of_atoms in zip(types, bonds, strict=True):
-            atoms = [self.atom_types_[number] for number in row[row >= 0]]
-            smiles.append(rebuilt(atoms, of_atoms))
-        if check_valency:
-            smiles = [text for text in smiles if text is not None]
-        return np.array(smiles, dtype=object)
+        types, bonds = self.network_.grow(n, size, temperature, valences, generator)
+        atoms = [[self.atom_types_[number] for number in row[row >= 0]] for row in types]
+        return np.array([*map(smiles_of, atoms, bonds)], dtype=object)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

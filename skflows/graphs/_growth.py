@@ -12,19 +12,10 @@ N_RELATIONS = START + 1
 
 
 class Growth:
-    """Several molecules to which atoms are added in breadth-first order.
-
-    Parameters
-    ----------
-    n : int
-        Number of molecules.
-    size : int
-        Largest number of atoms.
+    """Several molecules of at most ``size`` atoms, which are added in breadth-first order.
 
     Attributes
     ----------
-    n_atoms : int
-        Number of atoms so far.
     used : ndarray of shape (n, size)
         Sum of the orders of the bonds of each atom.
     front : ndarray of shape (n,)
@@ -39,19 +30,13 @@ class Growth:
         self.distance = np.full((n, size, size), FAR, dtype=np.uint8)
 
     def add(self, bonds):
-        """Add an atom to each molecule; return the relation of each atom to it ``(n, n_atoms)``.
-
-        Parameters
-        ----------
-        bonds : ndarray of shape (n, n_atoms)
-            Orders of its bonds to the atoms so far.
-        """
+        """Add atoms with bonds of orders ``(n, n_atoms)``; return the relation of each to them."""
         i = self.n_atoms
         distance = self.distance[:, : i + 1, : i + 1]
         distance[:, i, i] = 0
         bonded = bonds > 0
         if i:
-            through = np.where(bonded[:, :, None], distance[:, :i, :i], FAR).min(axis=1)
+            through = distance[:, :i, :i].min(axis=1, where=bonded[:, :, None], initial=FAR)
             new = np.minimum(through + 1, FAR)
             distance[:, i, :i] = distance[:, :i, i] = new
             around = new[:, :, None] + new[:, None, :]
@@ -68,50 +53,29 @@ class Growth:
         in_front = np.arange(i + 1) >= self.front[:, None]
         return (relation * (MOST_USED + 1) + used) * 2 + in_front
 
-    def ring(self, rows, bonds, j):
-        """Return the size of the ring that a bond of the next atom to atom j would close, or 0.
+    def rings(self, bonds):
+        """Return the size of the ring that each of the next atom's bonds would close, or 0.
 
-        Parameters
-        ----------
-        rows : ndarray of int, or slice
-            The molecules.
-        bonds : ndarray of shape (n_rows, j)
-            Orders of its bonds to the atoms before j.
-        j : int
-            The atom.
+        Only those of its bonds ``(n, n_atoms)`` count that are to earlier atoms than the bond.
         """
-        if not j:
-            return np.zeros(len(bonds), dtype=np.int64)
-        nearest = np.where(bonds > 0, self.distance[rows, :j, j], 255).min(axis=1)
-        is_first = ~(bonds > 0).any(axis=1)
-        return np.where(is_first, 0, np.minimum(nearest.astype(np.int64) + 2, LARGEST_RING))
+        is_there = (bonds > 0)[:, :, None] & ~np.tri(self.n_atoms, dtype=bool)
+        distance = self.distance[:, : self.n_atoms, : self.n_atoms]
+        nearest = distance.min(axis=1, where=is_there, initial=LARGEST_RING)
+        return np.where(is_there.any(axis=1), np.minimum(nearest + 2, LARGEST_RING), 0)
 
 
 def history(bonds):
-    """Return the inputs of a network at each step of growing whole molecules.
+    """Return the inputs of a network at each step of growing molecules with these bonds.
 
-    Parameters
-    ----------
-    bonds : ndarray of shape (n, size, size)
-        Lower triangles with the orders of bonds.
-
-    Returns
-    -------
-    relations : ndarray of shape (n, size, size)
-        For each atom, the relations of the atoms up to it.
-    rings : ndarray of shape (n, size, size)
-        The sizes of rings that bonds would close.
-    front : ndarray of shape (n, size)
-        The first atom that each atom may be bonded to.
+    They are the relations of earlier atoms to each and the sizes of rings that bonds would close,
+    of shape ``(n, size, size)`` like the bonds, and the front ``(n, size)`` before each atom.
     """
     n, size, _ = bonds.shape
     growth = Growth(n, size)
-    relations = np.zeros((n, size, size), dtype=np.uint8)
+    relations, rings = np.zeros((2, n, size, size), dtype=np.uint8)
     front = np.zeros((n, size), dtype=np.int16)
-    rings = np.zeros((n, size, size), dtype=np.uint8)
     for i in range(size):
         front[:, i] = growth.front
-        for j in range(int(growth.front.min()) if i else 0, i):
-            rings[:, i, j] = growth.ring(slice(None), bonds[:, i, :j], j)
+        rings[:, i, :i] = growth.rings(bonds[:, i, :i])
         relations[:, i, : i + 1] = growth.add(bonds[:, i, :i])
     return relations, rings, front

@@ -15,51 +15,50 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..training.losses import Likelihood, gradients_by_autograd
-from ._growth import LARGEST_RING, MOST_USED, N_RELATIONS, START, Growth
-from ._molecules import END, N_ORDERS_OF_BONDS, PADDING
+from ._growth import LARGEST_RING, MOST_USED, N_RELATIONS, START, Growth, history
+from ._molecules import N_ORDERS_OF_BONDS
 
 N_HEADS = 8
 FARTHEST = 40  # place of an atom, or later
-MOST_BONDS = 4  # of an atom, or more
-EVALUATED_AT_ONCE = 256  # molecules
+AT_ONCE = 256  # molecules
+END, PADDING = -1, -2  # in place of atoms' types
 
 
 class Molecules(NamedTuple):
-    """Molecules as a network sees them; see `skflows.graphs._growth.history`.
+    """Molecules as a network sees them; see `skflows.graphs._growth.history`."""
 
-    Attributes
-    ----------
-    types : Tensor of shape (n, size + 1)
-        Types of the atoms; then the number of types, which ends a molecule; then -1.
-    bonds, relations, rings : Tensor of shape (n, size, size)
-    front : Tensor of shape (n, size)
-    """
-
-    types: torch.Tensor
-    bonds: torch.Tensor
+    types: torch.Tensor  # (n, size + 1): numbers of the types of the atoms, END, PADDING
+    bonds: torch.Tensor  # (n, size, size): orders, in the lower triangles
     relations: torch.Tensor
     rings: torch.Tensor
     front: torch.Tensor
 
     def rows(self, rows):
-        """Return some of the molecules, without the padding that all have."""
+        """Return some of the molecules, without the padding that all have, as integers."""
         types = self.types[rows]
         size = int((types != PADDING).sum(1).max()) - 1
-        bonds, relations, rings, front = (tensor[rows] for tensor in self[1:])
-        square = slice(None), slice(size), slice(size)
-        return Molecules(
-            types[:, : size + 1].long(),
-            bonds[square].long(),
-            relations[square].long(),
-            rings[square].long(),
-            front[:, :size].long(),
-        )
+        squares = [tensor[rows, :size, :size] for tensor in self[1:4]]
+        parts = types[:, : size + 1], *squares, self.front[rows, :size]
+        return Molecules(*(part.long() for part in parts))
+
+
+def arranged(graphs, atom_types):
+    """Return graphs as `Molecules`."""
+    size = max(len(atoms) for atoms, _ in graphs)
+    types = np.full((len(graphs), size + 1), PADDING, dtype=np.int16)
+    bonds = np.zeros((len(graphs), size, size), dtype=np.uint8)
+    number = {atom: i for i, atom in enumerate(atom_types)}
+    for row, (atoms, of_atoms) in enumerate(graphs):
+        n = len(atoms)
+        types[row, : n + 1] = [*map(number.__getitem__, atoms), END]
+        bonds[row, :n, :n] = np.tril(of_atoms)
+    return Molecules(*map(torch.from_numpy, (types, bonds, *history(bonds))))
 
 
 class Layer(nn.Module):
     """Attention to the atoms so far, by their relation to the latest, then a small network."""
 
-    def __init__(self, width, dropout):
+    def __init__(self, width):
         super().__init__()
         self.attended, self.mixed = nn.LayerNorm(width), nn.LayerNorm(width)
         self.query_key_value = nn.Linear(width, 3 * width)
@@ -67,19 +66,12 @@ class Layer(nn.Module):
         self.mlp = nn.Sequential(
             nn.Linear(width, 2 * width), nn.SiLU(), nn.Linear(2 * width, width)
         )
-        self.dropout = dropout
 
     def forward(self, x, bias, past=None):
         """Return the new states of tokens x ``(n, t, width)``, and keys and values of all.
 
-        Parameters
-        ----------
-        x : Tensor of shape (n, t, width)
-            The last tokens.
-        bias : Tensor of shape (n, N_HEADS, t, t_all)
-            Added to the logits of the attention; -inf for later tokens.
-        past : Tensor of shape (2, n, N_HEADS, t_all - t, width / N_HEADS), optional
-            Keys and values of the tokens before.
+        The bias ``(n, N_HEADS, t, t_all)`` is added to the logits of the attention. The past has
+        the keys and values of the tokens before these.
         """
         parts = self.query_key_value(self.attended(x)).unflatten(-1, (3, N_HEADS, -1))
         query, *new = parts.permute(2, 0, 3, 1, 4)
@@ -87,39 +79,24 @@ class Layer(nn.Module):
         if past is not None:
             new = torch.cat([past, new], 3)
         seen = F.scaled_dot_product_attention(query, new[0], new[1], attn_mask=bias)
-        x = x + self._dropped(self.output(seen.transpose(1, 2).flatten(2)))
-        return x + self._dropped(self.mlp(self.mixed(x))), new
-
-    def _dropped(self, x):
-        return F.dropout(x, self.dropout, self.training)
+        x = x + self.output(seen.transpose(1, 2).flatten(2))
+        return x + self.mlp(self.mixed(x)), new
 
 
 class GrowthNetwork(nn.Module):
     """The conditional distributions of atoms and bonds, given the atoms and bonds so far.
 
-    Parameters
-    ----------
-    n_types : int
-        Number of types of atoms.
-    head : Head
-        The family of the distributions, see `skflows.graphs._heads`.
-    width : int
-        Size of the hidden layers.
-    n_layers : int
-        Number of layers of attention.
-    dropout : float, default=0.0
-        Probability that a hidden unit is dropped in training.
+    Their family is a ``head`` of `skflows.graphs._heads`.
     """
 
-    def __init__(self, n_types, head, width, n_layers, dropout=0.0):
+    def __init__(self, head, n_types, width, n_layers):
         super().__init__()
         self.n_types, self.head = n_types, head
         self.atom = nn.Embedding(n_types + 1, width)  # the last one starts a molecule
         self.used = nn.Embedding(MOST_USED + 1, width)
-        self.n_bonds = nn.Embedding(MOST_BONDS + 1, width)
         self.place = nn.Embedding(FARTHEST + 1, width)
         self.relation = nn.Embedding(N_RELATIONS, N_HEADS)
-        self.layers = nn.ModuleList(Layer(width, dropout) for _ in range(n_layers))
+        self.layers = nn.ModuleList(Layer(width) for _ in range(n_layers))
         self.last = nn.LayerNorm(width)
         self.to_type = nn.Sequential(
             nn.Linear(width, width), nn.SiLU(), nn.Linear(width, head.n_outputs(n_types + 1))
@@ -140,27 +117,14 @@ class GrowthNetwork(nn.Module):
         )
 
     def states(self, types, bonds, relations, past=None):
-        """Return the states of tokens: the start, and each atom, which know all up to them.
+        """Return the states of tokens, the start and each atom, which know all up to them.
 
-        Parameters
-        ----------
-        types : Tensor of shape (n, t)
-            Types of the atoms, or of the start.
-        bonds : Tensor of shape (n, t, t_all)
-            Orders of the bonds of each to earlier tokens.
-        relations : Tensor of shape (n, t, t_all)
-            Relations of earlier tokens to each.
-        past : list of Tensor, optional
-            Keys and values of the tokens before in each layer, to which new ones are added.
+        Types are of shape ``(n, t)``; bonds and relations to earlier tokens ``(n, t, t_all)``. The
+        past of each layer is a list that is updated.
         """
         n_before = bonds.shape[2] - bonds.shape[1]
         place = torch.arange(n_before, bonds.shape[2], device=bonds.device).clamp(max=FARTHEST)
-        x = (
-            self.atom(types)
-            + self.used(bonds.sum(-1).clamp(max=MOST_USED))
-            + self.n_bonds((bonds > 0).sum(-1).clamp(max=MOST_BONDS))
-            + self.place(place)
-        )
+        x = self.atom(types) + self.used(bonds.sum(-1).clamp(max=MOST_USED)) + self.place(place)
         later = torch.ones_like(relations[0], dtype=torch.bool).triu(n_before + 1)
         bias = self.relation(relations).permute(0, 3, 1, 2).masked_fill(later, -torch.inf)
         for i, layer in enumerate(self.layers):
@@ -171,26 +135,16 @@ class GrowthNetwork(nn.Module):
 
     def tokens(self, molecules):
         """Return the arguments of `states` for whole molecules."""
-        types = molecules.types[:, :-1]
-        types = F.pad(
-            types.where(types >= 0, 0).clamp(max=self.n_types - 1), (1, 0), value=self.n_types
-        )
+        types = F.pad(molecules.types[:, :-1].clamp(min=0), (1, 0), value=self.n_types)
         bonds = F.pad(molecules.bonds, (1, 0, 1, 0))
-        relations = F.pad(molecules.relations, (1, 0, 1, 0), value=START)
-        return types, bonds, relations
+        return types, bonds, F.pad(molecules.relations, (1, 0, 1, 0), value=START)
 
     def bond_outputs(self, new, old, types, relation, ring, used, bonded):
         """Return the outputs for bonds between next atoms and earlier ones.
 
-        Parameters
-        ----------
-        new, old : Tensor of shape (n, width)
-            What `new` makes of the state before the next atom, and `old` of the earlier atom's.
-        types, relation, ring, used : Tensor of shape (n,)
-            Type of the next atom, relation of the earlier one to the latest, size of the ring, and
-            sum of the orders of the bonds so far.
-        bonded : Tensor of shape (n, width)
-            Sum over the bonds so far of what `bonded_to` returns.
+        ``new`` and ``old`` are what these layers make of the states before the next atom and of
+        the earlier one, ``relation`` the relation of the earlier one to the latest, ``used`` the
+        sum of the orders of the bonds so far, and ``bonded`` the sum of `bonded_to` over them.
         """
         x = new + old + self.of_type(types) + self.of_relation(relation) + self.of_ring(ring)
         return self.to_bond(x + self.of_used(used.clamp(max=MOST_USED)) + bonded)
@@ -202,10 +156,8 @@ class GrowthNetwork(nn.Module):
     def outputs(self, molecules):
         """Return the outputs for all steps of whole molecules, in one pass.
 
-        Returns
-        -------
-        of_types, of_bonds : tuple
-            Outputs, values, allowed values (a mask, or None), and rows, of each step.
+        They are a tuple for types and one for bonds: outputs, values, masks of the values that are
+        allowed, and rows of the steps.
         """
         types, bonds = molecules.types, molecules.bonds
         states = self.states(*self.tokens(molecules))
@@ -255,15 +207,86 @@ class GrowthNetwork(nn.Module):
             sums.append(zeros.index_add(0, row, of_values))
         return sum(sums)
 
+    def mean_states(self, molecules):
+        """Return the mean state of the atoms of each molecule."""
+        states = self.states(*self.tokens(molecules))[:, 1:]
+        exists = (molecules.types[:, :-1] >= 0).to(states.dtype)[..., None]
+        return (states * exists).sum(1) / exists.sum(1)
+
+    @torch.inference_mode()
+    def of_graphs(self, method, graphs, atom_types):
+        """Return what a method returns for graphs, as an array."""
+        chunks = (graphs[i : i + AT_ONCE] for i in range(0, len(graphs), AT_ONCE))
+        molecules = (arranged(chunk, atom_types).rows(slice(None)) for chunk in chunks)
+        return np.concatenate([getattr(self, method)(some).numpy() for some in molecules])
+
+    @torch.inference_mode()
+    def grow(self, n, size, temperature, valences, generator):
+        """Draw types of atoms ``(n, size)``, then END, and orders of bonds ``(n, size, size)``.
+
+        ``valences`` are the largest sums of orders of the bonds of each type of atom, or None. The
+        bonds are lower triangles.
+        """
+        head, n_types = self.head, self.n_types
+        growth = Growth(n, size)
+        limit = np.full(n_types + 1, N_RELATIONS) if valences is None else np.append(valences, 0)
+        types = np.full((n, size), END)
+        bonds = np.zeros((n, size, size), dtype=np.int64)
+        past = [None] * len(self.layers)
+        token = torch.full((n, 1), n_types), torch.zeros(n, 1, 1, dtype=torch.long)
+        relation = torch.full((n, 1, 1), START)  # of the start, then of the atoms, to the latest
+        states, olds = [], []  # of the start and the atoms
+        growing = np.ones(n, dtype=bool)
+        for i in range(size):
+            states.append(self.states(*token, relation, past)[:, 0])
+            olds.append(self.old(states[-1]))
+            free = np.maximum(limit[types] - growth.used, 0)  # of each atom; types -1 have none
+            j = np.arange(size)
+            open_ = (j >= growth.front[:, None]) & (j < i) & (free > 0)
+            allowed = np.ones((n, n_types + 1), dtype=bool)
+            if i:
+                allowed[:, :-1] = open_.any(axis=1)[:, None] & (limit[:-1] > 0)
+            else:
+                allowed[:, -1] = False
+            new = head.draw(
+                self.to_type(states[-1]), torch.from_numpy(allowed), temperature, generator
+            )
+            growing &= new.numpy() < n_types
+            if not growing.any():
+                break
+            types[growing, i] = new.numpy()[growing]
+            new_types = new.clamp(max=n_types - 1)
+            of_new = self.new(states[-1])
+            bonded = torch.zeros_like(of_new)
+            for k in range(int(growth.front[growing].min()) if i else 0, i):
+                rows = np.flatnonzero(growing & (k >= growth.front))
+                used = bonds[rows, i, :k].sum(axis=1)
+                left = np.minimum(limit[types[rows, i]] - used, free[rows, k])
+                may = np.arange(N_ORDERS_OF_BONDS) <= left[:, None]
+                may[:, 0] |= True
+                # Without a bond so far, the last atom that can have one gets it.
+                may[(used == 0) & open_[rows, k] & ~open_[rows, k + 1 :].any(axis=1), 0] = False
+                outputs = self.bond_outputs(
+                    of_new[rows],
+                    olds[k + 1][rows],
+                    new_types[rows],
+                    relation[rows, 0, k + 1],
+                    torch.from_numpy(growth.rings(bonds[:, i, :i])[rows, k].astype(np.int64)),
+                    torch.from_numpy(used),
+                    bonded[rows],
+                )
+                orders = head.draw(outputs, torch.from_numpy(may), temperature, generator)
+                bonds[rows, i, k] = orders.numpy()
+                message = self.bonded_to(states[k + 1][rows], orders)
+                bonded[rows] += message * (orders > 0)[:, None]
+            relation = torch.from_numpy(growth.add(bonds[:, i, :i]))
+            relation = F.pad(relation[:, None], (1, 0), value=START)
+            token = new_types[:, None], F.pad(torch.from_numpy(bonds[:, None, i, : i + 1]), (1, 0))
+        return types, bonds
+
 
 class GrowthLikelihood(Likelihood):
-    """The likelihood of growing molecules; a row is the number of a molecule.
-
-    Parameters
-    ----------
-    molecules : Molecules
-        All molecules.
-    """
+    """The likelihood of growing molecules; a row is the number of a molecule."""
 
     in_nats: ClassVar[tuple[str, ...]] = ()
 
@@ -272,108 +295,9 @@ class GrowthLikelihood(Likelihood):
 
     def latent(self, bijection, y):
         scores = [
-            bijection.log_probs(self.molecules.rows(rows))
-            for rows in y[:, 0].long().split(EVALUATED_AT_ONCE)
+            bijection.log_probs(self.molecules.rows(rows)) for rows in y[:, 0].long().split(AT_ONCE)
         ]
         return y[:, :0], torch.cat(scores).to(y.dtype)
 
     def gradients(self, bijection, y, weight, n):
         return gradients_by_autograd(self.losses, bijection, y, weight, n)
-
-
-@torch.inference_mode()
-def log_probs(network, molecules):
-    """Return the log-probabilities of growing molecules."""
-    return network.log_probs(molecules.rows(slice(None))).numpy()
-
-
-@torch.inference_mode()
-def mean_states(network, molecules):
-    """Return the mean state of the atoms of each molecule."""
-    molecules = molecules.rows(slice(None))
-    states = network.states(*network.tokens(molecules))[:, 1:]
-    exists = (molecules.types[:, :-1] >= 0).to(states.dtype)[..., None]
-    return ((states * exists).sum(1) / exists.sum(1)).numpy()
-
-
-@torch.inference_mode()
-def grow(network, n, size, temperature, valences, generator):
-    """Draw molecules.
-
-    Parameters
-    ----------
-    network : GrowthNetwork
-        The network.
-    n, size : int
-        Number of molecules, and of atoms at most.
-    temperature : float
-        Scale of the latent noise.
-    valences : ndarray of shape (n_types,), or None
-        Largest sum of the orders of the bonds of an atom of each type; None for no limit.
-    generator : torch.Generator
-        Draws the noise.
-
-    Returns
-    -------
-    types : ndarray of shape (n, size)
-        Types of the atoms, then -1.
-    bonds : ndarray of shape (n, size, size)
-        Lower triangles of the orders of their bonds.
-    """
-    head, n_types = network.head, network.n_types
-    growth = Growth(n, size)
-    limit = np.full(n_types + 1, N_RELATIONS) if valences is None else np.append(valences, 0)
-    types = np.full((n, size), END)
-    bonds = np.zeros((n, size, size), dtype=np.int64)
-    past = [None] * len(network.layers)
-    token = torch.full((n, 1), n_types), torch.zeros(n, 1, 1, dtype=torch.long)
-    relation = torch.full((n, 1, 1), START)  # of the start, then of the atoms, to the latest
-    states, olds = [], []  # of the start and the atoms
-    growing = np.ones(n, dtype=bool)
-    for i in range(size):
-        states.append(network.states(*token, relation, past)[:, 0])
-        olds.append(network.old(states[-1]))
-        free = np.maximum(limit[types] - growth.used, 0)  # of each atom; types -1 have none
-        j = np.arange(size)
-        open_ = (j >= growth.front[:, None]) & (j < i) & (free > 0)
-        allowed = np.ones((n, n_types + 1), dtype=bool)
-        allowed[:, :-1] = limit[:-1] > 0 if i else True
-        if i:
-            allowed[~open_.any(axis=1), :-1] = False
-        else:
-            allowed[:, -1] = False
-        new = head.draw(
-            network.to_type(states[-1]), torch.from_numpy(allowed), temperature, generator
-        )
-        growing &= new.numpy() < n_types
-        if not growing.any():
-            break
-        types[growing, i] = new.numpy()[growing]
-        new_types = new.clamp(max=n_types - 1)
-        of_new = network.new(states[-1])
-        bonded = torch.zeros_like(of_new)
-        for k in range(int(growth.front[growing].min()) if i else 0, i):
-            rows = np.flatnonzero(growing & (k >= growth.front))
-            used = bonds[rows, i, :k].sum(axis=1)
-            left = np.minimum(limit[types[rows, i]] - used, free[rows, k])
-            may = np.arange(N_ORDERS_OF_BONDS) <= left[:, None]
-            may[:, 0] |= True
-            # Without a bond so far, the last atom that can have one gets it.
-            may[(used == 0) & open_[rows, k] & ~open_[rows, k + 1 :].any(axis=1), 0] = False
-            outputs = network.bond_outputs(
-                of_new[rows],
-                olds[k + 1][rows],
-                new_types[rows],
-                relation[rows, 0, k + 1],
-                torch.from_numpy(growth.ring(rows, bonds[rows, i, :k], k)),
-                torch.from_numpy(used),
-                bonded[rows],
-            )
-            orders = head.draw(outputs, torch.from_numpy(may), temperature, generator)
-            bonds[rows, i, k] = orders.numpy()
-            message = network.bonded_to(states[k + 1][rows], orders)
-            bonded[rows] += message * (orders > 0)[:, None]
-        relation = torch.from_numpy(growth.add(bonds[:, i, :i]))
-        relation = F.pad(relation[:, None], (1, 0), value=START)
-        token = new_types[:, None], F.pad(torch.from_numpy(bonds[:, None, i, : i + 1]), (1, 0))
-    return types, bonds

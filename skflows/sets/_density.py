@@ -22,6 +22,8 @@ from ..training.threads import fit_context
 from ._clouds import as_array, counts_of, read_clouds
 
 FENCE_CLOUDS = 200  # enough to estimate quartiles
+POINTS = {"hidden_layer_sizes": (256, 256), "dropout": 0.0, "n_steps": 4, "tolerance": 1e-4}
+CODES = {"n_transforms": 2, "autoregressive": False}
 TAIL_SCALE = 5.0  # of standardised points, beyond which they grow logarithmically
 
 
@@ -56,33 +58,7 @@ class PointCloudDensity(ObjectDensity):
     n_draws : int, default=8
         Number of codes that a score draws.
 
-    batch_size : int, default=32
-        Number of clouds in a step.
-
-    learning_rate_init : float, default=2e-3
-        Peak learning rate of AdamW.
-
-    max_iter : int, default=100
-        Largest number of epochs.
-
-    time_limit : float, default=None
-        Seconds after which the training ends; None for no limit.
-
-    validation_fraction : float, default=0.1
-        Fraction of the clouds to hold out; they choose the best epoch.
-
-    n_iter_no_change : int, default=50
-        Epochs without a gain on them after which the training ends.
-
-    contamination : "auto", float or None, default="auto"
-        Fraction of the clouds of `fit` that `predict` labels as outliers; "auto" for a fence below
-        the quartiles of their scores, None for no threshold.
-
-    random_state : int, RandomState instance or None, default=None
-        Seed of the weights, the held-out clouds and the draws of the training.
-
-    verbose : int, default=0
-        Print progress every ``verbose`` epochs.
+    {clouds_training}
 
     Attributes
     ----------
@@ -93,7 +69,8 @@ class PointCloudDensity(ObjectDensity):
         Number of points of each cloud of `fit`.
 
     history_ : dict of list
-        ``loss``, ``validation_score`` and ``learning_rate`` of each epoch.
+        ``loss``, ``divergence`` (of the codes, from the prior), ``validation_score`` (a bound by
+        one draw, and ``n_points`` of each held-out cloud) and ``learning_rate`` of each epoch.
 
     n_iter_ : int
         Number of epochs.
@@ -102,7 +79,7 @@ class PointCloudDensity(ObjectDensity):
         Epoch, counted from 1, whose weights were kept.
 
     best_validation_score_ : float
-        Mean bound of the held-out clouds in that epoch, by ``n_points`` of their points.
+        Its ``validation_score``.
 
     offset_ : float
         Outlier threshold for `score_samples` divided by the number of points.
@@ -213,9 +190,9 @@ class PointCloudDensity(ObjectDensity):
         ends = np.append(0, np.cumsum(self.n_points_))
 
         def build():
-            flow = self.density or CNFDensity(hidden_layer_sizes=(128, 128), dropout=0.0)
+            flow = self.density or CNFDensity(**POINTS)
             bijection, objective = architecture(flow, self.n_features_in_, self.code_size)
-            prior = self.prior or NSFDensity(autoregressive=False, n_transforms=4)
+            prior = self.prior or NSFDensity(**CODES)
             network = CloudNetwork(
                 Encoder(self.n_features_in_, self.code_size, self.hidden_size),
                 architecture(prior, self.code_size)[0],

@@ -15,6 +15,7 @@ from ..nn.random_draws import normal_draws, uniform_draws
 from ..training.losses import Likelihood, gradients_by_autograd
 
 SCALE_BOUND = 5.0  # of the log-scales of codes
+SHARE_IN_FLOW = 4  # one in so many of the drawn points trains the flow; the encoder sees all
 SEEN_AT_ONCE = 2**14  # points, in scores of held-out clouds
 
 
@@ -133,34 +134,39 @@ class CloudBound(Likelihood):
         self.noise = torch.randn(len(self.count), code_size, generator=generator)
         self.factor = 1.0 if self.in_nats else points.shape[1]
 
-    def _points(self, cloud, places):
-        """Return points of clouds by places ``(n, n_points)`` between 0 and 1."""
+    def _rows(self, network, cloud, places, noise):
+        """Return rows of the flow of points, and the divergences of the codes in them.
+
+        Places ``(n, n_points)`` between 0 and 1 choose the points of each cloud.
+        """
         count = self.count[cloud, None]
-        return self.points[self.start[cloud, None] + (places * count).long().clamp(max=count - 1)]
+        place = (places * count).long().clamp(max=count - 1)
+        points = self.points[self.start[cloud, None] + place]
+        code, divergence = network.draw_codes(points, noise)
+        return with_codes(points[:, ::SHARE_IN_FLOW], code), divergence
 
     def latent(self, network, y):
         """Return the bound by the same places and the same noise in every call."""
         places = (torch.arange(self.n_points) + 0.5) / self.n_points
         bounds = []
         for cloud in y[:, 0].long().split(max(1, SEEN_AT_ONCE // self.n_points)):
-            points = self._points(cloud, places)
-            code, divergence = network.draw_codes(points, self.noise[cloud])
-            z, log_det = self.objective.latent(network.points.bijection, with_codes(points, code))
-            log_prob = (standard_normal_log_prob(z) + log_det).unflatten(0, points.shape[:2])
+            rows, divergence = self._rows(network, cloud, places, self.noise[cloud])
+            z, log_det = self.objective.latent(network.points.bijection, rows)
+            log_prob = (standard_normal_log_prob(z) + log_det).unflatten(0, (len(cloud), -1))
             bounds.append(self.count[cloud] * log_prob.mean(1) - divergence)
         return y[:, :0], torch.cat(bounds).to(y.dtype)
 
     def losses(self, network, y, weight):
         cloud = y[:, 0].long()
-        points = self._points(cloud, uniform_draws(weight.new_empty(len(cloud), self.n_points)))
-        code, divergence = network.draw_codes(points, normal_draws(self.noise[cloud]))
-        share = weight.to(points) * self.count[cloud] * (self.factor / self.n_points)
-        of_points = self.objective.losses(
-            network.points.bijection,
-            with_codes(points, code),
-            share.repeat_interleave(self.n_points),
-        )["loss"]
-        divergence = (weight.to(points) * divergence).sum()
+        places = uniform_draws(self.noise.new_empty(len(cloud), self.n_points))
+        noise = normal_draws(self.noise[cloud])
+        rows, divergence = self._rows(network, cloud, places, noise)
+        n_each = len(rows) // len(cloud)
+        weight = weight.to(rows)
+        share = weight * self.count[cloud] * (self.factor / n_each)
+        flow = network.points.bijection
+        of_points = self.objective.losses(flow, rows, share.repeat_interleave(n_each))["loss"]
+        divergence = (weight * divergence).sum()
         return {"loss": of_points + divergence, "divergence": divergence}
 
     def gradients(self, network, y, weight, n):

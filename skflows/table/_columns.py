@@ -9,9 +9,12 @@ from ..columns.checks import ColumnWarning, warn_user
 from ..columns.dates import (
     DAY,
     WEEK,
+    are_months,
     joined_moment,
     local_seconds,
     moment_text,
+    moments_of_months,
+    months_of,
     split_moment,
     start_of_week,
     utc_seconds,
@@ -297,9 +300,15 @@ def datetime(column, setting, low=None, high=None):
     return variables
 
 
-def _variable_of_numbers(values, setting):
+def months(column, setting):
+    """Return the variable of dates that are the beginnings of months, or of quarters or years."""
+    number = months_of(column.values[column.known])
+    return [_variable_of_numbers(number, setting._replace(is_stated=False), "rounded")]
+
+
+def _variable_of_numbers(values, setting, kind="integer"):
     known = np.ones(len(values), dtype=bool)
-    return on_lattice(Column(values, known, "number", ""), setting, "integer")[0]
+    return on_lattice(Column(values, known, "number", ""), setting, kind)[0]
 
 
 class Weeks(Number):
@@ -379,6 +388,8 @@ class ColumnModel:
         Whether missing entries are modelled.
     """
 
+    has_months = False  # whether dates are numbers of months
+
     def __init__(self, column, kind, setting, models_missing):
         self.name = setting.name
         self.kind, self.arguments, self.reason, self.is_stated = kind[:4]
@@ -388,6 +399,8 @@ class ColumnModel:
         make = MAKERS[self.kind]
         if self.kind == "datetime" and column.role == "datetime":
             column = column._replace(values=local_seconds(column.values, self.zone, self.name))
+            if not self.arguments and are_months(column.values[column.known]):
+                self.has_months, make = True, months
         try:
             signature(make).bind(column, setting, *self.arguments)
         except TypeError as error:
@@ -419,6 +432,8 @@ class ColumnModel:
     @property
     def is_levels(self):
         """Whether the column has finitely many levels."""
+        if self.kind == "datetime":
+            return False
         return len(self.value_variables) == 1 and not self.value_variables[0].has_number
 
     @property
@@ -427,7 +442,7 @@ class ColumnModel:
 
         Numbers on a lattice are listed with those that no row has, unless there are many.
         """
-        if len(self.value_variables) > 1:
+        if self.kind == "datetime":
             return None
         (variable,) = self.value_variables
         if not variable.has_number and variable.lattice is None:
@@ -496,7 +511,9 @@ class ColumnModel:
             local = values.copy()
             local[known] = local_seconds(values[known], self.zone, self.name)
             of_parts = split_moment(local)[: len(self.value_variables)]
-            if isinstance(self.value_variables[0], Weeks):
+            if self.has_months:
+                of_parts = [months_of(local)]
+            elif isinstance(self.value_variables[0], Weeks):
                 of_parts = joined_moment(*of_parts), *of_parts[1:]
             pairs = zip(self.value_variables, of_parts, strict=True)
             return [*flags, *(variable.encode(each) for variable, each in pairs)]
@@ -529,6 +546,9 @@ class ColumnModel:
         """Return a text on what values a variable of the column has."""
         if isinstance(variable, Weeks):
             return f"dates between {' and '.join(map(moment_text, variable.ends))}"
+        if self.has_months:
+            each = "" if variable.step == 1 else f"{variable.step:g} "
+            return f"dates every {each}month{'s' * bool(each)}"
         if self.kind == "datetime":
             return "dates at other times of the day"
         step, low, high = (
@@ -579,6 +599,8 @@ class ColumnModel:
         if isinstance(weeks, Weeks):
             week, *_ = split_moment(drawn[0])
             moments = weeks.moved_inside(joined_moment(week, *drawn[1:]))
+        elif self.has_months:
+            moments = moments_of_months(drawn[0])
         else:
             moments = joined_moment(*drawn)
         known = ~np.isnan(moments)
@@ -600,6 +622,8 @@ class ColumnModel:
         how = f"{first.n_levels} levels" if not first.has_number else "number"
         if self.kind == "datetime":
             how = " and ".join(["week", "weekday", "time"][: len(self.value_variables)])
+        if self.has_months:
+            how = "month"
         reason = self.reason
         if reason == GIVEN and self.arguments:
             reason += f": {(self.kind, *self.arguments)}"

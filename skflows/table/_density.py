@@ -1,6 +1,6 @@
 """The density of a table as it is."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from numbers import Integral
 from operator import itemgetter
@@ -533,6 +533,11 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
 
     def _read(self, X, reset=False):
         """Return X as a `Frame` in the order of the columns of `fit`."""
+        if isinstance(X, Mapping):
+            raise ValueError(
+                "X is a dict; give a table: pandas.DataFrame(X) if it holds columns, or "
+                "pandas.DataFrame([X]) if it holds one row."
+            )
         if is_frame(X) and not reset and self._encoding.library != "numpy":
             frame = read_frame(X, self._encoding.keys)
         else:

@@ -33,6 +33,7 @@ N_TILTS = 6  # steps of Newton's method
 LEAST_SHARE = 0.01  # of the marginal frequencies in tilted ones
 MAX_PATTERNS = 300  # of missing numbers, beyond which a part of the rows is enough
 SOME_ROWS = 2000
+MANY_OF_A_PATTERN = 256  # rows, which are not worth being divided
 MANY_VALUES = 3e6  # of numbers and levels, beyond which k-means takes too long on all rows
 WORK_AT_ONCE = 4e6  # products of classes, rows and numbers, to bound the memory
 LEAST_VARIANCE = 1e-12  # of a number given others, which rounding errors may make negative
@@ -65,16 +66,25 @@ class Patterns:
             for rows, pattern in zip(np.split(order, ends[:-1]), unique, strict=True)
         ]
 
-    def batches(self, n_classes):
-        """Yield patterns ``(m, d)`` of equally many rows, and these rows ``(m, n_rows)``."""
+    @cached_property
+    def by_size(self):
+        """Parts of the groups, stacked if they have the same size."""
         by_size = {}
         for rows, *_ in self.groups:
-            by_size.setdefault(len(rows), []).append(rows)
+            for part in parts_of_few_sizes(rows):
+                by_size.setdefault(len(part), []).append(part)
+        return [np.stack(parts) for parts in by_size.values()]
+
+    def batches(self, n_classes):
+        """Yield patterns ``(m, d)`` of equally many rows, and these rows ``(m, n_rows)``.
+
+        A pattern of some rows comes several times.
+        """
         step = max(1, int(WORK_AT_ONCE / (n_classes * max(1, self.has.shape[1]) ** 2)))
-        for groups in by_size.values():
-            for start in range(0, len(groups), step):
-                rows = np.stack(groups[start : start + step])
-                yield self.has[rows[:, 0]], rows
+        for rows in self.by_size:
+            for start in range(0, len(rows), step):
+                some = rows[start : start + step]
+                yield self.has[some[:, 0]], some
 
     def pieces(self, n_rows):
         """Return the groups in pieces of so few rows, but at least one."""
@@ -84,6 +94,17 @@ class Patterns:
             for rows, known, others in self.groups
             for start in range(0, len(rows), step)
         ]
+
+
+def parts_of_few_sizes(rows):
+    """Return few rows in parts, the sizes of which are powers of two, and many rows in one.
+
+    The patterns of a small table have nearly as many sizes, and calls take most of its time.
+    """
+    if len(rows) >= MANY_OF_A_PATTERN:
+        return [rows]
+    sizes = [2**k for k in range(len(rows).bit_length()) if len(rows) & 2**k]
+    return np.split(rows, np.cumsum(sizes)[:-1])
 
 
 @one_thread()

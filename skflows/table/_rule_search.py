@@ -11,6 +11,7 @@ from ._rules import (
     Linear,
     Lookup,
     Order,
+    Product,
     Rules,
     Target,
     lattice_of_variable,
@@ -36,6 +37,7 @@ LIKELY = 0.9  # share of these in which they are
 MAX_SUMS = 50_000  # of three or four columns: wider tables have sums of fewer
 TOLERANCE = 0.51  # steps by which rounding may move a sum
 SLACK = 2.0  # steps by which a line may miss its target before it is refined
+DIGITS = 3  # of the factor of a product
 DECIMALS = range(7)  # of factors that are tried, or of their inverses
 NUDGES = (1e-6, 0.0, -1e-6)  # steps, before rounding
 
@@ -68,23 +70,20 @@ def find_rules(schema, values, weight, copy_of):
     if len(some) > MAX_ROWS:
         some = rng.permutation(some)[:MAX_ROWS]
     targets = [Target.of(schema, i) for i in range(len(schema.columns))]
-    linear = linear_of(schema, rows[some], targets)
-    candidates = sorted([*linear, *functions_of(rows[some])], key=lambda each: each[0])
+    formulas = formulas_of(schema, rows[some], targets)
+    candidates = sorted([*formulas, *functions_of(rows[some])], key=lambda each: each[0])
     rules, ancestors = [], {}
-    for _, determinants, target, *line in candidates:
+    for _, determinants, target, make, *line in candidates:
         above = set(determinants).union(*(ancestors.get(j, ()) for j in determinants))
         if target not in ancestors and target not in above:
             ancestors[target] = above
             for other in ancestors.values():
                 if target in other:
                     other |= above
-            rules.append((determinants, target, line))
+            rules.append((determinants, target, make, line))
     rules.sort(key=lambda rule: len(ancestors[rule[1]]))  # determinants first
     functions = [
-        Linear(determinants, targets[i], *line, rows, weight)
-        if line
-        else Lookup(determinants, targets[i], rows, weight)
-        for determinants, i, line in rules
+        make(determinants, targets[i], *line, rows, weight) for determinants, i, make, line in rules
     ]
     # Functions keep the order of what follows from the same columns as it is.
     family = {i: {i, *ancestors.get(i, ())} for i in range(rows.shape[1])}
@@ -96,35 +95,41 @@ def find_rules(schema, values, weight, copy_of):
     return Rules(functions, orders)
 
 
-def linear_of(schema, rows, targets):
-    """Return the columns that are sums of others, or a line of one other.
+def formulas_of(schema, rows, targets):
+    """Return the columns that are sums of others, the product of two, or a line of one.
 
-    Each is a tuple of its rank, the determinants, the target, and the further arguments of
-    `Linear`.
+    Each is a tuple of its rank, the determinants, the target, `Linear` or `Product`, and its
+    further arguments.
     """
-    numbers = [
-        i
+    n_distinct = {
+        i: len(np.unique(rows[~np.isnan(rows[:, i]), i]))
         for i, column in enumerate(schema.columns)
-        if column.is_number
-        and column.kind != "circular"
-        and len(np.unique(rows[~np.isnan(rows[:, i]), i])) >= LEAST_DISTINCT
-    ]
+        if column.is_number and column.kind != "circular"
+    }
+    numbers = [i for i, n in n_distinct.items() if n >= LEAST_DISTINCT]
+    multipliers = [i for i, n in n_distinct.items() if n > 1]  # such as two rates
     steps = {}
-    for i in numbers:
+    for i in multipliers:
         (variable,) = schema.columns[i].value_variables
         steps[i] = lattice_of_variable(variable)[1] or np.exp(targets[i].log_width)
     rules, are_lines = [], set()  # targets that are exactly on a line of another column
-    for relation in chain(sums_of(rows, numbers, steps), lines_of(rows, numbers, steps)):
-        determinants, target, factors, constant = relation
+    relations = chain(
+        sums_of(rows, numbers, steps),
+        products_of(rows, multipliers, numbers, steps),
+        lines_of(rows, numbers, steps),
+    )
+    for determinants, target, factors, constant in relations:
         if len(determinants) == 1 and target in are_lines:
             continue
         (variable,) = schema.columns[target].value_variables
         known = ~np.isnan(rows[:, [*determinants, target]]).any(axis=1)
         if known.sum() < LEAST_ROWS:
             continue
-        x, others = rows[known, target], rows[known][:, determinants]
+        x, terms = rows[known, target], rows[known][:, determinants]
+        is_product = len(factors) < len(determinants)
+        others = terms.prod(axis=1, keepdims=True) if is_product else terms
         lines = [(factors, constant)]
-        if len(factors) == 1 and abs(factors[0]) != 1:
+        if len(determinants) == 1 and abs(factors[0]) != 1:
             lines = refinements(x, others[:, 0], factors[0], constant, steps[target])
 
         options = [(*line, nudge) for line in lines for nudge in NUDGES]
@@ -138,13 +143,15 @@ def linear_of(schema, rows, targets):
         line, is_exception = options[best], are_exceptions[:, best]
         share = is_exception.mean()
         # A column that is nearly constant may be left out, and a sum tells little of it.
-        most = [np.unique(column, return_counts=True)[1].max() for column in (x, *others.T)]
+        most = [np.unique(column, return_counts=True)[1].max() for column in (x, *terms.T)]
         if share > min(MAX_EXCEPTIONS, MAX_RELATIVE * (1 - max(most) / len(x))):
             continue
         if are_random(is_exception, np.delete(codes_of(rows[known]), target, axis=1)):
             n_negative = sum(factor < 0 for factor in line[0])
             rank = (round(share, 3), len(determinants) - 1.5, n_negative, (-target,))
-            rules.append((rank, determinants, target, line[0], line[1], variable, line[2]))
+            (factors, constant, nudge), make = line, Product if is_product else Linear
+            arguments = factors if is_product else (factors, constant)
+            rules.append((rank, determinants, target, make, *arguments, variable, nudge))
             if len(determinants) == 1 and rank[0] == 0:  # no other line would be better
                 are_lines.add(target)
     return rules
@@ -199,6 +206,28 @@ def sums_of(rows, numbers, steps):
                         tuple(float(-sign[k] * sign[target]) for k in others),
                         float(constant[i] * sign[target]),
                     )
+
+
+def products_of(rows, multipliers, numbers, steps):
+    """Yield products of two columns that a further column may be, as `sums_of` does.
+
+    They have a single coefficient, with few digits.
+    """
+    known = rows[~np.isnan(rows[:, multipliers]).any(axis=1)][:N_SCREENED]
+    if len(known) < LEAST_ROWS or len(multipliers) ** 3 / 2 > MAX_SUMS:
+        return
+    for pair in combinations(multipliers, 2):
+        values = known[:, pair].prod(axis=1)
+        targets, has = [j for j in numbers if j not in pair], values != 0
+        if not has.any():
+            continue
+        ratios = np.median(known[has][:, targets] / values[has, None], axis=0)
+        short = np.array([float(f"{ratio:.{DIGITS}g}") for ratio in ratios])
+        error = np.abs(known[:, targets] - short * values[:, None])
+        width = TOLERANCE * np.array([steps[j] for j in targets])
+        is_product = ((error <= width).mean(axis=0) >= LIKELY) & (short != 0)
+        for k in np.flatnonzero(is_product):
+            yield pair, targets[k], (float(short[k]),), 0.0
 
 
 def lines_of(rows, numbers, steps):
@@ -284,8 +313,8 @@ def is_sharp(gap):
 def functions_of(rows):
     """Return the columns that one or two others determine.
 
-    Each is a tuple of its rank, the determinants, and the target. Columns that one column
-    determines have no entry for two.
+    Each is a tuple of its rank, the determinants, the target, and `Lookup`. Columns that one
+    column determines have no entry for two.
     """
     n_columns = rows.shape[1]
     codes = codes_of(rows)
@@ -296,7 +325,7 @@ def functions_of(rows):
     pairs = list(combinations([j for (j,) in singles], 2))
     functions = []
     for sets in (singles, pairs if len(pairs) <= MAX_PAIRS else []):
-        told = {target for *_, target in functions}
+        told = {target for _, _, target, _ in functions}
         for determinants in sets:
             key, single_keys = codes[:, determinants[0]], []
             if len(determinants) == 2:
@@ -311,7 +340,7 @@ def functions_of(rows):
                 if share is not None:
                     n_groups = len(np.unique(key))
                     rank = (round(share, 3), len(determinants), n_groups, determinants)
-                    functions.append((rank, determinants, target))
+                    functions.append((rank, determinants, target, Lookup))
     return functions
 
 

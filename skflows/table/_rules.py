@@ -186,7 +186,47 @@ class Lookup(Function):
         return f"{names[self.target.column]} follows from {determinants}"
 
 
-class Linear(Function):
+class Formula(Function):
+    """Base of the rules that compute a number from others, rounded as the target is.
+
+    ``total(rows)`` returns it before rounding, ``rest(rows, i)`` the determinant i that gives the
+    target, and ``sizes(rows)`` the sizes of the terms of the determinants.
+    """
+
+    def count(self, rows, weight):
+        """Return the counts of rows."""
+        is_broken = (
+            np.abs(rows[:, self.target.column] - self.expected(rows)) > self.target.tolerance
+        )
+        return Counts.of_breaks(is_broken, rows[:, self.columns], weight)
+
+    def expected(self, rows):
+        """Return what the target should be in each row, NaN where it would be outside its kind."""
+        return rounded(self.total(rows), self.variable, self.nudge)
+
+    def tells(self, schema, i):
+        """Return whether the rule tells a single value of column i, given its other columns.
+
+        If the target is rounded more than a term is, several values of the term fit.
+        """
+        if i not in self.determinants:
+            return i == self.target.column
+        is_rounded = lattice_of_variable(self.variable)[1] is not None
+        tolerance = self.slopes[self.determinants.index(i)] * Target.of(schema, i).tolerance
+        return not (is_rounded and tolerance < (1 - 1e-9) * self.target.tolerance)
+
+    def told(self, schema, rows, i):
+        """Return what column i should be, NaN where no possible value fits the other columns."""
+        if i == self.target.column:
+            return self.expected(rows)
+        trial = rows.copy()
+        rest = self.rest(rows, i)
+        trial[:, i] = rounded(rest, schema.variables[schema.of_column[i][-1]], 0.0)
+        fits = np.abs(self.expected(trial) - rows[:, self.target.column]) <= self.target.tolerance
+        return np.where(fits, trial[:, i], np.nan)
+
+
+class Linear(Formula):
     """A number as a sum of others times constant factors, rounded as the target is.
 
     Parameters
@@ -209,38 +249,23 @@ class Linear(Function):
         self.determinants, self.target = determinants, target
         self.coefficients, self.constant = coefficients, constant
         self.variable, self.nudge = variable, nudge
-        x = rows[:, target.column]
-        is_broken = np.abs(x - self.expected(rows)) > target.tolerance
-        self.counts = Counts.of_breaks(is_broken, rows[:, self.columns], weight)
+        self.slopes = np.abs(coefficients)  # of the target, by each determinant
+        self.counts = self.count(rows, weight)
 
-    def expected(self, rows):
-        """Return what the target should be in each row, NaN where it would be outside its kind."""
-        total = rows[:, self.determinants] @ np.array(self.coefficients) + self.constant
-        return rounded(total, self.variable, self.nudge)
+    def total(self, rows):
+        """Return the sum in each row."""
+        return rows[:, self.determinants] @ np.array(self.coefficients) + self.constant
 
-    def tells(self, schema, i):
-        """Return whether the rule tells a single value of column i, given its other columns.
+    def rest(self, rows, i):
+        """Return what column i should be, before rounding."""
+        others = rows.copy()
+        others[:, i] = 0.0
+        coefficient = self.coefficients[self.determinants.index(i)]
+        return (rows[:, self.target.column] - self.total(others)) / coefficient
 
-        If the target is rounded more than a term is, several values of the term fit.
-        """
-        if i not in self.determinants:
-            return i == self.target.column
-        size = abs(self.coefficients[self.determinants.index(i)])
-        is_rounded = lattice_of_variable(self.variable)[1] is not None
-        is_finer = size * Target.of(schema, i).tolerance < (1 - 1e-9) * self.target.tolerance
-        return not (is_rounded and is_finer)
-
-    def told(self, schema, rows, i):
-        """Return what column i should be, NaN where no possible value fits the other columns."""
-        if i == self.target.column:
-            return self.expected(rows)
-        trial, total = rows.copy(), rows[:, self.target.column]
-        trial[:, i] = 0.0
-        others = trial[:, self.determinants] @ np.array(self.coefficients) + self.constant
-        rest = (total - others) / self.coefficients[self.determinants.index(i)]
-        trial[:, i] = rounded(rest, schema.variables[schema.of_column[i][-1]], 0.0)
-        fits = np.abs(self.expected(trial) - total) <= self.target.tolerance
-        return np.where(fits, trial[:, i], np.nan)
+    def sizes(self, rows):
+        """Return the size of each term."""
+        return np.abs(rows[:, self.determinants] * self.coefficients)
 
     def with_rows(self, rows, weight):
         """Return the same rule with the counts of other rows."""
@@ -268,6 +293,55 @@ class Linear(Function):
             text += f" {'-' if self.constant < 0 else '+'} {abs(self.constant):.6g}"
         text = text.removeprefix(" + ").strip()
         return f"{names[self.target.column]} = {text}"
+
+
+class Product(Formula):
+    """A number as the product of two others, rounded as the target is.
+
+    Parameters
+    ----------
+    determinants, target, rows, weight
+        As in `Lookup`.
+    factor : float
+        A constant factor.
+    variable, nudge
+        As in `Linear`.
+    """
+
+    kind = "product"
+
+    def __init__(self, determinants, target, factor, variable, nudge, rows, weight):
+        self.determinants, self.target, self.factor = determinants, target, factor
+        self.variable, self.nudge = variable, nudge
+        known = rows[~np.isnan(rows[:, determinants]).any(axis=1)]
+        least = np.abs(known[:, determinants]).min(axis=0, initial=np.inf)
+        self.slopes = abs(factor) * least[::-1]
+        self.counts = self.count(rows, weight)
+
+    def total(self, rows):
+        """Return the product in each row."""
+        return self.factor * rows[:, self.determinants].prod(axis=1)
+
+    def rest(self, rows, i):
+        """Return what column i should be, before rounding; NaN beside a 0."""
+        (other,) = set(self.determinants) - {i}
+        divisor = self.factor * rows[:, other]
+        return rows[:, self.target.column] / np.where(divisor == 0, np.nan, divisor)
+
+    def sizes(self, rows):
+        """Return the size of each factor."""
+        return np.abs(rows[:, self.determinants])
+
+    def with_rows(self, rows, weight):
+        """Return the same rule with the counts of other rows."""
+        line = self.factor, self.variable, self.nudge
+        return Product(self.determinants, self.target, *line, rows, weight)
+
+    def text(self, names):
+        """Return the rule as text."""
+        first, second = (names[j] for j in self.determinants)
+        factor = "" if self.factor == 1 else f"{self.factor:.6g} * "
+        return f"{names[self.target.column]} = {factor}{first} * {second}"
 
 
 def is_short(number):
@@ -477,7 +551,7 @@ class Rules:
 
     Parameters
     ----------
-    functions : list of Lookup or Linear
+    functions : list of Lookup, Linear or Product
         Rules that tell a column by others.
     orders : list of Order
         Rules that a column is at most another, the strictest first.
@@ -568,12 +642,12 @@ class Rules:
         return drawn
 
     def solved(self, schema, values):
-        """Return variables in which linear rules tell the only unknown value of a sum."""
-        lines = [rule for rule in self.functions if rule.kind == "linear"]
-        if not lines or not np.isnan(values).any():
+        """Return variables in which formulas tell the only unknown determinant."""
+        formulas = [rule for rule in self.functions if isinstance(rule, Formula)]
+        if not formulas or not np.isnan(values).any():
             return values
         values, rows = values.copy(), self.encoded(schema, values)
-        for rule in lines:
+        for rule in formulas:
             for i in rule.determinants:
                 unknown = np.flatnonzero(np.isnan(rows[:, i]))
                 told = rule.told(schema, rows[unknown], i)
@@ -599,18 +673,24 @@ class Rules:
         return rejected
 
     def _with_sums(self, schema, values, drawn):
-        """Return values with the drawn terms of a given sum, except for the largest one."""
+        """Return values with the drawn terms of a given target, except for the largest one.
+
+        Drawn terms beside which no value of the largest one gives the target stay unknown.
+        """
         rows, values = self.encoded(schema, drawn), values.copy()
         for rule in self.functions:
-            if rule.kind != "linear":
+            if not isinstance(rule, Formula):
                 continue
             given = self.encoded(schema, values)
             is_open = np.isnan(given[:, rule.determinants])
             open_rows = np.flatnonzero(
                 is_open.any(axis=1) & ~np.isnan(given[:, rule.target.column])
             )
-            terms = np.abs(rows[:, rule.determinants] * rule.coefficients)
-            largest = np.where(is_open, terms, -1.0).argmax(axis=1)
+            largest = np.where(is_open, rule.sizes(rows), -1.0).argmax(axis=1)
+            trial = np.where(np.isnan(given), rows, given)
+            told = [rule.told(schema, trial, j) for j in rule.determinants]
+            told = np.stack(told, axis=1)[np.arange(len(rows)), largest]
+            open_rows = open_rows[~np.isnan(told[open_rows])]
             for k, j in enumerate(rule.determinants):
                 some = open_rows[is_open[open_rows, k] & (largest[open_rows] != k)]
                 values[np.ix_(some, schema.of_column[j])] = drawn[np.ix_(some, schema.of_column[j])]
