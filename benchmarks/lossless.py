@@ -116,7 +116,7 @@ def density_of(train, shape, seconds):
             **settings,
         )
     else:
-        density = NSFDensity(discrete=range(train.shape[1]), **settings)
+        density = NSFDensity(discrete=list(range(train.shape[1])), **settings)
     with patch("time.time", time.process_time):
         return density.fit(train)
 

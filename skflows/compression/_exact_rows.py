@@ -47,7 +47,7 @@ class ExactRows:
 
         def words_without(mapped):
             alone = ~np.isin(np.arange(len(X)), mapped)
-            listed = (width[alone] > 0).all()
+            listed = (self.flow.values(number[alone]) == X[alone]).all()
             rows = number[alone] if listed else X[alone]
             fits = [listed and (rows.astype(dtype) == rows).all() for dtype in DTYPES[:-1]]
             kind = fits.index(True) if listed else len(DTYPES) - 1

@@ -6,10 +6,12 @@ import math
 import numpy as np
 import torch
 
-from ..bijections._integers import ONE, found, integers, mapped_integers, with_exact_networks
+from ..bijections._integers import ONE, found, mapped_integers, with_exact_networks
+from ..columns.lattice import is_whole
 from ._bits import FARTHEST, pop_noise, push_noise
 
-WIDE = 2  # steps of the lattice that a cell should have
+WIDE = 2**6  # steps of the lattice that the widest cell should have
+MOST_LISTED = 300  # values of a column that are looked at
 
 
 class IntegerFlow:
@@ -34,14 +36,14 @@ class IntegerFlow:
         self.least, self.gap = np.empty(d), np.empty(d)
         self.together = np.ones(d, dtype=np.int64)  # neighbouring values that share a cell
         for (columns, grid), gap in zip(self.groups, dequantizer.gap, strict=False):
+            if is_whole(grid) and len(grid) > 1:  # few values may be further apart than new ones
+                gap = np.gcd.reduce(np.diff(grid).astype(np.int64))
             self.least[columns], self.gap[columns] = grid[0], gap
         for columns, grid in self.groups:
-            some = grid[np.linspace(0, len(grid) - 1, 100).astype(int)]
-            rows = np.repeat(some[:, None], d, 1)
-            number = np.rint((rows - self.least) / self.gap).astype(np.int64)
-            low, high = self._cell(torch.from_numpy(number))
-            width = np.median((high - low)[:, columns])
-            self.together[columns] = 2 ** max(0, math.ceil(math.log2(WIDE / max(width, 2e-4))))
+            some = grid[np.linspace(0, len(grid) - 1, MOST_LISTED).astype(int)]
+            rows = torch.from_numpy(np.rint((some[:, None] - self.least) / self.gap)).long()
+            widest = (self._place(rows + 1) - self._place(rows))[:, columns].max()
+            self.together[columns] = 2 ** max(0, math.ceil(-math.log2(max(widest, 1e-6) / WIDE)))
 
     @torch.inference_mode()
     def numbers(self, X):
@@ -90,10 +92,10 @@ class IntegerFlow:
 
     def _cell(self, cell):
         """Return the ends of cells on the lattice of preprocessed values."""
-        together = torch.from_numpy(self.together)
-        ends = []
-        for number in (cell, cell + 1):
-            between = self.least + self.gap * ((number * together).numpy() - 0.5)
-            y, _ = self.preprocess(torch.from_numpy(between))
-            ends.append(integers(y.clamp(-FARTHEST, FARTHEST)))
-        return ends
+        return [self._place(number).round().long() for number in (cell, cell + 1)]
+
+    def _place(self, cell):
+        """Return the lower ends of cells after preprocessing, in steps of the lattice."""
+        between = self.least + self.gap * ((cell.numpy() * self.together) - 0.5)
+        y, _ = self.preprocess(torch.from_numpy(between))
+        return y.clamp(-FARTHEST, FARTHEST) * ONE
