@@ -350,10 +350,11 @@ class DensityClassifier(
 
     def _weight_classifiers(self, log_density, unseen, label, weight):
         """Set the weights of the pool, by rows that no model has seen."""
-        weight = weight * (self.priors_[label] > 0)
-        if not weight.any():  # no row is held out
+        if not len(label):  # no row is held out
             self.classifiers_ = None
             return
+        # Classes may hold out different parts of their rows.
+        weight = weight / np.bincount(label, weight)[label] * self.priors_[label]
         weights = pool_weights(self._members(log_density, unseen), label, weight)
         self.weights_ = dict(zip(["Bayes' rule", *NAMES], weights.tolist(), strict=True))
 
