@@ -141,6 +141,8 @@ class Schema:
         for j, companion in self.companions.items():
             any_rare = is_unknown[:, j] & (drawn[:, j] == self.variables[j].n_values)
             rows, k = np.flatnonzero(any_rare), companion.variable
+            of_rare = rows[is_unknown[rows, k]]  # which may be any category too
+            drawn[of_rare, k] = self.variables[k].value(drawn[of_rare, k], random_state)
             places = companion.drawn(self.variables[k].code(drawn[rows, k]), random_state)
             drawn[rows, j] = np.where(np.isnan(places), drawn[rows, j], places)
         return drawn
