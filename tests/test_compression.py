@@ -1,7 +1,13 @@
 """Compression by the latent coordinates of a flow."""
 
+import bz2
 import copy
+import lzma
+import os
 import pickle
+import struct
+import subprocess
+import sys
 import tracemalloc
 import zlib
 
@@ -16,8 +22,18 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.estimator_checks import check_estimator
 
 import skflows
-from skflows import CNFDensity, FlowCompressor, GlowDensity, RealNVPDensity
-from skflows.compression._compressor import HEADER, SECTION, packed
+from skflows import (
+    CNFDensity,
+    FlowCompressor,
+    GaussianizationDensity,
+    GlowDensity,
+    MAFDensity,
+    NICEDensity,
+    NSFDensity,
+    RealNVPDensity,
+)
+from skflows.compression._compressor import HEADER, SECTION
+from skflows.compression._exact_rows import lzma_filters
 
 pytest.importorskip("constriction")
 X = load_digits().data
@@ -83,13 +99,69 @@ def test_rows_that_are_not_rounded_compress_to_the_same_bytes(compressor, qualit
     np.testing.assert_array_equal(compressor.decompress(data)[inside], np.rint(rows)[inside])
 
 
-@pytest.mark.parametrize("quality", [0, 30, 100])
-def test_lossless(lossless, quality):
-    odd = np.vstack([NEW, np.full((1, 64), 40.0), np.zeros((1, 64))])  # values never seen
-    data = lossless.compress(odd, quality)
-    np.testing.assert_array_equal(lossless.decompress(data), odd)
-    if quality == 30:
-        assert len(data) < 0.8 * odd.size  # a pixel of 17 values takes a byte otherwise
+def smallest_without_flow(rows):
+    """Return the bytes of whole numbers below 256 by the best of the general codecs."""
+    content = rows.astype(np.uint8).tobytes()
+    filters = [lzma_filters(distance, len(content)) for distance in (0, 1, 3, 8)]
+    codes = [lzma.compress(content, lzma.FORMAT_RAW, filters=each) for each in filters]
+    return min(map(len, [*codes, zlib.compress(content, 9), bz2.compress(content)]))
+
+
+def draws(kind, n=80):
+    """Return images of a kind, most of them improbable."""
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 17, (n, 64)).astype(float)
+    some = X[200 : 200 + n]
+    return {
+        "digits": some,
+        "noise": noise,
+        "inverted": 16 - some,
+        "constant": np.tile(np.arange(n)[:, None] % 17.0, 64),
+        "odd": np.vstack([some, np.full((1, 64), 40.0), 1e6 * noise[:1], noise[:1] / 7]),
+        "mixed": np.vstack([some[:9], noise[:9], 16 - some[:9]]),
+    }[kind]
+
+
+@pytest.mark.parametrize("kind", ["digits", "noise", "inverted", "constant", "odd", "mixed"])
+def test_lossless(lossless, kind):
+    rows = draws(kind)
+    data = lossless.compress(rows)
+    np.testing.assert_array_equal(lossless.decompress(data), rows)
+    if kind != "odd":
+        assert len(data) <= smallest_without_flow(rows) + 80  # of headers and flags of rows
+
+
+def test_lossless_size_is_that_of_the_likelihood(lossless):
+    """Beyond the first rows, which take the bits of a general codec."""
+    rows = X[200:800]
+    first, size = (8 * len(lossless.compress(rows[:n])) for n in (100, 600))
+    bits = (size - first) / rows[100:].size
+    # The mean density of a cell is at least what a single point of it gives.
+    assert bits < lossless.estimator_.bits_per_dim(rows[100:]).mean() + 0.1
+    assert size / 8 < smallest_without_flow(rows)
+
+
+@pytest.mark.parametrize(
+    "density",
+    [
+        GlowDensity(n_bins=4, image_shape=(8, 8, 1), hidden_layer_sizes=4),
+        GlowDensity(n_bins=4, hidden_layer_sizes=8),
+        RealNVPDensity(hidden_layer_sizes=8, preprocessing="standardize"),
+        NICEDensity(hidden_layer_sizes=8),
+        NSFDensity(hidden_layer_sizes=8, n_bins=4),
+        NSFDensity(hidden_layer_sizes=8, n_bins=4, autoregressive=False),
+        MAFDensity(hidden_layer_sizes=8, bounds={0: (-1, None)}),
+    ],
+)
+def test_lossless_flows(density):
+    rows = X[:500] if getattr(density, "image_shape", None) else X[:, 2:6]
+    density = clone(density).set_params(n_transforms=2, max_iter=3, random_state=0)
+    compressor = FlowCompressor(density, lossless=True).fit(rows)
+    odd = np.vstack([rows, 17 - rows[:5], np.full((1, rows.shape[1]), 300.0), rows[:1] / 3])
+    data = compressor.compress(odd)
+    np.testing.assert_array_equal(compressor.decompress(data), odd)
+    (n_mapped,) = SECTION.unpack_from(data, HEADER.size)
+    assert n_mapped > 0.9 * len(rows)
 
 
 def test_lossless_values_of_any_kind(lossless):
@@ -187,59 +259,96 @@ def test_crafted_bytes_are_an_error(kind, request):
     assert n_refused > 370
 
 
-@pytest.mark.parametrize("kind", ["compressor", "lossless"])
 @pytest.mark.parametrize(
-    ("field", "values"),
+    ("kind", "layout", "field", "values"),
     [
-        (2, [True, False]),
-        (4, [0, 1, 2, 4, 100, 2**14, 2**32 - 1]),  # rows
-        (5, [0, 1, 63, 65, 2**32 - 1]),  # columns
-        (6, [0.0, -1.0, 1e-300, 1e300, 0.5, np.nan, np.inf]),  # the step
-        (7, [0, 1, 2**20, 2**24, 2**31 - 1, 2**32 - 1]),  # the largest symbol
+        *[(kind, "", 2, [True, False]) for kind in ("compressor", "lossless")],
+        *[
+            (kind, "", 4, [0, 1, 2, 4, 100, 2**14, 2**32 - 1])  # rows
+            for kind in ("compressor", "lossless")
+        ],
+        *[(kind, "", 5, [0, 1, 63, 65, 2**32 - 1]) for kind in ("compressor", "lossless")],
+        ("compressor", "dI", 6, [0.0, -1.0, 1e-300, 1e300, 0.5, np.nan, np.inf]),  # the step
+        ("compressor", "dI", 7, [0, 1, 2**20, 2**24, 2**31 - 1, 2**32 - 1]),  # the largest symbol
+        ("lossless", "I", 6, [0, 1, 59, 61, 2**16, 2**32 - 1]),  # rows by the flow
     ],
 )
-def test_crafted_headers_are_an_error(kind, field, values, request):
+def test_crafted_headers_are_an_error(kind, layout, field, values, request):
     compressor = request.getfixturevalue(kind)
-    body = compressor.compress(NEW[:3])[: -SECTION.size]
+    body = compressor.compress(NEW)[: -SECTION.size]
+    header_struct = struct.Struct(HEADER.format + layout)
     for value in values:
-        header = list(HEADER.unpack_from(body))
+        header = list(header_struct.unpack_from(body))
         if value == header[field]:
             continue
         header[field] = value
         with pytest.raises(ValueError, match=r"^data is damaged, although"):
-            compressor.decompress(sealed(HEADER.pack(*header) + body[HEADER.size :]))
+            compressor.decompress(sealed(header_struct.pack(*header) + body[header_struct.size :]))
+
+
+def test_older_formats_are_refused(lossless):
+    body = bytearray(lossless.compress(NEW[:3])[: -SECTION.size])
+    body[4] = 3
+    with pytest.raises(ValueError, match="data has version 3 of the format; this release"):
+        lossless.decompress(sealed(body))
 
 
 def test_small_bytes_take_little_memory(lossless):
     """Neither a compressed section nor the number of rows makes megabytes of a few kilobytes."""
     body = lossless.compress(NEW[:3])[: -SECTION.size]
-    sections, offset = [], HEADER.size
-    for n_following in (4, 4, 0):  # the code and its checksum; the values and the least residual
-        (length,) = SECTION.unpack_from(body, offset)
-        offset += 4 + length + n_following
-        sections.append(offset)
-    bomb = packed(np.zeros(4 * 10**6, dtype="<f8"))
-    code, values, counts = sections
-    rows = HEADER.pack(*HEADER.unpack_from(body)[:4], 2**20, *HEADER.unpack_from(body)[5:])
-    for crafted in (
-        body[:code] + bomb + body[values - 4 :],
-        body[:values] + bomb + body[counts:],
-        rows + body[HEADER.size :],
+    head, (checksum,) = HEADER.unpack_from(body), SECTION.unpack(body[-SECTION.size :])
+    zeros, bombs = bytes(4 * 10**6), []
+    for code in (  # of general codecs
+        bytes([0, 0]) + zlib.compress(zeros, 9),
+        bytes([1, 0]) + bz2.compress(zeros),
+        bytes([2, 0]) + lzma.compress(zeros, lzma.FORMAT_RAW, filters=lzma_filters(0, len(zeros))),
     ):
+        words = code + bytes(-len(code) % 4) + struct.pack("<I", 1)
+        head_and_words = HEADER.pack(*head), SECTION.pack(0), SECTION.pack(len(words)), words
+        bombs.append(b"".join(head_and_words) + SECTION.pack(checksum))
+    many = HEADER.pack(*head[:4], 2**20, head[5]) + body[HEADER.size :]
+    for crafted in (*bombs, many):
         tracemalloc.start()
         with pytest.raises(ValueError, match=r"^data is damaged, although"):
             lossless.decompress(sealed(crafted))
         _, most = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-        assert len(crafted) < 40_000 and most < 10**6
+        assert len(crafted) < 40_000 and most < 4 * 10**6
+
+
+SCRIPT = """
+import sys, numpy, skflows
+compressor = skflows.load(sys.argv[1])
+data = open(sys.argv[2], "rb").read()
+print(numpy.array_equal(compressor.decompress(data), numpy.load(sys.argv[3])))
+"""
+
+
+def test_other_instruction_sets_read_what_was_written(lossless, tmp_path):
+    instructions = {
+        "ATEN_CPU_CAPABILITY": "default",
+        "OPENBLAS_CORETYPE": "Prescott",
+        "MKL_ENABLE_INSTRUCTIONS": "SSE4_2",
+        "MKL_CBWR": "COMPATIBLE",
+    }
+    paths = [tmp_path / name for name in ("compressor.skflows", "rows.bin", "rows.npy")]
+    rows = X[300:500]
+    lossless.save(paths[0])
+    paths[1].write_bytes(lossless.compress(rows))
+    np.save(paths[2], rows)
+    command = [sys.executable, "-c", SCRIPT, *map(str, paths)]
+    done = subprocess.run(
+        command, env=os.environ | instructions, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "True"
 
 
 def test_many_rows_of_few_bits(compressor, monkeypatch):
     """They are padded, because few bytes may not claim many rows."""
     rows = np.repeat(NEW[:1], 1000, axis=0)
     alone = len(compressor.compress(rows, 0))
-    monkeypatch.setattr("skflows.compression._compressor.FREE_VALUES", 1000)
-    monkeypatch.setattr("skflows.compression._compressor.VALUES_PER_BYTE", 30)
+    monkeypatch.setattr("skflows.compression._sections.FREE_VALUES", 1000)
+    monkeypatch.setattr("skflows.compression._sections.VALUES_PER_BYTE", 30)
     data = compressor.compress(rows, 0)
     assert alone < len(data) == (64_000 - 1000) // 30 + 4
     np.testing.assert_array_equal(
@@ -300,5 +409,9 @@ def test_errors(compressor, lossless):
         compressor.decompress("text")
     with pytest.raises(ValueError, match="row 1 is too improbable for quality=100"):
         compressor.compress(np.vstack([NEW[:1], 1e5 * NEW[1:2]]), 100)
+    whitened = RealNVPDensity(preprocessing=["quantile", "whiten"])
+    for estimator in (whitened, GaussianizationDensity()):
+        with pytest.raises(TypeError, match=r"lossless=True cannot use .*: choose one of"):
+            FlowCompressor(estimator, lossless=True).fit(X)
     with pytest.raises(TypeError, match="CNFDensity; give a flow density with an exact inverse"):
         FlowCompressor(CNFDensity()).fit(X)

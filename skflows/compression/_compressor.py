@@ -1,6 +1,7 @@
-"""Lossy and lossless compression: the quantised latent coordinates of a flow, range coded."""
+"""Lossy and lossless compression of rows by a flow."""
 
 import hashlib
+import math
 import struct
 import zlib
 from numbers import Real
@@ -12,40 +13,47 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..callbacks._run import fit_task
 from ..callbacks._support import CallbackSupportMixin
+from ..columns.arrays import row_shape, validate_rows
 from ..columns.encoding import copy_names
-from ..columns.lattice import nearest_index
 from ..columns.types import Floats, Table
+from ..density import GlowDensity, MAFDensity, NICEDensity, NSFDensity, RealNVPDensity
 from ..density._base import BaseFlowDensity
 from ..density._third_party import fit_subtask, is_frozen
 from ..persistence.mixin import PersistenceMixin
 from ..preprocessing.sklearn_compat import HasMethods, Interval
 from ..preprocessing.validation import prepare_table
 from ..training.threads import fit_context
+from ._sections import SECTION, Reader, check, least_length, section
 
-MAGIC, VERSION = b"SKFC", 3
-# Magic, version, whether lossless, fingerprint, rows, columns, step, largest symbol.
-HEADER = struct.Struct("<4sB?8sIIdI")
-SECTION = struct.Struct("<I")  # bytes of what follows, or a checksum
-RESIDUALS = struct.Struct("<i")  # the least residual
+MAGIC, VERSION = b"SKFC", 4
+HEADER = struct.Struct("<4sB?8sII")  # magic, version, whether lossless, fingerprint, rows, columns
+QUANTIZATION = struct.Struct("<dI")  # step and largest symbol of lossy code
 COARSEST = 4.0  # step at quality 0, in standard deviations of the latent space
 HALVING = 10  # points of quality that halve the step
 LEAST_SCALE = 0.01  # least standard deviation of the prior of a latent coordinate
-LARGEST = 2**20  # symbol; only residuals make up for latent coordinates beyond
-# No short stream becomes a large table: beyond the free values, a byte stands for this many.
-FREE_VALUES, VALUES_PER_BYTE = 2**20, 128
+LARGEST = 2**20  # symbol
 BLOCK = 2**16  # symbols to decode at once
+LOSSLESS = GlowDensity, MAFDensity, NICEDensity, NSFDensity, RealNVPDensity
 
 
 class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
     """Compression of rows, such as images, by a flow.
 
-    Rows are mapped to latent coordinates, which are rounded to multiples of a step and written by a
-    range coder under a normal prior. A row that is probable under the flow thus takes few bytes.
-    `decompress` maps the rounded coordinates back.
+    Without loss, files of images like those of `fit` are smaller than PNG's or WebP's; with loss,
+    use WebP or JPEG instead, whose files are smaller for the same error.
 
-    The prior of the flow is a standard normal. The code's prior has the standard deviation of each
-    coordinate among the rows of `fit`. It is smaller if the flow was trained with noise that rows
-    do not have: uniform noise of discrete columns, or ``input_noise``.
+    Without loss, rows of whole numbers are written exactly, at nearly the rate of the flow's
+    likelihood. The flow maps integers, and draws the noise in the cell of a value from the bits of
+    other rows, which get them back (iFlow). The first rows, which have no others, and rows with
+    values of another kind are written by general codecs (zlib, bz2, LZMA), and so are all of them
+    if that is smaller.
+
+    With loss, rows are mapped to latent coordinates, which are rounded to multiples of a step and
+    written by a range coder under a normal prior. A row that is probable under the flow thus takes
+    few bytes. `decompress` maps the rounded coordinates back. The prior of the flow is a standard
+    normal. The code's prior has the standard deviation of each coordinate among the rows of `fit`.
+    It is smaller if the flow was trained with noise that rows do not have: uniform noise of
+    discrete columns, or ``input_noise``.
 
     Needs constriction (``pip install constriction``).
 
@@ -59,12 +67,12 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
 
     quality : float, default=50
         From 0 to 100. The step is ``4 * 2 ** (-quality / 10)`` standard deviations of the latent
-        space.
+        space. Without loss, it has no effect.
 
     lossless : bool, default=False
-        Whether to write the differences from the decompressed rows too, as numbers of values in
-        between. All columns must be discrete. Values that were not seen in `fit` take up to 8 bytes
-        more, once in each call.
+        Whether `decompress` returns the rows exactly. All columns must be discrete, and the flow a
+        `GlowDensity`, `RealNVPDensity`, `NICEDensity`, `NSFDensity` or `MAFDensity`, without
+        whitening. Decompression is slow if the flow is autoregressive.
 
     Attributes
     ----------
@@ -83,15 +91,18 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
 
     Notes
     -----
-    Decompress on a machine like the one that compressed, and with the same release of torch. In
-    rare cases floating-point rounding differs, and `decompress` of lossless bytes then raises an
-    error: don't use them as an archive. The checksums find damage, not forgery: whoever has the
-    compressor can write any rows. Decompression takes memory and time in proportion to the rows
-    that the bytes claim: at most 2**20 values, and 128 more for each byte.
+    Decompress with the same release of torch. Without loss, networks compute exact sums, so that
+    other instruction sets give the same results; elementary functions still differ between
+    machines, if rarely in the digits that count. `decompress` then raises an error: don't use the
+    bytes as an archive. The checksums find damage, not forgery: whoever has the compressor can
+    write any rows. Decompression takes memory and time in proportion to the rows that the bytes
+    claim: at most 2**20 values, and 128 more for each byte.
 
     References
     ----------
-    Helminger, Djelouah, Gross & Schroers, "Lossy Image Compression with Normalizing Flows", 2020.
+    Helminger, Djelouah, Gross & Schroers, "Lossy Image Compression with Normalizing Flows", 2020;
+    Zhang, Zhang, Li, Ke & Xie, "iFlow: Numerically Invertible Flows for Efficient Lossless
+    Compression via a Uniform Coder", 2021.
 
     Examples
     --------
@@ -149,6 +160,11 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
             check_is_fitted(flow)
             latent = flow.transform(X)  # raises errors of X early
         if self.lossless:
+            if type(flow) not in LOSSLESS or "whiten" in np.atleast_1d(flow.preprocessing):
+                raise TypeError(
+                    f"lossless=True cannot use {flow}: choose one of "
+                    f"{[each.__name__ for each in LOSSLESS]}, without whitening."
+                )
             if frozen:
                 dequantizer, d = flow._dequantizer, flow.n_features_in_
             else:
@@ -199,24 +215,29 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
         quality = self.quality if quality is None else quality
         if not (isinstance(quality, Real) and 0 <= float(quality) <= 100):
             raise ValueError(f"quality={quality!r}; it must be a number from 0 to 100.")
-        step = COARSEST * 2.0 ** (-float(quality) / HALVING)
-        steps = np.rint(np.asarray(self.estimator_.transform(X)) / step)
-        in_range = np.abs(steps) <= LARGEST  # not if NaN
-        if not (self.lossless or in_range.all()):
-            raise ValueError(
-                f"row {in_range.all(axis=1).argmin()} is too improbable for quality={quality:g}: "
-                "lower the quality, or choose lossless=True."
-            )
-        symbols = np.nan_to_num(steps).clip(-LARGEST, LARGEST).astype(np.int32)
-        largest = max(int(np.abs(symbols).max()), 1)
-        header = HEADER.pack(
-            MAGIC, VERSION, self.lossless, self._fingerprint(), *symbols.shape, step, largest
-        )
-        prior = self._prior(constriction, step, largest)
-        parts = [header, encoded(constriction, header, symbols, *prior(len(symbols)))]
+        start = MAGIC, VERSION, self.lossless, self._fingerprint()
         if self.lossless:
-            parts += self._residual_parts(constriction, header, X, symbols * step)
-        data = b"".join(parts).ljust(least_length(symbols.size), b"\0")
+            rows = np.asarray(validate_rows(self.estimator_, X, reset=False), dtype=np.float64)
+            rows = rows + 0.0  # no negative zeros
+            n_mapped, words = self._exact_rows().encoded(constriction, rows)
+            code = section(words), SECTION.pack(zlib.crc32(rows.tobytes()))
+            parts = [HEADER.pack(*start, *rows.shape), SECTION.pack(n_mapped), *code]
+        else:
+            rows = np.asarray(self.estimator_.transform(X))
+            step = COARSEST * 2.0 ** (-float(quality) / HALVING)
+            steps = np.rint(rows / step)
+            in_range = np.abs(steps) <= LARGEST  # not if NaN
+            if not in_range.all():
+                raise ValueError(
+                    f"row {in_range.all(axis=1).argmin()} is too improbable for "
+                    f"quality={quality:g}: lower the quality, or choose lossless=True."
+                )
+            largest = max(int(np.abs(steps).max()), 1)
+            header = HEADER.pack(*start, *rows.shape) + QUANTIZATION.pack(step, largest)
+            prior = self._prior(constriction, step, largest)
+            symbols = steps.astype(np.int32)
+            parts = [header, encoded(constriction, header, symbols, *prior(len(symbols)))]
+        data = b"".join(parts).ljust(least_length(rows.size), b"\0")
         return data + SECTION.pack(zlib.crc32(data))
 
     def decompress(self, data: bytes, *, rounded: bool = True) -> Floats:
@@ -257,7 +278,7 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
                 "data is not the output of FlowCompressor.compress: it lacks the signature "
                 f"{MAGIC!r}."
             )
-        _, version, lossless, fingerprint, n, d, step, largest = HEADER.unpack_from(data)
+        _, version, lossless, fingerprint, n, d = HEADER.unpack_from(data)
         if version != VERSION:
             raise ValueError(
                 f"data has version {version} of the format; this release of skflows reads version "
@@ -273,37 +294,44 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
             )
         check(d == len(self.latent_scale_), f"it claims {d} columns")
         check(n > 0 and len(body) >= least_length(n * d), f"it claims {n} rows")
+        reader = Reader(body, HEADER.size)
+        if lossless:
+            n_discrete = len(self.estimator_._dequantizer.columns)
+            check(n_discrete == d, "it claims that columns are discrete")
+            return self._read_exactly(constriction, reader, n, d)
+        step, largest = QUANTIZATION.unpack(reader.take(QUANTIZATION.size))
         check(COARSEST * 2.0 ** (-100 / HALVING) <= step <= COARSEST, f"it claims a step of {step}")
         check(0 < largest <= LARGEST, f"it claims a symbol of {largest}")
-        reader = Reader(body)
         prior = self._prior(constriction, step, largest)
-        latent = decoded(constriction, reader, (n, d), prior) * step
-        if not lossless:
-            reader.end(n * d)
-            if not rounded:
-                return self.estimator_.inverse_transform(latent)
-            return self.estimator_._dequantizer.round(self._rows(latent))
-        check(len(self.estimator_._dequantizer.columns) == d, "it claims that columns are discrete")
-        unseen = reader.unpacked("<f8", n * d)
-        check(np.isfinite(unseen).all(), "it has values that are not finite")
-        grids = list(self._grids(unseen))
-        least = reader.number(RESIDUALS)
-        counts = reader.unpacked("<u4", 2 * max(len(grid) for _, grid in grids))
-        check(len(counts) > 1 and counts.sum() == n * d, "it counts other rows")
-        model = histogram_model(constriction, counts)
-        residuals = decoded(constriction, reader, (n, d), lambda n: (model, n * d))
-        exact_checksum = reader.number(SECTION)
+        header = body[: reader.offset]
+        latent = decoded(constriction, reader, header, (n, d), prior) * step
         reader.end(n * d)
-        rows, exact = self._rows(latent), np.empty((n, d))
-        for columns, grid in grids:
-            places = nearest_index(grid, rows[:, columns]) + least + residuals[:, columns]
-            exact[:, columns] = grid[places.clip(0, len(grid) - 1)]
-        if zlib.crc32(exact.data) != exact_checksum:
+        rows = self.estimator_.inverse_transform(latent)
+        return self.estimator_._dequantizer.round(np.asarray(rows)) if rounded else rows
+
+    def _read_exactly(self, constriction, reader, n, d):
+        """Return rows that were compressed without loss."""
+        n_mapped = reader.number(SECTION)
+        check(n_mapped <= n, f"it claims {n_mapped} rows of {n}")
+        words = reader.words()
+        checksum = reader.number(SECTION)
+        reader.end(n * d)
+        rows = self._exact_rows().decoded(constriction, words, n, n_mapped)
+        if zlib.crc32(rows.tobytes()) != checksum:
             raise ValueError(
                 "the rows differ from those that were compressed: the flow rounds differently on "
                 "this machine. Decompress them on a machine like the one that compressed them."
             )
-        return exact
+        return rows
+
+    def _exact_rows(self):
+        """Return the code of rows without loss."""
+        from ._exact_rows import ExactRows
+        from ._integer_flow import IntegerFlow  # with torch, which takes long to import
+
+        flow = IntegerFlow(self.estimator_.flow_, self.estimator_._dequantizer)
+        shape = row_shape(self.estimator_)
+        return ExactRows(flow, 1 if shape is None else math.prod(shape[1:]))
 
     def _prior(self, constriction, step, largest):
         """Return a function of a number of rows, which returns the family of their symbols, the
@@ -311,34 +339,6 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
         family = constriction.stream.model.QuantizedGaussian(-largest, largest)
         scales = self.latent_scale_ / step
         return lambda n: (family, np.zeros(n * len(scales)), np.tile(scales, n))
-
-    def _rows(self, latent):
-        """Return rows for quantised latent coordinates, before discrete values are rounded."""
-        return np.asarray(self.estimator_.inverse_transform(latent))
-
-    def _residual_parts(self, constriction, header, X, latent):
-        """Return the residuals of rows as bytes: new values, and the differences from decompressed
-        rows, in places of the sorted values."""
-        X = np.asarray(X, dtype=np.float64).reshape(latent.shape)
-        groups = self.estimator_._dequantizer.groups()
-        unseen = np.unique(np.concatenate([np.setdiff1d(X[:, group], g) for group, g, _ in groups]))
-        rows, exact = self._rows(latent), np.empty(latent.shape)
-        residuals = np.empty(latent.shape, dtype=np.int32)
-        for columns, grid in self._grids(unseen):
-            places = np.searchsorted(grid, X[:, columns])
-            residuals[:, columns] = places - nearest_index(grid, rows[:, columns])
-            exact[:, columns] = grid[places]
-        least = int(residuals.min())
-        counts = np.bincount((residuals - least).ravel(), minlength=2).astype("<u4")
-        model = histogram_model(constriction, counts)
-        code = encoded(constriction, header, residuals - least, model)
-        head = packed(unseen.astype("<f8")) + RESIDUALS.pack(least) + packed(counts)
-        return [head, code, SECTION.pack(zlib.crc32(exact.data))]
-
-    def _grids(self, unseen):
-        """Yield columns and all their values, including some that were not seen in `fit`."""
-        for columns, grid, _ in self.estimator_._dequantizer.groups():
-            yield columns, np.union1d(grid, unseen) + 0.0  # no negative zeros
 
     def _fingerprint(self):
         """Return 8 bytes that depend on the flow, the scales of the code and the values of rows."""
@@ -352,57 +352,6 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
         return content.digest()[:8]
 
 
-def check(is_so, otherwise):
-    """Raise the error of damaged data, with what is wrong with it, unless all is well."""
-    if not is_so:
-        raise ValueError(f"data is damaged, although it has the right checksum: {otherwise}.")
-
-
-def least_length(n_values):
-    """Return the fewest bytes before the checksum of a stream of many values."""
-    return (n_values - FREE_VALUES) // VALUES_PER_BYTE
-
-
-class Reader:
-    """Sections of bytes after a header, one after another."""
-
-    def __init__(self, data):
-        self.data, self.offset = data, HEADER.size
-        self.header = data[: HEADER.size]
-
-    def take(self, length):
-        """Return the next bytes."""
-        self.offset += length
-        check(self.offset <= len(self.data), "it ends early")
-        return self.data[self.offset - length : self.offset]
-
-    def number(self, kind):
-        """Return the next number of a kind."""
-        return kind.unpack(self.take(kind.size))[0]
-
-    def section(self):
-        """Return the next section, whose length precedes it."""
-        return self.take(self.number(SECTION))
-
-    def unpacked(self, dtype, most):
-        """Return the array of the next section that `packed` wrote, if it has at most so many
-        values."""
-        size = np.dtype(dtype).itemsize
-        stream = zlib.decompressobj()
-        try:
-            content = stream.decompress(self.section(), most * size + 1)
-        except zlib.error as error:
-            check(False, error)
-        is_whole = stream.eof and not stream.unused_data and len(content) <= most * size
-        check(is_whole and len(content) % size == 0, "a section has other bytes")
-        return np.frombuffer(content, dtype)
-
-    def end(self, n_values):
-        """Check that nothing follows but the padding of a stream of many values."""
-        padding = bytes(max(0, least_length(n_values) - self.offset))
-        check(self.data[self.offset :] == padding, "it does not end where it should")
-
-
 def import_constriction():
     """Return the library of the range coder, or raise an error that says how to install it."""
     try:
@@ -414,18 +363,6 @@ def import_constriction():
     return constriction
 
 
-def packed(values):
-    """Return an array as a section of bytes."""
-    content = zlib.compress(values.tobytes(), 9)
-    return SECTION.pack(len(content)) + content
-
-
-def histogram_model(constriction, counts):
-    """Return probabilities in proportion to counts."""
-    shares = counts / counts.sum()
-    return constriction.stream.model.Categorical(shares, perfect=False)
-
-
 def encoded(constriction, header, symbols, *model):
     """Return symbols as a section of bytes, and the checksum of the header and the symbols.
 
@@ -434,20 +371,17 @@ def encoded(constriction, header, symbols, *model):
     encoder = constriction.stream.queue.RangeEncoder()
     symbols = np.ascontiguousarray(symbols, dtype=np.int32)
     encoder.encode(symbols.ravel(), *model)
-    words = encoder.get_compressed().astype("<u4").tobytes()
-    return SECTION.pack(len(words)) + words + SECTION.pack(symbols_checksum(header, symbols))
+    return section(encoder.get_compressed()) + SECTION.pack(symbols_checksum(header, symbols))
 
 
-def decoded(constriction, reader, shape, model):
+def decoded(constriction, reader, header, shape, model):
     """Return the symbols of the next section.
 
     ``model(n)`` returns a model and the number of symbols of n rows, or a family of models and
     arrays of its parameters.
     """
     n, d = shape
-    words = reader.section()
-    check(len(words) % 4 == 0, "a section has other bytes")
-    decoder = constriction.stream.queue.RangeDecoder(np.frombuffer(words, "<u4").astype(np.uint32))
+    decoder = constriction.stream.queue.RangeDecoder(reader.words())
     symbols = np.empty(shape, dtype=np.int32)
     step = max(1, BLOCK // d)
     for start in range(0, n, step):
@@ -457,7 +391,7 @@ def decoded(constriction, reader, shape, model):
         except AssertionError as error:  # words that the model excludes
             check(False, error)
     # The decoder itself reads any words, and zeros after the last one.
-    check(reader.number(SECTION) == symbols_checksum(reader.header, symbols), "its rows are others")
+    check(reader.number(SECTION) == symbols_checksum(header, symbols), "its rows are others")
     return symbols
 
 

@@ -1,0 +1,147 @@
+"""Rows of whole numbers as bytes: a few by general codecs, which give bits for the others."""
+
+import bz2
+import lzma
+import zlib
+
+import numpy as np
+
+from ._bits import CHUNK, Stack
+from ._sections import check
+
+DTYPES = "u1", "<u2", "<i4", "<f8"  # of numbers of values, and of the values themselves
+DISTANCES = 0, 1, 3  # of bytes whose differences are coded
+MOST_VALUES = 2**18  # that the flow maps at once
+POWERS = 16  # of 2, that the numbers of such rows are
+MOST_BITS = 16  # that a value of a chunk pops before it pushes
+
+
+class ExactRows:
+    """The code of rows by a flow of integers and general codecs.
+
+    Parameters
+    ----------
+    flow : IntegerFlow
+        The flow of the rows.
+    pitch : int
+        Distance of columns that are alike, such as pixels above each other.
+    """
+
+    def __init__(self, flow, pitch):
+        self.flow, self.pitch = flow, pitch
+
+    def encoded(self, constriction, X):
+        """Return the number of rows that the flow maps, and 32-bit words.
+
+        The general codecs take rows with other values than those of the lattices of columns.
+        """
+        number, width = self.flow.numbers(X)
+        d = X.shape[1]
+        mapped = np.flatnonzero((width > 0).all(axis=1))
+
+        def needed(rows):
+            """Return the bits that the first of these rows pop at most, for each number of them."""
+            n_values = d * np.arange(1, 1 + len(rows))
+            points = np.log2(width[rows].clip(1)).sum(axis=1).cumsum()
+            return points + MOST_BITS * np.minimum(n_values, CHUNK)
+
+        def words_without(mapped):
+            alone = ~np.isin(np.arange(len(X)), mapped)
+            listed = (self.flow.values(number[alone]) == X[alone]).all()
+            rows = number[alone] if listed else X[alone]
+            fits = [listed and (rows.astype(dtype) == rows).all() for dtype in DTYPES[:-1]]
+            kind = fits.index(True) if listed else len(DTYPES) - 1
+            rows = rows.astype(DTYPES[kind])
+            content = np.packbits(alone).tobytes() + bytes([kind]) + rows.tobytes()
+            code = packed(content, most_bytes(len(X), d, alone.sum()), self.pitch * rows.itemsize)
+            return np.frombuffer(code + bytes(-len(code) % 4), "<u4").astype(np.uint32)
+
+        while len(mapped) and 32 * len(words_without(mapped)) < needed(mapped[:1])[0]:
+            mapped = mapped[1:]
+        alone = Stack(constriction, words_without(mapped[:0])).coder.get_compressed()
+        stack, start = Stack(constriction, words_without(mapped)), 0
+        try:
+            while start < len(mapped):
+                rows = mapped[start : start + most_rows(d)]
+                n = max(np.searchsorted(needed(rows), stack.coder.num_bits()), 1)
+                power = int(n).bit_length() - 1
+                rows = rows[: 2**power]
+                self.flow.push(number[rows], stack)
+                stack.push(np.array([power]), np.array([POWERS]))
+                start += len(rows)
+        except OverflowError:  # rows that the flow maps too far away
+            return 0, alone
+        words = stack.coder.get_compressed()
+        return (len(mapped), words) if len(words) < len(alone) else (0, alone)
+
+    def decoded(self, constriction, words, n, n_mapped):
+        """Return the n rows that `encoded` wrote."""
+        d = len(self.flow.least)
+        blocks, n_left = [], n_mapped
+        try:
+            stack = Stack(constriction, words, is_decoder=True)
+            while n_left:
+                size = 2 ** int(stack.pop(np.array([POWERS]))[0])
+                check(size <= min(n_left, most_rows(d)), f"{size} rows come together")
+                blocks.append(self.flow.pop(size, stack))
+                n_left -= size
+            code = stack.coder.get_compressed(unseal=True).astype("<u4").tobytes()
+        except (AssertionError, OverflowError, ValueError) as error:
+            check(False, error)
+        content = unpacked(code, most_bytes(n, d, n - n_mapped))
+        n_flags = -(-n // 8)
+        check(len(content) > n_flags and content[n_flags] < len(DTYPES), "rows have no kind")
+        alone = np.unpackbits(np.frombuffer(content[:n_flags], np.uint8))[:n].astype(bool)
+        kind = np.dtype(DTYPES[content[n_flags]])
+        size = (n - n_mapped) * d * kind.itemsize
+        check(
+            len(content) - n_flags - 1 == size and alone.sum() == n - n_mapped, "it has other rows"
+        )
+        rows = np.frombuffer(content[n_flags + 1 :], kind).reshape(-1, d)
+        X = np.empty((n, d))
+        X[alone] = rows if kind == np.float64 else self.flow.values(rows.astype(np.int64))
+        if blocks:
+            X[~alone] = self.flow.values(np.concatenate(blocks[::-1]))
+        return X
+
+
+def most_rows(d):
+    """Return how many rows of d columns the flow maps at once."""
+    return min(max(MOST_VALUES // d, 1), 2**POWERS - 1)
+
+
+def most_bytes(n, d, n_alone):
+    """Return the bytes of rows without the flow, of n rows of d columns, at most."""
+    return 8 * int(n_alone) * d + -(-n // 8) + 1
+
+
+def packed(content, most, pitch):
+    """Return the smallest code of bytes, which says where it ends."""
+    codes = [bytes([0, 0]) + zlib.compress(content, 9), bytes([1, 0]) + bz2.compress(content)]
+    for distance in sorted({*DISTANCES, min(pitch, 255)}):
+        code = lzma.compress(content, lzma.FORMAT_RAW, filters=lzma_filters(distance, most))
+        codes.append(bytes([2, distance]) + code)
+    return min(codes, key=len)
+
+
+def unpacked(code, most):
+    """Return the bytes of a code, at most so many."""
+    check(len(code) > 1 and code[0] < 3, "rows have no code")
+    try:
+        decoder = (
+            zlib.decompressobj,
+            bz2.BZ2Decompressor,
+            lambda: lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=lzma_filters(code[1], most)),
+        )[code[0]]()
+        content = decoder.decompress(code[2:], most + 1)
+    except (zlib.error, OSError, ValueError, lzma.LZMAError) as error:
+        check(False, error)
+    check(decoder.eof and len(content) <= most, "rows have another code")
+    return content
+
+
+def lzma_filters(distance, most):
+    """Return the filters of LZMA for at most so many bytes, after differences if there are any."""
+    size = 2 ** min(max(most.bit_length(), 12), 24)
+    last = {"id": lzma.FILTER_LZMA2, "preset": 9, "dict_size": size, "pb": 0}
+    return [{"id": lzma.FILTER_DELTA, "dist": distance}, last] if distance else [last]
