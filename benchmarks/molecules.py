@@ -266,12 +266,14 @@ def show(lines):
         "logp": ("logP", 3),
         "qed": ("QED", 4),
         "sa": ("SA", 3),
+        "epochs": ("epochs", 0),
         "fit_seconds": ("fit, s", 0),
         "sample_seconds": ("10,000 samples, s", 0),
         "test_score": ("held-out nats", 2),
     }
-    for columns in first, second:
-        table = frame.set_index(names)[[c for c in columns if c in frame]]
+    with_distances = frame.dropna(subset="frechet").replace({"epochs": {0: np.nan}})
+    for columns, rows in (first, frame), (second, with_distances):
+        table = rows.set_index(names)[list(columns)]
         heads = {key: head for key, (head, _) in columns.items()}
         print_table(table.rename(columns=heads), dict(columns.values()))
         print()

@@ -10,6 +10,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import joblib
@@ -164,6 +165,24 @@ def test_summaries_name_components_with_their_weights():
 def test_messages_name_options_that_a_shell_takes():
     text = "use columns={'name': 'categorical'}, or columns={'last name': 'count'}."
     assert with_options(text) == "use --kind name=categorical, or --kind 'last name=count'."
+    text = "time_limit=2.5 ended training within its first epoch: raise it, or train on fewer rows."
+    said = "ended training within its first epoch: {} it, or train on fewer rows."
+    assert with_options(text) == "the time limit " + said.format("raise")
+    assert with_options(text, is_quick=True) == "--quick " + said.replace("{} it", "leave it out")
+
+
+@pytest.mark.filterwarnings("default:time_limit=")
+@pytest.mark.parametrize(
+    ("option", "words"), [("--quick", "--quick ended"), ("--time-limit 8", "the time limit ended")]
+)
+def test_short_limits_name_the_option_that_sets_them(folder, capsys, monkeypatch, option, words):
+    text = "time_limit=8 ended training within its first epoch: raise it, or train on fewer rows."
+    monkeypatch.setattr(
+        _models, "fit_with_progress", lambda *args, **kwargs: warnings.warn(text, stacklevel=1)
+    )
+    monkeypatch.setattr(_models, "_finish", lambda *args: False)
+    assert run(f"fit data.csv -o m.skflows {option}") == 0
+    assert words in capsys.readouterr().err
 
 
 def test_short_fits_use_one_process():

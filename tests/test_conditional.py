@@ -8,9 +8,14 @@ from _densities import NAMES, AtEpochEnd
 from scipy import stats
 from scipy.integrate import trapezoid
 from sklearn.feature_selection import SelectKBest, f_regression
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, PolynomialFeatures, StandardScaler
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    OneHotEncoder,
+    PolynomialFeatures,
+    StandardScaler,
+)
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import skflows
@@ -444,6 +449,34 @@ def test_values_that_are_no_numbers():
         density.fit(numbers, y).log_prob(numbers[:, :1], y)
     with pytest.raises(ValueError, match="ConditionalDensity takes rows: flatten images"):
         density.fit(np.zeros((60, 2, 2)), y)
+
+
+@pytest.mark.parametrize("encoder", ["auto", FunctionTransformer()])
+def test_means_of_categories_do_not_know_rows_of_a_group_that_is_held_out(encoder):
+    """Each of 15 categories is in one group only, so that no mean is known of unseen rows."""
+    category, y = np.repeat(np.arange(15), 8), np.repeat(np.arange(15.0), 8)
+    X = pd.DataFrame({"shop": pd.Categorical(category)})
+    noise = 0.1 * np.random.default_rng(0).normal(size=120)
+    splits = list(GroupKFold(3).split(X, groups=category))
+    params = {"encoder": encoder, "trees": False, "random_state": 0}
+    _, _, context = fit_begun(ConditionalDensity(quick(), cv=3, **params), X, y + noise)
+    assert np.corrcoef(context[:, 0], y)[0, 1] > 0.9
+    _, _, context = fit_begun(ConditionalDensity(quick(), cv=splits, **params), X, y + noise)
+    assert all(np.ptp(context[held_out]) < 1e-9 for _, held_out in splits)
+
+
+def fit_begun(density, X, y):
+    """Return what a density prepares for its training."""
+    return density._begin(density._read(X, y, None))
+
+
+def test_trees_beside_means_of_categories():
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame({"shop": pd.Categorical(rng.integers(0, 15, 90)), "x": rng.normal(size=90)})
+    density = ConditionalDensity(quick(), cv=2, trees=True, random_state=0)
+    _, _, context = fit_begun(density, X, X["x"].to_numpy() > 0)
+    assert context.shape == (90, 3)
+    assert np.corrcoef(context[:, -1], X["x"] > 0)[0, 1] > 0.9
 
 
 def test_weights_of_the_encoder():

@@ -13,7 +13,13 @@ from test_data_parallel import in_processes
 from skflows.callbacks import Checkpoint
 from skflows.callbacks._run import training_file
 from skflows.ensemble._folds import Folds, make_folds
-from skflows.ensemble._mixture import mixture_attributes, run_mixture, scores_of, weights_of
+from skflows.ensemble._mixture import (
+    can_gain,
+    mixture_attributes,
+    run_mixture,
+    scores_of,
+    weights_of,
+)
 from skflows.ensemble._race import Component, Fold, Task
 from skflows.training.data_parallel import SingleProcess, current_group, in_group
 
@@ -36,12 +42,15 @@ class Toy(CallbackSupportMixin, BaseEstimator):
 
     _parameter_constraints: dict = {}
 
-    def __init__(self, components=(), n_jobs=None, time_limit=None, verbose=0, stacked=()):
+    def __init__(
+        self, components=(), n_jobs=None, time_limit=None, verbose=0, stacked=(), can_gain=None
+    ):
         self.components = components
         self.n_jobs = n_jobs
         self.time_limit = time_limit
         self.verbose = verbose
         self.stacked = stacked
+        self.can_gain = can_gain
 
     def _tasks(self, n_workers):
         pairs = [(c, i) for c in self.components for i in range(2) if c.name not in self.stacked]
@@ -77,6 +86,7 @@ class Toy(CallbackSupportMixin, BaseEstimator):
             self._tasks,
             self._refits,
             self._attributes,
+            can_gain=self.can_gain,
             started=current_group().clock(),
             X=X,
         )
@@ -158,6 +168,39 @@ def test_only_components_with_a_weight_are_fitted_to_all_rows():
     density = Toy(components).fit(X)
     assert fits == [("good", 0), ("good", 1), ("bad", 0), ("bad", 1), ("good", "all")]
     assert [(member.mean, weight) for member, weight in density.members_] == [(X.mean(), 1.0)]
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_only_trainings_that_gain_in_the_first_fold_go_on(n_jobs, capsys):
+    fits, first = [], np.ones(len(FOLDS.splits[0][1]))
+
+    def recipe(name, shift, i, seconds):
+        fits.append((name, i))
+        return shift
+
+    components = [
+        Component("quick", partial(recipe, "quick", 1.0)),
+        *(
+            Component(name, partial(recipe, name, shift), is_trained=True)
+            for name, shift in {"far": 9.0, "better": 0.0, "same": 1.0}.items()
+        ),
+    ]
+    toy = Toy(components, n_jobs=n_jobs, verbose=1, can_gain=partial(can_gain, first))
+    with parallel_config("threading"):
+        density = toy.fit(X)
+    begun = {("quick", 1), *((name, 0) for name in ("quick", "far", "better", "same"))}
+    assert set(fits) == begun | {("better", 1)} and len(fits) == 6
+    assert sorted(density.component_names_) == ["better", "quick"]
+    assert "far: no gain in the first fold\n" in capsys.readouterr().out
+    assert Toy(components[:2], can_gain=partial(can_gain, first)).fit(X).weights_.tolist() == [1.0]
+
+
+def test_a_time_limit_is_no_reason_to_give_up_a_training_that_gains():
+    clock = ManualClock()
+    components = [clock.takes("a", 1), clock.takes("b", 30, is_trained=True)]
+    with in_group(clock):
+        density = Toy(components, time_limit=50, can_gain=lambda others, scores: True).fit(X)
+    assert density.component_names_ == ["a", "b"] and len(clock.given["b"]) == 2
 
 
 def test_the_members_of_the_folds_stay_if_ctrl_c_or_the_time_limit_ends_the_fits_to_all_rows():

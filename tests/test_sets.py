@@ -248,6 +248,12 @@ def test_training(capsys):
     assert search.fit(np.array([cloud[:20] for cloud in X])).best_score_ < 0
 
 
+def test_default_flows():
+    density = PointCloudDensity(max_iter=1, random_state=0).fit(X)
+    assert density.sample(2, 0, n_points=3).shape == (2, 3, 2)
+    assert density.transform(X).shape == (60, 32)
+
+
 def test_what_scikit_learn_checks_without_tables():
     estimator = small()
     for check in (

@@ -17,7 +17,8 @@ from sklearn.model_selection import GroupKFold
 
 import skflows
 from skflows import ConditionalDensity, FlowRegressor, MAFDensity, NSFDensity
-from skflows.conditional import _density
+from skflows.bijections._flow import Flow
+from skflows.conditional import _density, _flows
 from skflows.conditional._trees import Boosting, Forest, TreePredictions, least_squares, shares_of
 
 FLOW = NSFDensity(n_transforms=1, hidden_layer_sizes=8, max_iter=3)
@@ -64,6 +65,21 @@ def test_the_distribution_of_flows_with_trees_is_one(fitted):
     drawn = fitted.density_.sample(X, 2_000, random_state=0)[..., 0]
     assert_allclose(distribution.cdf(np.quantile(drawn, 0.5, axis=1)), 0.5, atol=0.05)
     assert fitted.density_.weights_.sum() == pytest.approx(1)
+
+
+def test_nodes_of_many_rows_are_mapped_in_large_chunks(fitted, monkeypatch):
+    """Networks see the context of a row once, so that larger chunks do not leave the cache."""
+    X, _ = steps(150)
+    sizes, inverse = [], Flow.inverse
+    monkeypatch.setattr(
+        Flow, "inverse", lambda self, rows: sizes.append(len(rows)) or inverse(self, rows)
+    )
+    expected = fitted.predict(X)
+    assert len(sizes) == len(fitted.density_.flows_)
+    assert min(sizes) > 150 * 20
+    monkeypatch.setattr(_flows, "CHUNK_FACTOR", 1)
+    assert_allclose(fitted.predict(X), expected, rtol=1e-9)
+    assert len(sizes) > 3 * len(fitted.density_.flows_)
 
 
 def test_files_and_pickles_hold_the_trees_without_skops(fitted, monkeypatch):

@@ -41,7 +41,8 @@ names = ["amide"] * len(rest) + [*strays]
 
 # %%
 # The density grows molecules atom by atom. The threshold of `predict` is such that one in a hundred
-# molecules of the library is odd. Molecules of the delivery that are below it have the label -1.
+# molecules of the library is odd. It knows these better than the delivery, so a few amides are
+# below the threshold too. The strays are far lower.
 from skflows.graphs import MoleculeDensity
 
 density = MoleculeDensity(

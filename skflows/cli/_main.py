@@ -27,7 +27,8 @@ def main(argv=None):
     """
     args = make_parser().parse_args(argv)
     with warnings.catch_warnings():
-        warnings.showwarning = partial(_show_warning, set())
+        is_quick = getattr(args, "quick", False) and getattr(args, "time_limit", None) is None
+        warnings.showwarning = partial(_show_warning, set(), is_quick)
         try:
             interrupted = args.run(args)
             sys.stdout.flush()
@@ -54,21 +55,24 @@ def _described(error):
     return f"{type(error).__name__}: {one_line(error)} (--debug shows where)"
 
 
-def with_options(text):
+def with_options(text, is_quick=False):
     """Return a message of the library in which options stand for parameters that the user states.
 
-    A part of a fit has a part of the time that the user gives, which means nothing to them.
+    A part of a fit has a part of the time that the user gives, which means nothing to them; nor
+    does the time of ``--quick``.
     """
 
     def option(match):
         return f"--kind {shlex.quote(f'{match[2]}={match[3]}')}"
 
     text = re.sub(r"columns=\{(['\"])(.*?)\1: '(\w+)'\}", option, text)
+    if is_quick:
+        text = re.sub(r"\btime_limit=[-+.\de]+( .*?: )raise it", r"--quick\1leave it out", text)
     return re.sub(r"\btime_limit=[-+.\de]+", "the time limit", text)
 
 
-def _show_warning(shown, message, category, filename, lineno, file=None, line=None):
+def _show_warning(shown, is_quick, message, category, filename, lineno, file=None, line=None):
     """Print a warning, once however many batches of a table give it."""
-    if (text := with_options(one_line(message))) not in shown:
+    if (text := with_options(one_line(message), is_quick)) not in shown:
         shown.add(text)
         print(f"skflows: warning: {text}", file=sys.stderr)

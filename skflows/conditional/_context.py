@@ -54,10 +54,13 @@ class ContextEncoder(PersistenceMixin, TransformerMixin, BaseEstimator):
         self.fit_transform(X, y, sample_weight)
         return self
 
-    def fit_transform(self, X, y=None, sample_weight=None):
-        """Learn the columns of X, and encode them; categories as means of other rows only."""
+    def fit_transform(self, X, y=None, sample_weight=None, splits=()):
+        """Learn the columns of X, and encode them; categories as means of other rows only.
+
+        Rows that one of the splits holds out are encoded by the means of its training rows.
+        """
         encoding, rows = self.read(X)
-        return self.fit_rows(encoding, rows, y, sample_weight)
+        return self.fit_rows(encoding, rows, y, sample_weight, splits)
 
     def transform(self, X):
         """Encode rows of X."""
@@ -80,7 +83,7 @@ class ContextEncoder(PersistenceMixin, TransformerMixin, BaseEstimator):
         X = self._checked(X, reset=True)
         return (None, finite(X)) if is_numeric(X) else Encoding.read(X)
 
-    def fit_rows(self, encoding, rows, y=None, sample_weight=None):
+    def fit_rows(self, encoding, rows, y=None, sample_weight=None, splits=()):
         """Do what `fit_transform` does, with rows that `read` returned."""
         self.encoding_ = encoding
         roles = ["number"] * rows.shape[1] if encoding is None else encoding.roles
@@ -114,8 +117,9 @@ class ContextEncoder(PersistenceMixin, TransformerMixin, BaseEstimator):
             # Before scikit-learn 1.9, its fit_transform draws folds of its own.
             folds = KFold(N_FOLDS, shuffle=True, random_state=self.random_state)
             many = np.empty(values.shape)
-            for rows, others in folds.split(values):
-                encoder = clone(self.many_).fit(values[rows], target[rows])
+            # Those of given splits come last: rows of a group must not know each other.
+            for train, others in [*folds.split(values), *splits]:
+                encoder = clone(self.many_).fit(values[train], target[train])
                 many[others] = encoder.transform(values[others])
             encoded.append((many - self.target_mean_) / self.target_scale_)
         self.trees_ = None if self.trees is None else clone(self.trees)

@@ -125,9 +125,9 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         standard deviations. Dates become days, with the sine and cosine of the season, of the day
         of the week and of the time of day. Texts, booleans and pandas' categories become one-hot
         columns or, from 13 categories on, means of y, cross-fitted on the training rows; if y has
-        several columns, one-hot columns in any case, at most 24. A missing value becomes the mean,
-        with an indicator, or a category of its own. A transformer is fitted to X and y first, and
-        "auto" to its output.
+        several columns, one-hot columns in any case, at most 24. Splits as `cv`, such as of groups,
+        also split the rows of these means. A missing value becomes the mean, with an indicator, or
+        a category of its own. A transformer is fitted to X and y first, and "auto" to its output.
 
     trees : "auto" or bool, default="auto"
         Whether the density also has flows that know predictions of y by trees: a boosting and extra
@@ -326,7 +326,8 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         random_state = random_state_of(estimator if has_seed else self)
         Y, names, weight = pairs.Y, pairs.names, pairs.weight
         trees = self._new_trees(pairs, estimator, random_state)
-        context = self._fit_encoder(pairs, trees)
+        splits = self._splits(pairs, random_state)
+        context = self._fit_encoder(pairs, trees, splits if self._has_own_splits else ())
         self.n_outputs_ = Y.shape[1]
         is_grid, what = row_shape(estimator) is not None, self._outputs
         discrete = Dequantizer.for_parameter(estimator.discrete, Y, names, is_grid, what=what)
@@ -345,7 +346,6 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         if self._circle:
             estimator = self._circle.checked_flow(estimator, self._bounds)
         rows = np.column_stack([self._circle.cut_open(Y), context])
-        splits = self._splits(rows, pairs.is_used, random_state)
         self.held_out_ = [held_out for _, held_out in splits]
 
         def prepared(part, change):
@@ -426,15 +426,17 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         first = [] if isinstance(self.encoder, str) else [clone(self.encoder)]
         return make_pipeline(*first, ContextEncoder(accept_sparse=bool(first)))
 
-    def _fit_encoder(self, pairs, trees):
+    def _fit_encoder(self, pairs, trees, splits):
         """Fit the encoder, with trees if there are any, and return the features of X."""
         self.encoder_[-1].set_params(trees=trees)
         y = pairs.Y[:, 0] if pairs.Y.shape[1] == 1 else pairs.Y
         if len(self.encoder_) == 1:
-            context = self.encoder_[0].fit_rows(pairs.encoding, pairs.X, y, pairs.weight)
+            encoder, weight = self.encoder_[0], pairs.weight
+            context = encoder.fit_rows(pairs.encoding, pairs.X, y, weight, splits)
         else:
-            weight = pairs.weight
-            context = self.encoder_.fit_transform(pairs.X, y, contextencoder__sample_weight=weight)
+            params = {"sample_weight": pairs.weight, "splits": splits}
+            params = {f"contextencoder__{name}": value for name, value in params.items()}
+            context = self.encoder_.fit_transform(pairs.X, y, **params)
         copy_names(self.encoder_, self)
         return context
 
@@ -449,13 +451,14 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
             return self.cv
         return N_FOLDS if FOLDED_ROWS[0] <= n <= FOLDED_ROWS[1] else None
 
-    def _splits(self, rows, is_weighted, random_state):
+    def _splits(self, pairs, random_state):
         """Return pairs of training rows and held-out rows, None for those that the flow chooses."""
-        cv = self._folds(len(rows))
+        n = len(pairs.Y)
+        cv = self._folds(n)
         if cv is None:
-            return [(np.arange(len(rows)), None)]
+            return [(np.arange(n), None)]
         seed = random_state.randint(2**31 - 1)
-        return make_folds(cv, len(rows), seed, X=rows, kept=is_weighted)
+        return make_folds(cv, n, seed, X=pairs.X, kept=pairs.is_used)
 
     def _fitted(self, fits, unseen, is_final=False):
         """Return the attributes of a fitted density, from fits as they are now."""

@@ -16,6 +16,8 @@ FARTHEST = 4.5  # of the nodes in the latent space, in standard deviations
 N_NODES, NODES_PER_FLOW = 121, 8
 TOLERANCE = 1e-8  # of a quantile, in probability
 MAX_STEPS = 60
+# Larger chunks for a single output: networks see a context once for all values of y there.
+CHUNK_FACTOR = 16
 
 
 @dataclass(eq=False)
@@ -115,7 +117,7 @@ class FlowMixture:
         """
         images = self.circle.images(rows)
         by_flow = [
-            [map_rows(line(flow), "forward", image) for image in images] for flow in self.flows
+            [map_rows(line(flow), "forward", image, 1) for image in images] for flow in self.flows
         ]
         latent, log_slope = (
             np.array([[of_image[i] for of_image in of_flow] for of_flow in by_flow]) for i in (0, 1)
@@ -243,14 +245,15 @@ def signs_of(flows, ends):
 
 def inverse(flow, latent, context):
     """Return y at latent rows."""
-    return map_rows(line(flow), "inverse", np.column_stack([latent, context]))[0]
+    rows = np.column_stack([latent, context])
+    return map_rows(line(flow), "inverse", rows, latent.shape[1])[0]
 
 
-def map_rows(flow, method, rows):
-    """Call a method of a flow on rows in chunks."""
+def map_rows(flow, method, rows, n_outputs=None):
+    """Call a method of a flow on rows in chunks, large ones if `n_outputs` is 1."""
     from ..density import _evaluation  # imports torch
 
-    return _evaluation.map_rows(flow, method, rows)
+    return _evaluation.map_rows(flow, method, rows, CHUNK_FACTOR if n_outputs == 1 else 1)
 
 
 def line(flow):

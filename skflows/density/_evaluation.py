@@ -46,7 +46,7 @@ def parallel_map(n_tasks):
         yield pool.map
 
 
-def map_rows(flow, method, rows):
+def map_rows(flow, method, rows, factor=1):
     """Call a method of a flow on rows in chunks.
 
     Parameters
@@ -57,6 +57,8 @@ def map_rows(flow, method, rows):
         Name of a method that takes a tensor of rows.
     rows : ndarray of shape (n, d)
         The rows.
+    factor : int, default=1
+        By which chunks are larger than usual on a CPU.
 
     Returns
     -------
@@ -66,7 +68,7 @@ def map_rows(flow, method, rows):
     device = device_of(flow)
     is_cpu = device.type == "cpu"
     is_sequential = flow.is_sequential(method == "inverse")
-    factor = GPU_FACTOR if not is_cpu else SEQUENTIAL_FACTOR if is_sequential else 1
+    factor = max(factor, SEQUENTIAL_FACTOR if is_sequential else 1) if is_cpu else GPU_FACTOR
     most = min(VALUES_PER_CHUNK // rows.shape[1], ROWS_PER_CHUNK) * factor
     size = max(1, most // min(getattr(flow, "n_passes", 1), MAX_PASSES))
 

@@ -14,10 +14,11 @@ from ..density._sampling import SamplingMixin
 from ..density._third_party import draw
 from ..preprocessing.validation import uneven
 from ._estimators import refits_of, tasks_of
-from ._race import Interrupted, race
+from ._race import NO_TIME, Interrupted, race
 
 EM_STEPS = 500
 EM_TOLERANCE = 1e-9  # in nats per row
+LEAST_GAIN = 0.01  # in nats per row of the first fold, for which the other folds are fitted
 MIN_WEIGHT = 1e-4  # of a component that is kept
 
 
@@ -64,6 +65,19 @@ def weighted_members(estimators, weights):
     ]
 
 
+def can_gain(weight, others, scores):
+    """Return whether a component raises the mean score of rows beside others.
+
+    The weights of both mixtures are the best ones for these rows, so that few rows overestimate
+    the gain.
+    """
+    without, beside = (
+        np.average(logsumexp(each, axis=1, b=mixture_weights(each, weight)), weights=weight)
+        for each in (others, np.column_stack([others, scores]))
+    )
+    return beside > without + LEAST_GAIN
+
+
 def mixture_log_density(members, X):
     """Return the log-density of rows under a mixture of weighted members."""
     total = np.full(len(X), -np.inf)
@@ -91,14 +105,25 @@ def likeliest_of_each_family(components, means):
     return sorted(likeliest.values())
 
 
-def run_mixture(estimator, components, n_folds, tasks, refits, attributes, *, started=None, **data):
+def run_mixture(
+    estimator,
+    components,
+    n_folds,
+    tasks,
+    refits,
+    attributes,
+    *,
+    can_gain=None,
+    started=None,
+    **data,
+):
     """Fit the components of a mixture, and set the attributes of its estimator.
 
     Parameters
     ----------
     estimator : estimator
         It has ``n_jobs`` and ``verbose``; callbacks may stop its fit after a component.
-    components, n_folds, tasks, started
+    components, n_folds, tasks, can_gain, started
         As in `race`.
     refits : callable
         ``refits(done)`` returns the tasks that fit components to all rows, each of them alone, from
@@ -112,7 +137,8 @@ def run_mixture(estimator, components, n_folds, tasks, refits, attributes, *, st
 
     group, n_jobs = current_group(), estimator.n_jobs
     limit = getattr(estimator, "time_limit", None)
-    results = race(components, n_folds, tasks, n_jobs=n_jobs, time_limit=limit, started=started)
+    settings = {"n_jobs": n_jobs, "time_limit": limit, "started": started}
+    results = race(components, n_folds, tasks, can_gain=can_gain, **settings)
     done, n, n_missed, interrupted = [], len(components), 0, False
 
     with fit_task(estimator, max_subtasks=n, **data) as task:
@@ -120,13 +146,13 @@ def run_mixture(estimator, components, n_folds, tasks, refits, attributes, *, st
             for component in components:
                 task.begin(component.name)
                 fitted = next(results)
-                if fitted is None:
-                    n_missed += 1
+                if isinstance(fitted, str):
+                    n_missed += fitted == NO_TIME
                 else:
                     done.append((component, fitted))
                     interrupted |= fitted.interrupted
                 if estimator.verbose:
-                    print(f"{component.name}: {fitted or 'no time left'}")
+                    print(f"{component.name}: {fitted}")
                 if group.broadcast(bool(task.end(partial(attributes, done)))):
                     break
             again = refits(done) if done and not interrupted else []
@@ -164,7 +190,7 @@ def refitted(done, tasks, n_jobs, time_limit, started):
     settings = {"n_jobs": n_jobs, "time_limit": time_limit, "started": started}
     results = race([done[i][0] for i in again], 1, lambda n_workers: tasks, **settings)
     for i, fitted in zip(again, results if again else (), strict=True):
-        if fitted is not None:
+        if not isinstance(fitted, str):
             before = done[i][1]
             seconds = before.seconds + fitted.seconds
             yield i, before._replace(members=fitted.members, seconds=seconds, is_refitted=True)

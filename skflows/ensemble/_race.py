@@ -14,6 +14,7 @@ from ..callbacks._run import in_folder
 TIME_FOR_QUICK_COMPONENTS = 0.4
 TIME_FOR_ALL = 0.92
 MIN_SECONDS = 0.2  # too little time to start a training
+NO_TIME, NO_GAIN = "no time left", "no gain in the first fold"  # why components are left out
 SHORT_LIMIT = 10  # seconds: a shorter fit runs in one process, because processes take time to start
 
 
@@ -85,7 +86,7 @@ class Budget(NamedTuple):
         return (self.end - current_group().clock()) / self.rounds
 
 
-def race(components, n_folds, tasks, *, n_jobs=None, time_limit=None, started=None):
+def race(components, n_folds, tasks, *, can_gain=None, n_jobs=None, time_limit=None, started=None):
     """Fit components, and yield each of them in their order, whatever the order of their fits.
 
     Parameters
@@ -96,6 +97,11 @@ def race(components, n_folds, tasks, *, n_jobs=None, time_limit=None, started=No
         Number of folds in which each of them is fitted.
     tasks : callable
         ``tasks(n_workers)`` returns the tasks, in the order of the components.
+    can_gain : callable, default=None
+        ``can_gain(others, scores)`` tells whether a trained component is of use, by its scores of
+        the rows that the first fold holds out, and the scores of the components that are not
+        trained, ``(n_rows, n_others)``. If it is not, the other folds are not fitted. None fits
+        all. With it, each task has one component.
     n_jobs : int, default=None
         Number of processes; a member of a distributed group takes one.
     time_limit, started : float, default=None
@@ -106,8 +112,9 @@ def race(components, n_folds, tasks, *, n_jobs=None, time_limit=None, started=No
 
     Yields
     ------
-    fitted : Fitted or None
-        None if there was no time for one of its folds.
+    fitted : Fitted or str
+        The latter says why a component is left out: there was no time for one of its folds, or it
+        cannot gain.
 
     Raises
     ------
@@ -118,10 +125,11 @@ def race(components, n_folds, tasks, *, n_jobs=None, time_limit=None, started=No
 
     group = current_group()
     parallel, n_workers = start_workers(n_jobs if group.size == 1 else 1, time_limit)
-    tasks = tasks(n_workers)
-    # The last ones take longest: they start first, except in the process that the first ones need.
-    n_ahead = n_workers - 1
-    tasks = tasks[len(tasks) - n_ahead :] + tasks[: len(tasks) - n_ahead]
+    later: list[Task] = []  # than the first fold
+    tasks, all_tasks = [], tasks(n_workers)
+    for task in all_tasks:
+        is_later = can_gain is not None and task.is_trained and task.pairs[0][1] > 0
+        (later if is_later else tasks).append(task)
     end = quick_end = math.inf
     if time_limit is not None:
         now, end = group.clock(), started + TIME_FOR_ALL * time_limit
@@ -129,8 +137,11 @@ def race(components, n_folds, tasks, *, n_jobs=None, time_limit=None, started=No
     run, seconds_of = delayed(in_folder(run_task)), in_folder(Budget.seconds)
     needed = {components[0].name}
 
-    def calls():
-        n_left = sum(task.is_trained for task in tasks)
+    def calls(tasks, n_later):
+        # The last ones take longest: they start first, except in the process of the first ones.
+        n_ahead = n_workers - 1
+        tasks = tasks[len(tasks) - n_ahead :] + tasks[: len(tasks) - n_ahead]
+        n_left = n_later + sum(task.is_trained for task in tasks)
         for task in tasks:
             if task.is_trained:
                 budget = Budget(end, math.ceil(n_left / n_workers))
@@ -143,19 +154,32 @@ def race(components, n_folds, tasks, *, n_jobs=None, time_limit=None, started=No
             yield run(task, budget._replace(is_needed=not needed.isdisjoint(task.names)))
 
     def results():
-        yield from parallel(calls())
+        yield from parallel(calls(tasks, len(later)))
+        quick = [first[c.name] for c in components if c.name in first and not c.is_trained]
+        for name in first.keys() & {task.names[0] for task in later} if quick else ():
+            if not can_gain(np.column_stack(quick), first[name]):
+                useless.add(name)
+        if later:
+            yield from parallel(calls([each for each in later if each.names[0] not in useless], 0))
 
     done: dict = {}
+    first: dict = {}  # scores of the rows that the first fold holds out
+    useless: set = set()
     interrupted = False
     with closing(results()) as batches:
         for component in components:
             pairs = [(component.name, i) for i in range(n_folds)]
-            while not done.keys() >= set(pairs):
+            while component.name not in useless and not done.keys() >= set(pairs):
                 if interrupted:
                     raise Interrupted
-                done |= (folds := next(batches))
+                folds: dict = next(batches, {})
+                done |= folds
                 interrupted = any(each and each[0].interrupted for each in folds.values())
-            yield whole([done.pop(pair) for pair in pairs])
+                first |= {
+                    name: each[0].scores for (name, i), each in folds.items() if each and not i
+                }
+            is_useless = component.name in useless
+            yield NO_GAIN if is_useless else whole([done.pop(pair) for pair in pairs])
 
 
 def run_task(task, budget):
@@ -176,9 +200,9 @@ def run_task(task, budget):
 
 
 def whole(pairs):
-    """Return a component from its folds and their seconds, None if one was left out."""
+    """Return a component from its folds and their seconds, or why it is left out."""
     if None in pairs:
-        return None
+        return NO_TIME
     folds, seconds = zip(*pairs, strict=True)
     members = [fold.member for fold in folds]
     scores = np.concatenate([fold.scores for fold in folds])

@@ -10,7 +10,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from ..calibration.thresholds import by_contamination
-from ..columns.arrays import check_integer
+from ..columns.arrays import check_integer, some_rows
 from ..columns.types import Floats, RandomState
 from ..density._multiscale import checked_temperature
 from ..density._objects import ObjectDensity
@@ -18,7 +18,8 @@ from ..preprocessing.sklearn_compat import Interval, StrOptions
 from ..training.threads import fit_context
 from ._molecules import read_graphs, smiles_of
 
-DRAWN_AT_ONCE = 1000
+DRAWN_AT_ONCE = 250
+FENCE_MOLECULES = 1000  # enough to estimate quartiles
 LARGER_THAN_SEEN = 1.25  # samples have at most this times the atoms of the largest molecule of fit
 PATIENCE_OF_WHERE = 3000  # draws without one that `where` accepts
 
@@ -203,7 +204,9 @@ class MoleculeDensity(ObjectDensity):
         network = copy.deepcopy(network).double().eval().requires_grad_(False)
         offset = -np.inf
         if self.contamination is not None:
-            scores = network.of_graphs("log_probs", graphs, self.atom_types_)
+            n = FENCE_MOLECULES if self.contamination == "auto" else len(graphs)
+            few = [graphs[i] for i in some_rows(len(graphs), n)]
+            scores = network.of_graphs("log_probs", few, self.atom_types_)
             offset = by_contamination(self.contamination, scores, np.ones(len(scores)))
         return {"network_": network, "offset_": offset}
 
@@ -324,7 +327,8 @@ class MoleculeDensity(ObjectDensity):
         generator = torch.Generator().manual_seed(int(rng.randint(2**31 - 1)))
         valences = self.highest_valences_ if check_valency else None
         size = int(np.ceil(LARGER_THAN_SEEN * self.largest_))
-        types, bonds = self.network_.grow(n, size, temperature, valences, generator)
+        network = copy.deepcopy(self.network_).float()  # in two thirds of the time
+        types, bonds = network.grow(n, size, temperature, valences, generator)
         atoms = [[self.atom_types_[number] for number in row[row >= 0]] for row in types]
         return np.array([*map(smiles_of, atoms, bonds)], dtype=object)
 

@@ -20,6 +20,7 @@ from ._common import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+WITHIN = 0.999  # quantile: few distant points would make the others small
 MARGIN = 0.1  # between clouds, of the width of a cell
 
 
@@ -161,7 +162,7 @@ class PointCloudDisplay:
             up = [-np.sin(e) * np.cos(a), -np.sin(e) * np.sin(a), np.cos(e)]
             towards = [np.cos(e) * np.cos(a), np.cos(e) * np.sin(a), np.sin(e)]
             points, closeness = points @ np.array([right, up]).T, points @ towards
-        low, high = points.min(axis=0), points.max(axis=0)
+        low, high = np.quantile(points, [1 - WITHIN, WITHIN], axis=0)
         size = (1 + MARGIN) * np.maximum(high - low, 1e-12)
         cell = np.repeat(np.arange(len(clouds)), [len(cloud) for cloud in clouds])
         row, column = np.divmod(cell, n_columns)

@@ -13,7 +13,6 @@ from sklearn.utils.validation import check_is_fitted
 from ..calibration.thresholds import by_contamination
 from ..columns.arrays import check_integer, some_rows
 from ..columns.types import Floats, Labels, RandomState
-from ..density._cnf import CNFDensity
 from ..density._flow_density import FlowDensity, architecture
 from ..density._nsf import NSFDensity
 from ..density._objects import ObjectDensity
@@ -22,7 +21,7 @@ from ..training.threads import fit_context
 from ._clouds import as_array, counts_of, read_clouds
 
 FENCE_CLOUDS = 200  # enough to estimate quartiles
-POINTS = {"hidden_layer_sizes": (256, 256), "dropout": 0.0, "n_steps": 4, "tolerance": 1e-4}
+POINTS = {"n_transforms": 3, "dropout": 0.0}
 CODES = {"n_transforms": 2, "autoregressive": False}
 TAIL_SCALE = 5.0  # of standardised points, beyond which they grow logarithmically
 
@@ -39,8 +38,8 @@ class PointCloudDensity(ObjectDensity):
     ----------
     density : FlowDensity, default=None
         The flow of points, of which the architecture and the objective are used: its parameters of
-        training and preprocessing have no effect. None takes a `CNFDensity`, trained by flow
-        matching; `NSFDensity` is quicker.
+        training and preprocessing have no effect. None takes an `NSFDensity`; a `CNFDensity` is
+        trained by flow matching.
 
     prior : FlowDensity, default=None
         The flow of codes, of which the architecture is used. None takes an `NSFDensity` of
@@ -190,7 +189,7 @@ class PointCloudDensity(ObjectDensity):
         ends = np.append(0, np.cumsum(self.n_points_))
 
         def build():
-            flow = self.density or CNFDensity(**POINTS)
+            flow = self.density or NSFDensity(**POINTS)
             bijection, objective = architecture(flow, self.n_features_in_, self.code_size)
             prior = self.prior or NSFDensity(**CODES)
             network = CloudNetwork(

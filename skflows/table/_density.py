@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 import joblib
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.sparse import issparse
 from scipy.special import logsumexp
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
@@ -26,7 +27,13 @@ from ..density._base import BaseFlowDensity
 from ..density._outlier_labels import OutlierDensityMixin
 from ..distribution.distribution import ConditionalDistribution, distribution_of
 from ..ensemble._folds import Folds
-from ..ensemble._mixture import mixture_attributes, run_mixture, scores_of, weights_of
+from ..ensemble._mixture import (
+    can_gain,
+    mixture_attributes,
+    run_mixture,
+    scores_of,
+    weights_of,
+)
 from ..preprocessing.sklearn_compat import Interval, StrOptions
 from ..preprocessing.validation import validate_weight
 from ..training.threads import fit_context
@@ -188,7 +195,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         Their names.
 
     leaderboard_ : dict of list
-        Name, weight, held-out score and seconds of each component, the heaviest first.
+        Name, weight, held-out score and seconds of each component, the heaviest first. Networks
+        without a gain in the first fold are left out.
 
     held_out_scores_ : ndarray of shape (n_samples,)
         Log-density of each row of `fit` by members that had not seen it, NaN if there are none.
@@ -376,6 +384,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             partial(tasks_of, portfolio, views, seed),
             partial(self._refits, TableView(self._schema, rows, weight), folds, seed),
             partial(self._attributes, rows, folds, views),
+            can_gain=partial(can_gain, weight[splits[0][1]]),
             started=started,
             X=X,
             y=y,
@@ -533,7 +542,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
 
     def _read(self, X, reset=False):
         """Return X as a `Frame` in the order of the columns of `fit`."""
-        if isinstance(X, Mapping):
+        if isinstance(X, Mapping) and not issparse(X):  # some sparse arrays are dicts
             raise ValueError(
                 "X is a dict; give a table: pandas.DataFrame(X) if it holds columns, or "
                 "pandas.DataFrame([X]) if it holds one row."

@@ -228,7 +228,7 @@ def impute(density, values, method):
         outcome = OneVariable(density, view, j, log_weights, unknown)
         is_numeric = variable.has_number or variable.lattice is not None
         if not variable.has_number and (centre == "mode" or not is_numeric):
-            filled[unknown, j] = variable.decode(outcome.levels.argmax(axis=1), None, None)
+            filled[unknown, j] = variable.likeliest(outcome.levels)
         elif centre == "mean":  # which need not be a level
             filled[unknown, j] = outcome.mean()
         else:

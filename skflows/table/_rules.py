@@ -1,8 +1,8 @@
 """Rules that hold between the columns of a table, in all rows or nearly all.
 
 A rule of the kind "function" tells a column, its target, by one or two others, the determinants.
-So does a rule of the kind "linear", as a sum of others. A rule of the kind "order" says that one
-column is at most another.
+So do rules of the kinds "linear", as a sum of others, and "product". A rule of the kind "order"
+says that one column is at most another.
 
 Rules are found in encoded rows (n, n_columns). The members of a density are trained on all columns;
 rules correct their scores and samples. Where determinants and target are known, the score of a row

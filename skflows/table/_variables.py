@@ -521,6 +521,16 @@ class Levels:
             return code.astype(np.float64)
         return np.where(code < self.n_levels - 1, code, self.n_values).astype(np.float64)
 
+    def likeliest(self, probabilities):
+        """Return the variable's likeliest value, from the probabilities of levels.
+
+        A pooled value has a share of the probability of its level.
+        """
+        if self.pooled is not None and self.n_levels > 1:
+            probabilities = probabilities.copy()
+            probabilities[:, -1] *= max(self.pooled.values(), default=0.0)
+        return self.decode(probabilities.argmax(axis=1), None, None)
+
     def value(self, x, random_state=None):
         """Return the numbers that rows stand for: each of levels of names is the place of one.
 
