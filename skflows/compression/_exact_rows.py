@@ -13,7 +13,8 @@ DTYPES = "u1", "<u2", "<i4", "<f8"  # of numbers of values, and of the values th
 DISTANCES = 0, 1, 3  # of bytes whose differences are coded
 MOST_VALUES = 2**18  # that the flow maps at once
 POWERS = 16  # of 2, that the numbers of such rows are
-MOST_BITS = 16  # that a value of a chunk pops before it pushes
+BITS_TO_MAP = 14  # that a value pops before it pushes a latent coordinate, at most
+BITS_OF_CHUNK = 16  # more, for each value of a chunk
 
 
 class ExactRows:
@@ -39,12 +40,6 @@ class ExactRows:
         d = X.shape[1]
         mapped = np.flatnonzero((width > 0).all(axis=1))
 
-        def needed(rows):
-            """Return the bits that the first of these rows pop at most, for each number of them."""
-            n_values = d * np.arange(1, 1 + len(rows))
-            points = np.log2(width[rows].clip(1)).sum(axis=1).cumsum()
-            return points + MOST_BITS * np.minimum(n_values, CHUNK)
-
         def words_without(mapped):
             alone = ~np.isin(np.arange(len(X)), mapped)
             listed = (self.flow.values(number[alone]) == X[alone]).all()
@@ -56,15 +51,15 @@ class ExactRows:
             code = packed(content, most_bytes(len(X), d, alone.sum()), self.pitch * rows.itemsize)
             return np.frombuffer(code + bytes(-len(code) % 4), "<u4").astype(np.uint32)
 
-        while len(mapped) and 32 * len(words_without(mapped)) < needed(mapped[:1])[0]:
+        while len(mapped) and most_values(32 * len(words_without(mapped))) < d:
             mapped = mapped[1:]
         alone = Stack(constriction, words_without(mapped[:0])).coder.get_compressed()
         stack, start = Stack(constriction, words_without(mapped)), 0
         try:
             while start < len(mapped):
                 rows = mapped[start : start + most_rows(d)]
-                n = max(np.searchsorted(needed(rows), stack.coder.num_bits()), 1)
-                power = int(n).bit_length() - 1
+                n = min(len(rows), max(most_values(stack.coder.num_bits()) // d, 1))
+                power = n.bit_length() - 1
                 rows = rows[: 2**power]
                 self.flow.push(number[rows], stack)
                 stack.push(np.array([power]), np.array([POWERS]))
@@ -103,6 +98,12 @@ class ExactRows:
         if blocks:
             X[~alone] = self.flow.values(np.concatenate(blocks[::-1]))
         return X
+
+
+def most_values(n_bits):
+    """Return how many values the flow maps at once with these bits, without an empty stack."""
+    some = n_bits // (BITS_TO_MAP + BITS_OF_CHUNK)
+    return max(min(some, CHUNK), (n_bits - BITS_OF_CHUNK * CHUNK) // BITS_TO_MAP)
 
 
 def most_rows(d):
