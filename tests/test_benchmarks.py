@@ -4,8 +4,10 @@ import importlib.util
 import runpy
 import subprocess
 import sys
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -106,6 +108,27 @@ def uci_density(monkeypatch, tmp_path):
     hepmass.assign(mass=0).to_csv(tmp_path / "hepmass" / "1000_test.csv", index=False)
     monkeypatch.syspath_prepend(str(FOLDER))
     return runpy.run_path(str(FOLDER / "uci_density.py"))
+
+
+def test_parts_of_bsds300_are_those_of_the_file(uci_density, tmp_path, monkeypatch):
+    """h5py is not installed for the tests: a stand-in of it opens an npz file."""
+    sizes = {"train": 30, "validation": 5, "test": 10}
+    (tmp_path / "BSDS300").mkdir()
+    with open(tmp_path / "BSDS300" / "BSDS300.hdf5", "wb") as file:
+        np.savez(file, **{part: np.full((n, 63), n, dtype=float) for part, n in sizes.items()})
+
+    @contextmanager
+    def open_file(path):
+        yield {name: {(): array} for name, array in np.load(path).items()}
+
+    monkeypatch.setitem(sys.modules, "h5py", SimpleNamespace(File=open_file))
+    found = uci_density["load"]("BSDS300", tmp_path)
+    assert [rows.shape for rows in found] == [(30, 63), (5, 63), (10, 63)]
+    assert [rows[0, 0] for rows in found] == [30, 5, 10]
+    with open(tmp_path / "BSDS300" / "BSDS300.hdf5", "wb") as file:
+        np.savez(file, **dict.fromkeys(sizes, np.ones((3, 64))))
+    with pytest.raises(ValueError, match="but 63 columns are published"):
+        uci_density["load"]("BSDS300", tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+from _tables import FEW_COMPONENTS, keep_components
 from scipy.special import log_expit
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
@@ -36,7 +37,7 @@ from skflows import (
     StackedDensity,
     TableDensity,
 )
-from skflows.conditional import _classifier
+from skflows.conditional import _classifier, _probabilities
 from skflows.conditional._probabilities import ClassProbabilities, pool_weights, pooled
 from skflows.conditional._trees import Boosting, Forest
 
@@ -507,7 +508,9 @@ def test_the_default_density_of_other_columns_is_one_of_tables(monkeypatch, tmp_
     table = pd.DataFrame({"size": X[:, 0], "color": np.where(X[:, 1] > 0, "red", "blue")})
     gaps = X.copy()
     gaps[3, 0] = np.nan
-    for rows in table, table.to_numpy(), gaps:
+    monkeypatch.setattr(_probabilities, "STAGES", (25,))
+    keep_components(monkeypatch, lambda each: each.name in FEW_COMPONENTS)
+    for rows in table, gaps:
         classifier = DensityClassifier(random_state=0).fit(rows, y)
         assert [type(density) for density in classifier.estimators_] == 2 * [TableDensity]
         assert len(classifier.weights_) > 1
@@ -517,6 +520,7 @@ def test_the_default_density_of_other_columns_is_one_of_tables(monkeypatch, tmp_
     again = skflows.load(tmp_path / "classifier.skflows")
     assert np.array_equal(again.predict_proba(gaps), classifier.predict_proba(gaps))
     assert isinstance(classifier.fit(X, y).estimators_[0], ConditionalDensity)
+    assert _classifier.has_more_than_numbers(table.to_numpy())
 
 
 def xor(n, seed=0, n_classes=2):
@@ -527,7 +531,8 @@ def xor(n, seed=0, n_classes=2):
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
-def test_classifiers_are_pooled_with_bayes_rule(n_classes, tmp_path):
+def test_classifiers_are_pooled_with_bayes_rule(n_classes, tmp_path, monkeypatch):
+    monkeypatch.setattr(_probabilities, "STAGES", (25, 50))
     X, y = xor(150, 0, n_classes)
     new, label = xor(300, 1, n_classes)
     plain = gaussians(calibration=0.3).fit(X, y)
@@ -548,7 +553,8 @@ def test_classifiers_are_pooled_with_bayes_rule(n_classes, tmp_path):
         classifier.set_params(calibration=None).fit(X, y)
 
 
-def test_probabilities_of_training_rows_come_from_models_that_have_not_seen_them():
+def test_probabilities_of_training_rows_come_from_models_that_have_not_seen_them(monkeypatch):
+    monkeypatch.setattr(_probabilities, "STAGES", (25, 50))
     rng = np.random.RandomState(0)
     X, label = rng.rand(200, 3), rng.randint(3, size=200)
     models, rows = ClassProbabilities(), np.arange(200)

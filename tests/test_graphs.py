@@ -1,6 +1,7 @@
 """Densities of molecules."""
 
 import pickle
+import time
 
 import numpy as np
 import pytest
@@ -228,6 +229,19 @@ def test_stored_models(density, tmp_path):
         )
     fitted = clone(density).fit(SMILES * 4)
     np.testing.assert_array_equal(fitted.score_samples(SMILES), scores)
+
+
+def test_the_time_limit_counts_from_the_beginning(monkeypatch):
+    from skflows.graphs import _density
+
+    def slow(*args):
+        time.sleep(0.5)
+        return read(*args)
+
+    read = _density.read_graphs
+    monkeypatch.setattr(_density, "read_graphs", slow)
+    with pytest.warns(UserWarning, match="ended training within its first epoch"):
+        small(time_limit=0.5).fit(SMILES)
 
 
 def test_training(capsys):

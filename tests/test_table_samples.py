@@ -398,3 +398,36 @@ def test_wrappers_take_identifiers():
     contributions = detector.explain(table[:5])
     np.testing.assert_allclose(contributions[:, 0], contributions[:, 3])  # the shared base
     np.testing.assert_allclose(contributions.sum(axis=1), detector.score_samples(table[:5]))
+
+
+def test_rare_categories_go_with_the_rest_of_a_row_as_in_the_data(tmp_path):
+    """Most towns of two rows have both in the same state; nothing else goes with them."""
+    rng = np.random.default_rng(0)
+    state = np.repeat(rng.choice(list("ABCDEF"), 150), 2)
+    state[::2] = np.where(rng.uniform(size=150) < 0.3, rng.choice(list("ABCDEF"), 150), state[::2])
+    town = [f"town {k // 2}" for k in range(300)]
+    table = pd.DataFrame({"town": town, "state": state, "luck": rng.choice(list("xyz"), 300)})
+    density = quick(handle_unknown="rare", max_iter=1).fit(table)
+    assert density.rules_.empty
+    seen = set(zip(table["town"], table["state"], strict=True))
+    density.save(tmp_path / "towns.skflows")
+    for one in (density, skflows.load(tmp_path / "towns.skflows")):
+        drawn = one.sample(500, random_state=0)
+        assert set(zip(drawn["town"], drawn["state"], strict=True)) <= seen
+        assert drawn["town"].nunique() > 100
+    luck = pd.crosstab(drawn["town"], drawn["luck"]).gt(0).sum(axis=1)
+    assert (luck > 1).mean() > 0.5
+    given = density.sample(200, given={"state": "B"}, random_state=0)
+    assert set(given["town"]) <= set(table["town"][state == "B"])
+    assert (density.sample(9, given={"town": "town 7"}, random_state=0)["town"] == "town 7").all()
+    filled = density.impute(table.assign(town=None), "draw", random_state=0)
+    assert set(zip(filled["town"], filled["state"], strict=True)) <= seen
+
+
+def test_rare_categories_that_go_with_nothing_are_drawn_by_their_shares():
+    rng = np.random.default_rng(0)
+    town = np.repeat(np.arange(150), 2).astype(str)
+    table = pd.DataFrame({"town": town, "state": rng.choice(list("ABCDEF"), 300)})
+    drawn = quick(handle_unknown="rare", max_iter=1).fit(table).sample(500, random_state=0)
+    unseen = set(zip(drawn["town"], drawn["state"], strict=True))
+    assert len(unseen - set(zip(table["town"], table["state"], strict=True))) > 100

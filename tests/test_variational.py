@@ -251,33 +251,62 @@ def test_values_that_are_nan_at_draws_only():
     assert density.log_evidence_ == pytest.approx(math.log(2 * math.pi * share), abs=0.02)
 
 
-def test_refined_draws_are_correct(unreliable):
-    sample = unreliable.refine(4000, 0, n_chains=40, max_steps=200)
+def test_refined_draws_are_correct(unreliable, monkeypatch):
+    """By the flow as it was fitted."""
+    monkeypatch.setattr("skflows.variational._chains.MOST_LEARNED", 0)
+    sample = unreliable.refine(4000, 0, n_chains=40, max_steps=400)
     assert sample.X.shape == (4000, 2)
     assert sample.r_hat.max() < 1.05
     assert sample.ess.min() > 400
     assert 0.3 < sample.acceptance < 1
     quartile = np.quantile(np.abs(sample.X), 0.5, axis=0)
     assert quartile == pytest.approx(stats.t(1.5).ppf([0.75, 0.75]), rel=0.1)
-    again = unreliable.refine(4000, 0, n_chains=40, max_steps=200)
-    assert np.array_equal(sample.X, again.X)
 
 
 def test_refined_rows_are_of_all_chains(fitted, monkeypatch):
     """A grid over the states would have the period of the chains; the chains are extended once."""
     rates, r_hats = iter([0.9, 0.2, 0.4]), iter([1.5, 1.0])
 
-    def run_chains(target, z, n_steps, **_):
-        states = torch.linspace(-1, 1, len(z), dtype=z.dtype)[:, None].expand(n_steps, *z.shape)
-        return states, next(rates), 0.5
+    class Chains:
+        def run(self, n_steps):
+            states = torch.linspace(-1, 1, 64, dtype=torch.float64)[:, None]
+            return states.expand(n_steps, 64, 3), next(rates)
 
-    monkeypatch.setattr("skflows.variational._chains.run_chains", run_chains)
-    monkeypatch.setattr(
-        "skflows.variational._chains.diagnostics", lambda _: (np.array([next(r_hats)]), None)
-    )
+    chains = "skflows.variational._chains."
+    monkeypatch.setattr(chains + "adapted_chains", lambda *_: Chains())
+    monkeypatch.setattr(chains + "diagnostics", lambda _: (np.array([next(r_hats)]), None))
     sample = fitted.refine(101, 0)
     assert len(np.unique(sample.X, axis=0)) > 40
-    assert sample.acceptance == pytest.approx(0.3)
+    assert sample.acceptance == pytest.approx((0.9 + 0.2) / 2)
+
+
+def beside(x):
+    """Two normal columns, in two places that hold 30 and 70 % of the draws, 5 apart."""
+    far = x - torch.tensor([5.0, 0.0], dtype=x.dtype)
+    parts = [standard_normal_log_prob(x) + math.log(0.7)]
+    return torch.logaddexp(*parts, standard_normal_log_prob(far) + math.log(0.3))
+
+
+@pytest.fixture(scope="module")
+def missing_a_mode():
+    flow = RealNVPDensity(n_transforms=1, hidden_layer_sizes=8)
+    density = VariationalDensity(flow, n_starts=1, max_iter=1, random_state=0)
+    with pytest.warns(ConvergenceWarning, match="does not fit"):
+        density.fit(beside, 2)
+    assert (density.sample(1000, 0)[:, 0] > 2.5).mean() < 0.05
+    return density
+
+
+def test_refined_draws_have_what_the_flow_missed(missing_a_mode):
+    sample = missing_a_mode.refine(2000, 0, n_chains=32)
+    assert sample.r_hat.max() < 1.05
+    assert (sample.X[:, 0] > 2.5).mean() == pytest.approx(0.3, abs=0.05)
+
+
+def test_chains_disagree_if_the_flow_missed_something(missing_a_mode, monkeypatch):
+    monkeypatch.setattr("skflows.variational._chains.MOST_LEARNED", 0)
+    with pytest.warns(ConvergenceWarning, match="The chains disagree after 100 steps"):
+        missing_a_mode.refine(4000, 0, max_steps=100)
 
 
 def quartic(x):
@@ -307,6 +336,8 @@ def test_saved_density_needs_the_function(fitted):
         with pytest.raises(ValueError, match="give log_density"):
             other.refine(5)
         assert other.refine(5, 0, max_steps=10, log_density=normal).X.shape == (5, 3)
+    again = [fitted.refine(5, 0, max_steps=10).X for _ in range(2)]
+    assert np.array_equal(*again)
     assert fitted.importance_sample(5, 0)[0].shape == (5, 3)
     with pytest.raises(ValueError, match="max_steps=3"):
         fitted.refine(5, max_steps=3)

@@ -234,11 +234,11 @@ def warn_of_identifiers(columns):
     names = list(columns)
     if len(names) == 1:
         seem, are = (
-            f"column {names[0]!r} seems to name the rows, since {columns[names[0]]}",
+            f"column {listed(names)} seems to name the rows, since {columns[names[0]]}",
             "It is",
         )
     else:
-        first = ", ".join(f"{name!r}: {columns[name]}" for name in names[:MAX_NAMED])
+        first = ", ".join(f"{str(name)!r}: {columns[name]}" for name in names[:MAX_NAMED])
         more = ", ..." * (len(names) > MAX_NAMED)
         seem, are = f"columns {listed(names, MAX_NAMED)} seem to name the rows", "They are"
         seem = f"{seem} ({first}{more})"

@@ -6,7 +6,7 @@ from numbers import Integral, Real
 
 from sklearn.base import BaseEstimator, TransformerMixin
 
-from ..callbacks._run import clock, fit_task, random_state_of, training_file
+from ..callbacks._run import fit_task, random_state_of, training_file
 from ..callbacks._support import CallbackSupportMixin
 from ..preprocessing.sklearn_compat import Interval, StrOptions
 from . import _docstrings
@@ -38,7 +38,7 @@ class ObjectDensity(
         super().__init_subclass__(**kwargs)
         cls.__doc__ = _docstrings.fill(cls.__doc__, signature(cls).parameters)
 
-    def _train(self, X, n, build, fitted, *, identity, log_det=None, n_each=1):
+    def _train(self, X, n, build, fitted, *, identity, started, log_det=None, n_each=1):
         """Train a network; held-out objects choose the best epoch.
 
         Parameters
@@ -53,6 +53,8 @@ class ObjectDensity(
             ``fitted(network)`` returns the attributes of the fitted estimator, as a dict.
         identity : tuple
             What determines the training, besides the estimator: for its checkpoint.
+        started : float
+            `clock` when `fit` began, from which the time limit counts.
         log_det : ndarray of shape (n,), optional
             Log-determinants of the preprocessing, to report scores in the units of X.
         n_each : int, default=1
@@ -64,7 +66,6 @@ class ObjectDensity(
         from ..training.torch_state import gradients_enabled, suitable_threads, torch_seed
         from ..training.trainer import Rows, train_in_phases
 
-        started = clock()
         random_state = random_state_of(self)
         order = random_state.permutation(n)
         n_held_out = min(max(1, round(self.validation_fraction * n)), n - 1)

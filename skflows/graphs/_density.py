@@ -10,6 +10,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from ..calibration.thresholds import by_contamination
+from ..callbacks._run import clock
 from ..columns.arrays import check_integer, some_rows
 from ..columns.types import Floats, RandomState
 from ..density._multiscale import checked_temperature
@@ -168,6 +169,7 @@ class MoleculeDensity(ObjectDensity):
         self : object
             The fitted estimator.
         """
+        started = clock()
         if self.hidden_size % 8:
             raise ValueError(f"hidden_size={self.hidden_size}; it must be a multiple of 8.")
         graphs = read_graphs(X)
@@ -196,6 +198,7 @@ class MoleculeDensity(ObjectDensity):
             build,
             lambda network: self._fitted(network, graphs),
             identity=tuple(tensor.numpy() for tensor in molecules),
+            started=started,
         )
         return self
 

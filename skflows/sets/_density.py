@@ -11,6 +11,7 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from ..calibration.thresholds import by_contamination
+from ..callbacks._run import clock
 from ..columns.arrays import check_integer, some_rows
 from ..columns.types import Floats, Labels, RandomState
 from ..density._flow_density import FlowDensity, architecture
@@ -176,6 +177,7 @@ class PointCloudDensity(ObjectDensity):
         from ..bijections._flow import Flow
         from ._network import CloudBound, CloudNetwork, Encoder
 
+        started = clock()
         clouds = read_clouds(X)
         if len(clouds) < 2:
             raise ValueError(f"X has {len(clouds)} cloud; at least 2 are needed.")
@@ -209,6 +211,7 @@ class PointCloudDensity(ObjectDensity):
             build,
             lambda network: self._fitted(network, clouds),
             identity=(points.numpy(), ends),
+            started=started,
             log_det=np.add.reduceat(log_det.numpy(), ends[:-1]),
             n_each=self.n_points,
         )

@@ -49,6 +49,7 @@ from ._queries import (
     impute,
     probabilities_of,
 )
+from ._rare import companions_of
 from ._rule_search import find_rules
 from ._rules import RULE_FIELDS
 from ._schema import Schema
@@ -359,6 +360,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         rows, weight, is_missing = rows[is_known], weight[is_known], is_missing[is_known]
         seed = int(random_state.randint(2**31 - 1000))
         copy_of = first_copies(self._schema, rows)
+        self._schema.companions = companions_of(self._schema.variables, rows, weight)
         if self.rules and shared is None:
             self._schema.rules = find_rules(self._schema, rows, weight, copy_of)
         if held_out is None:
@@ -819,7 +821,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             rows = chosen == i
             if rows.any():
                 drawn[rows] = member.sample(view, inverse[rows], random_state)
-        return drawn
+        return self._schema.with_rare(drawn, np.isnan(values), random_state)
 
     def condition(self, given: object) -> ConditionalTable:
         """Return the density of the other columns, given values of some.

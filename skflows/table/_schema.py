@@ -123,7 +123,7 @@ class Schema:
                 quantile_maps.get(name),
             )
             self.columns.append(ColumnModel(used, kind, setting, models_missing))
-        self.rules = Rules()
+        self.rules, self.companions = Rules(), {}
         self.of_column, self.variables = [], []
         self.flag_of = {}  # the variable that says whether the value of another is missing
         self.weeks = []  # variables of dates with bounds, the week first
@@ -135,6 +135,17 @@ class Schema:
                 self.flag_of |= dict.fromkeys(range(first + 1, len(self.variables)), first)
             if isinstance(column.value_variables[0], Weeks):
                 self.weeks.append(self.of_column[-1][column.has_flag :])
+
+    def with_rare(self, drawn, is_unknown, random_state):
+        """Return drawn variables with rare categories that go with the other values of the row."""
+        for j, companion in self.companions.items():
+            any_rare = is_unknown[:, j] & (drawn[:, j] == self.variables[j].n_values)
+            rows, k = np.flatnonzero(any_rare), companion.variable
+            of_rare = rows[is_unknown[rows, k]]  # which may be any category too
+            drawn[of_rare, k] = self.variables[k].value(drawn[of_rare, k], random_state)
+            places = companion.drawn(self.variables[k].code(drawn[rows, k]), random_state)
+            drawn[rows, j] = np.where(np.isnan(places), drawn[rows, j], places)
+        return drawn
 
     @property
     def n_missing(self):

@@ -1,4 +1,4 @@
-"""Markov chains in the latent space of a flow, and their diagnostics."""
+"""Markov chains that use a flow, and their diagnostics."""
 
 import numpy as np
 import torch
@@ -6,37 +6,69 @@ from scipy.special import ndtri
 from scipy.stats import rankdata
 
 from ..bijections._flow import standard_normal_log_prob
+from ._fit import learned_flow
 
-FIRST_STEP, TRAJECTORY, MOST_LEAPS = 0.5, 1.5, 4  # latent rows are nearly standard normal
+FIRST_STEP, TRAJECTORY, MOST_LEAPS = 0.5, 1.5, 16  # whitened rows have scales of about 1
 WANTED_ACCEPTANCE, ADAPTATION, JITTER = 0.8, 0.1, 1.0
+WARM_UP_STEPS, WIDE = 50, 2.0
+LEARNED_STEPS, MOST_LEARNED, MAX_R_HAT = 100, 3, 1.1
 
 
-def run_chains(target, z, n_steps, generator, step=FIRST_STEP, adapts=False):
-    """Run chains that mix Hamiltonian steps with independent proposals of a standard normal.
+class Hamiltonian:
+    """Steps of Hamiltonian Monte Carlo, with a step size that adapts.
 
     Parameters
     ----------
     target : callable
-        Log-density and gradient of latent rows.
-    z : Tensor of shape (n_chains, d)
-        Where the chains start.
-    n_steps : int
-        Steps of each chain.
+        Log-density and gradient of rows.
     generator : torch.Generator
         Draws everything.
-    step : float
-        Step size of the trajectories.
-    adapts : bool, default=False
-        Whether the step size adapts to the share of accepted trajectories.
+    """
 
-    Returns
-    -------
-    chains : Tensor of shape (n_steps, n_chains, d)
-        The states.
-    acceptance : float
-        Share of the independent proposals that were accepted.
-    step : float
-        The latest step size.
+    def __init__(self, target, generator):
+        self.target = target
+        self.generator = generator
+        self.step = FIRST_STEP
+
+    def move(self, x, at, adapts):
+        """Return where a trajectory from each row ends, or the row if that is rejected.
+
+        Values and gradients there are returned too; ``at`` holds them at the rows.
+        """
+        value, slope = at
+        momentum = torch.randn(x.shape, generator=self.generator, dtype=x.dtype)
+        # Some steps are short: a chain in a narrow tail would stand still otherwise.
+        step = self.step * torch.exp(-JITTER * uniform(x, self.generator).square()).unsqueeze(-1)
+        n_leaps = int(np.clip(round(TRAJECTORY / self.step), 1, MOST_LEAPS))
+        new, moved = x, momentum + step / 2 * slope
+        for leap in range(n_leaps):
+            new = new + step * moved
+            new_value, slope = self.target(new)
+            moved = moved + (step if leap < n_leaps - 1 else step / 2) * slope
+        kinetic = (momentum.square() - moved.square()).sum(1) / 2
+        is_accepted = uniform(x, self.generator).log() < new_value - value + kinetic
+        if adapts:
+            rate = is_accepted.double().mean().item()
+            self.step *= float(np.exp(ADAPTATION * (rate - WANTED_ACCEPTANCE)))
+        return chosen(is_accepted, (new, new_value, slope), (x, *at))
+
+
+class Chains:
+    """Chains that mix independent draws of a flow with Hamiltonian steps in two spaces.
+
+    In the latent space the function is nearly normal where the flow fits. In the space of whitened
+    rows the chains reach what the flow has missed, whose latent image is far from all draws.
+
+    Parameters
+    ----------
+    target : TargetDensity
+        Log-density and gradient of whitened rows.
+    flow : Bijection
+        Maps whitened rows to latent ones.
+    y : Tensor of shape (n_chains, d)
+        Where the chains start.
+    generator : torch.Generator
+        Draws everything.
 
     References
     ----------
@@ -45,50 +77,115 @@ def run_chains(target, z, n_steps, generator, step=FIRST_STEP, adapts=False):
     Flows", 2022.
     """
 
-    def uniform():
-        return torch.rand(len(z), generator=generator, dtype=z.dtype)
+    def __init__(self, target, flow, y, generator):
+        self.target = target
+        self.generator = generator
+        self.whitened = Hamiltonian(target, generator)
+        self.use(flow, y)
 
-    def normal():
-        return torch.randn(z.shape, generator=generator, dtype=z.dtype)
+    def use(self, flow, y):
+        """Continue at these rows with another flow."""
+        self.flow = flow
+        self.latent = Hamiltonian(self.target.mapped_by(flow), self.generator)
+        self._place(flow(y)[0])
 
-    def accept(new, log_ratio):
-        is_accepted = uniform().log() < log_ratio  # False if it is NaN
-        new = [
-            torch.where(is_accepted.view(-1, *[1] * (b.dim() - 1)), a, b)
-            for a, b in zip(new, (z, value, slope), strict=True)
-        ]
-        return *new, is_accepted.double().mean().item()
+    def _place(self, z):
+        self.z, self.at = z, self.latent.target(z)
 
-    value, slope = target(z)
-    chains, accepted = [], []
-    for _ in range(n_steps):
-        proposal = normal()
-        new = proposal, *target(proposal)
-        log_ratio = new[1] - standard_normal_log_prob(proposal)
-        log_ratio = log_ratio - (value - standard_normal_log_prob(z))
-        z, value, slope, rate = accept(new, log_ratio)
-        # Some steps are short: a chain in a narrow tail would stand still otherwise.
-        jittered = step * torch.exp(-JITTER * uniform().square()).unsqueeze(-1)
-        momentum = normal()
-        n_leaps = int(np.clip(round(TRAJECTORY / step), 1, MOST_LEAPS))
-        new, moved = leapfrog(target, z, slope, momentum, jittered, n_leaps)
-        kinetic = (momentum.square() - moved.square()).sum(1) / 2
-        z, value, slope, hamiltonian_rate = accept(new, new[1] - value + kinetic)
-        if adapts:
-            step *= float(np.exp(ADAPTATION * (hamiltonian_rate - WANTED_ACCEPTANCE)))
-        chains.append(z)
-        accepted.append(rate)
-    return torch.stack(chains), float(np.mean(accepted)), step
+    def scatter(self):
+        """Move every second chain to a wide draw that makes some steps without the flow.
+
+        Chains of both kinds agree only if the flow has missed nothing near.
+        """
+        y = WIDE * torch.randn(self.z[1::2].shape, generator=self.generator, dtype=self.z.dtype)
+        at = self.whitened.target(y)
+        for _ in range(WARM_UP_STEPS):
+            y, *at = self.whitened.move(y, at, adapts=True)
+        z, _ = self.flow(y)
+        is_usable = self.latent.target(z)[0].isfinite() & z.isfinite().all(1)
+        wide = torch.where(is_usable.unsqueeze(-1), z, self.z[1::2])
+        every_second = torch.arange(1, len(self.z), 2)
+        self._place(self.z.index_copy(0, every_second, wide))
+
+    def run(self, n_steps, adapts=False):
+        """Make steps.
+
+        Parameters
+        ----------
+        n_steps : int
+            Steps of each chain.
+        adapts : bool, default=False
+            Whether step sizes adapt to the share of accepted trajectories.
+
+        Returns
+        -------
+        states : Tensor of shape (n_steps, n_chains, d)
+            The whitened states.
+        acceptance : float
+            Share of the independent draws that were accepted.
+        """
+        states, accepted = [], []
+        for number in range(n_steps):
+            accepted.append(self._propose())
+            if number % 2:
+                y, _ = self.flow.inverse(self.z)
+                y, *_ = self.whitened.move(y, self.whitened.target(y), adapts)
+                self._place(self.flow(y)[0])
+            else:
+                self.z, *self.at = self.latent.move(self.z, self.at, adapts)
+            states.append(self.z)
+        y, _ = self.flow.inverse(torch.cat(states))
+        return y.unflatten(0, (n_steps, -1)), float(np.mean(accepted))
+
+    def _propose(self):
+        """Replace rows by independent draws; return the share that was accepted."""
+        new = torch.randn(self.z.shape, generator=self.generator, dtype=self.z.dtype)
+        at = self.latent.target(new)
+        ratio = at[0] - standard_normal_log_prob(new)
+        ratio = ratio - (self.at[0] - standard_normal_log_prob(self.z))
+        is_accepted = uniform(self.z, self.generator).log() < ratio  # False if it is NaN
+        self.z, *self.at = chosen(is_accepted, (new, *at), (self.z, *self.at))
+        return is_accepted.double().mean().item()
 
 
-def leapfrog(target, z, slope, momentum, step, n_leaps):
-    """Return rows, their values and slopes, and momenta at the end of a trajectory."""
-    momentum = momentum + step / 2 * slope
-    for leap in range(n_leaps):
-        z = z + step * momentum
-        value, slope = target(z)
-        momentum = momentum + (step if leap < n_leaps - 1 else step / 2) * slope
-    return (z, value, slope), momentum
+def adapted_chains(target, flow, y, generator):
+    """Return chains whose step sizes are adapted, and whose flow lets them agree.
+
+    As long as they disagree, another flow learns their states by likelihood.
+
+    Parameters
+    ----------
+    target, flow, y, generator : objects
+        See `Chains`.
+
+    Returns
+    -------
+    chains : Chains
+    """
+    chains = Chains(target, flow, y, generator)
+    if len(y) > 1:
+        chains.scatter()
+    chains.run(WARM_UP_STEPS, adapts=True)
+    for _ in range(MOST_LEARNED):
+        states, _ = chains.run(LEARNED_STEPS)
+        r_hat, _ = diagnostics(states.numpy())
+        if r_hat.max() <= MAX_R_HAT:
+            break
+        chains.use(learned_flow(states.flatten(0, 1), generator), states[-1])
+        chains.run(WARM_UP_STEPS, adapts=True)
+    return chains
+
+
+def chosen(is_first, first, second):
+    """Return tensors whose rows are of the first ones where that is said."""
+    return [
+        torch.where(is_first.view(-1, *[1] * (a.dim() - 1)), a, b)
+        for a, b in zip(first, second, strict=True)
+    ]
+
+
+def uniform(rows, generator):
+    return torch.rand(len(rows), generator=generator, dtype=rows.dtype)
 
 
 def diagnostics(chains):

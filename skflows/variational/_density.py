@@ -27,7 +27,7 @@ from ..training.threads import fit_context
 # Shares of a time limit by which these parts are over.
 NORMAL_SHARE, MODES_SHARE, TRAINING_SHARE = 0.2, 0.4, 0.85
 N_DRAWS, N_SCORED = 8192, 512  # draws that tell how good the fit is, and that set the threshold
-WARM_UP_STEPS, FEWEST_STEPS, GOOD_R_HAT, MAX_R_HAT = 50, 100, 1.01, 1.05
+FEWEST_STEPS, GOOD_R_HAT, MAX_R_HAT = 100, 1.01, 1.05
 NEARLY_ALL, LEAST_ESS, MAX_K = 0.95, 0.5, 0.7  # of reliable fits
 
 
@@ -426,8 +426,10 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
         """Draw rows of the fitted function by Markov chains in the latent space of the flow.
 
         Each step proposes an independent draw of the flow, then makes a Hamiltonian trajectory from
-        where the chain is. Draws are correct in the limit of many steps if the chains reach all of
-        the function; a good fit makes the chains short. The rows are a random choice of all states.
+        where the chain is, by turns in latent space and in that of whitened rows. A good fit makes
+        the chains short. If the chains disagree at first, because the fit is poor, spline couplings
+        learn their states, up to three times, and take the place of the flow. The rows are a random
+        choice of all states of the chains after that.
 
         Parameters
         ----------
@@ -438,7 +440,9 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
             Seed of the chains.
 
         n_chains : int, default=64
-            Number of chains, which run side by side and start at weighted draws of the flow.
+            Number of chains, which run side by side. Every second one starts at a weighted draw of
+            the flow, and the others at wide draws that move without the flow at first: if the flow
+            misses a part of the function, R-hat says so.
 
         max_steps : int, default=1000
             Largest number of steps of each chain. They end when R-hat is at most 1.01 for all
@@ -465,7 +469,7 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
         import torch
 
         from ..training.torch_state import one_thread
-        from ._chains import diagnostics, run_chains
+        from ._chains import adapted_chains, diagnostics
 
         check_is_fitted(self)
         check_integer("n_samples", n_samples)
@@ -477,20 +481,20 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
             )
         random = check_random_state(random_state)
         target = self._target_for(log_density)
-        latent_target = target.mapped_by(self.flow_.preprocess.bijections[-1], self.flow_.bijection)
+        preprocess, flow = self.flow_.preprocess, self.flow_.bijection
         n_steps = min(max(FEWEST_STEPS, -(-n_samples // n_chains)), max_steps)
         with one_thread(), torch.no_grad():
             _, z, weights = self._weighted_draws(target, N_DRAWS, random)
-            start = torch.from_numpy(z[random.choice(len(z), n_chains, p=weights.weights)])
+            z = torch.from_numpy(z[random.choice(len(z), n_chains, p=weights.weights)])
             generator = torch.Generator().manual_seed(random.randint(2**31 - 1))
-            run = partial(run_chains, latent_target, generator=generator)
-            chains, _, step = run(start, WARM_UP_STEPS, adapts=True)
+            whitened = target.mapped_by(preprocess.bijections[-1])
+            chains = adapted_chains(whitened, flow, flow.inverse(z)[0], generator)
             parts: list = []
             n_accepted = 0.0
             while True:
-                chains, acceptance, _ = run(chains[-1], n_steps, step=step)
+                states, acceptance = chains.run(n_steps)
                 n_accepted += acceptance * n_steps
-                parts.append(self._map_rows("inverse", chains.flatten(0, 1).numpy())[0])
+                parts.append(preprocess.inverse(states.flatten(0, 1))[0].numpy())
                 rows = np.concatenate(parts)
                 r_hat, ess = diagnostics(rows.reshape(-1, n_chains, rows.shape[1]))
                 n_done = len(rows) // n_chains

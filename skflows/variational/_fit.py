@@ -7,17 +7,17 @@ from ..bijections._flow import standard_normal_log_prob
 from ..density._nsf import TAIL_BOUND
 from ..training.optimizer import cosine_with_warm_up
 from ..training.reverse_kl import ReverseKL
-from ..training.torch_state import suitable_threads
+from ..training.torch_state import suitable_threads, torch_seed
 from ..training.trainer import Rows, Trainer, train_in_phases
-from ._starts import bound_at, composed
+from ._starts import affine_map, bound_at, composed
 
 STEPS = 10  # of an epoch
 N_COMPARED = 4096  # draws that compare two normal distributions
 EMA_DECAY = 0.99
 # The normal approximation, in coordinates in which it starts as a standard normal.
 NORMAL = {"max_iter": 30, "batch_size": 128, "learning_rate": 0.02}
-# The likelihood of draws at all modes, and the training after it.
-OF_MODES: dict = {"max_iter": 15, "batch_size": 256, "learning_rate": 3e-3}
+# The likelihood of given draws, and the training after it.
+OF_DRAWS: dict = {"max_iter": 15, "batch_size": 256, "learning_rate": 3e-3}
 RATE_AFTER, N_VALIDATED, PATIENCE = 0.3, 2048, 25
 N_TRANSFORMS, HIDDEN, N_BINS = 6, (64, 64), 8
 
@@ -71,7 +71,7 @@ def fit_to_modes(bijection, start, target, n_features, generator, schedule):
     locs = torch.stack([mode.loc for mode in start.modes])
     roots = torch.linalg.cholesky(torch.stack([mode.covariance for mode in start.modes]))
     log_dets = roots.diagonal(dim1=1, dim2=2).log().sum(1)
-    n = STEPS * OF_MODES["batch_size"]
+    n = STEPS * OF_DRAWS["batch_size"]
 
     @torch.no_grad()
     def draws(*_):
@@ -85,16 +85,38 @@ def fit_to_modes(bijection, start, target, n_features, generator, schedule):
         kept = torch.multinomial(ratio.softmax(0), n, True, generator=generator)
         return start.preprocess(rows[kept])[0].to(dtype)
 
-    with suitable_threads(bijection, OF_MODES["batch_size"]):
+    _fit_to_draws(bijection, draws, generator, schedule)
+
+
+def learned_flow(y, generator):
+    """Return a flow from rows to latent ones that is trained by the likelihood of these rows."""
+    whiten = affine_map(y.mean(0), y.T.cov().reshape(2 * y.shape[1:]), principal=True)
+    with torch_seed(int(torch.randint(2**31, (), generator=generator)), y.device):
+        bijection = default_bijection(y.shape[1], is_multimodal=True)
+    rows = whiten(y)[0].float()
+    n = STEPS * OF_DRAWS["batch_size"]
+
+    def draws(*_):
+        return rows[torch.randint(len(rows), (n,), generator=generator)]
+
+    with torch.inference_mode(False), torch.enable_grad():
+        _fit_to_draws(bijection, draws, generator, cosine_with_warm_up)
+    return Chain([whiten, Inverse(bijection)]).double().eval().requires_grad_(False)
+
+
+def _fit_to_draws(bijection, draws, generator, schedule):
+    """Train a bijection from latent draws to rows by the likelihood of rows, drawn each epoch."""
+    rows = draws()
+    with suitable_threads(bijection, OF_DRAWS["batch_size"]):
         Trainer(
             Inverse(bijection),
-            Rows(draws(), torch.ones(n, dtype=dtype)),
+            Rows(rows, torch.ones(len(rows), dtype=rows.dtype)),
             ema_decay=EMA_DECAY,
             generators=[generator],
             redraw=draws,
             use_dropout=False,
             schedule=schedule,
-            **OF_MODES,
+            **OF_DRAWS,
         ).fit()
 
 
