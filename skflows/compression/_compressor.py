@@ -39,8 +39,8 @@ LOSSLESS = GlowDensity, MAFDensity, NICEDensity, NSFDensity, RealNVPDensity
 class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
     """Compression of rows, such as images, by a flow.
 
-    Without loss, files of images like those of `fit` are smaller than PNG's or WebP's; with loss,
-    use WebP or JPEG instead, whose files are smaller for the same error.
+    Use it without loss, for many rows like those of `fit`; for photographs and for files with loss
+    use WebP, whose files are smaller.
 
     Without loss, rows of whole numbers are written exactly, at nearly the rate of the flow's
     likelihood. The flow maps integers, and draws the noise in the cell of a value from the bits of
