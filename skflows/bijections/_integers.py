@@ -58,7 +58,9 @@ def mapped_integers(bijection, x, stack, inverse=False):
         If integers become too large.
     """
     if x.abs().max() > LARGEST:
-        raise OverflowError("The flow maps a row too far away.")
+        raise OverflowError(
+            "the flow maps a row too far away, or rounds differently on this machine"
+        )
     if isinstance(bijection, Chain):
         for each in reversed(bijection.bijections) if inverse else bijection.bijections:
             x = mapped_integers(each, x, stack, inverse)
@@ -210,4 +212,4 @@ def found(y, guess, ends):
         if not wrong.any():
             return guess, low, high
         guess = guess + wrong
-    raise OverflowError("The flow maps a row too far away.")
+    raise OverflowError("the flow maps a row too far away, or rounds differently on this machine")
