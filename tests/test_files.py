@@ -229,7 +229,9 @@ def test_rows_are_drawn_given_values_as_they_are_written(tmp_path, monkeypatch, 
     for option, message in (
         ("dep=Ops", "--given dep=Ops: the model has no such column; it has 'dept', 'hired', "),
         ("dept=Law", "--given dept=Law: the fit has not seen this value; it has seen "),
-        ("pay=much", "--given pay=much: the column held amounts in fit: write it so"),
+        ("pay=much", "the column held amounts such as '0,00 €' in fit: write it so"),
+        ("left=soon", "the column held dates (day first) such as '01.01.1970' in fit: write it so"),
+        ("pay='5.000,505 €'", "in fit, and this would be written as 5.000,51 €: give such a value"),
         ("hired=soon", "column 'hired' held dates in fit; now row 1 holds 'soon'"),
         ("share=", "'share=' is not COLUMN=VALUE"),
     ):

@@ -118,6 +118,29 @@ def test_samples_given_values(density):
     assert each["visits"].tolist() == [1, 1, 9, 9]
 
 
+def test_given_values_are_in_samples_as_they_are_or_an_error():
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"n": rng.integers(0, 9, 60), "x": rng.normal(size=60)})
+    table["pay"] = [f"${x:.2f}" for x in rng.gamma(3, 5, 60)]
+    for X in (table, pl.DataFrame(table)):
+        fitted = quick(max_iter=1).fit(X)
+        message = "2.5 in column 'n', which held whole numbers .*: give one such as 2 or 3"
+        with pytest.raises(ValueError, match=message):
+            fitted.sample(2, given={"n": 2.5})
+        with pytest.raises(
+            ValueError, match=r"1.234 in column 'pay', .*: give one such as '\$1.23'"
+        ):
+            fitted.sample(2, given={"pay": "$1.234"})
+        drawn = fitted.sample(2, given={"n": 2.0, "x": 0.1234567, "pay": "$1.23"}, random_state=0)
+        assert list(drawn["n"]) == [2, 2]
+        assert list(drawn["x"]) == [0.1234567] * 2
+        assert list(drawn["pay"]) == ["$1.23"] * 2
+    assert fitted.condition({"n": 2.5}).sample(1).shape == (1, 2)  # it does not write the value
+    whole = quick(max_iter=1).fit(rng.integers(0, 9, (60, 2)))
+    with pytest.raises(ValueError, match="in column 0, which held whole numbers"):
+        whole.sample(1, given=np.array([[2.5, np.nan]]))
+
+
 @pytest.mark.parametrize("method", ["mean", "median", "mode", "draw"])
 def test_imputation_fills_gaps_only(density, table, method):
     filled = density.impute(table[:50], method, random_state=0)

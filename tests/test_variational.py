@@ -3,6 +3,7 @@
 import io
 import math
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -179,6 +180,14 @@ def test_constrained_target():
     assert np.abs(scores - constrained(torch.tensor(X[:100].to_numpy())).numpy()).mean() < 0.2
     assert density.score_samples(X[:1].assign(rate=-1.0))[0] == -np.inf
     assert density.transform(X[:5]).shape == (5, 6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # of so few steps
+        as_frame, as_array = (
+            density.refine(5, 0, n_chains=8, max_steps=10, as_frame=each).X
+            for each in (True, False)
+        )
+    assert [*as_frame] == names
+    assert np.array_equal(as_frame, as_array)
 
 
 def test_several_modes():
@@ -341,6 +350,8 @@ def test_saved_density_needs_the_function(fitted):
     assert fitted.importance_sample(5, 0)[0].shape == (5, 3)
     with pytest.raises(ValueError, match="max_steps=3"):
         fitted.refine(5, max_steps=3)
+    with pytest.raises(ValueError, match="as_frame=True needs column names"):
+        fitted.refine(5, as_frame=True)
     with pytest.raises(ValueError, match="n_samples=101 is more than n_chains=10 times max_steps"):
         fitted.refine(101, n_chains=10, max_steps=10)
     with pytest.raises(ValueError, match="n_samples=0"):

@@ -81,7 +81,10 @@ def _add_fit(command):
         "take longer",
     )
     command.add_argument(
-        "--quick", action="store_true", help="fit in 20 seconds with fewer densities or epochs"
+        "--quick",
+        action="store_true",
+        help="fit in 20 seconds with as many densities or epochs as the time allows, so that "
+        "results differ even with the same --random-state",
     )
     command.add_argument(
         "--memory-limit",
@@ -223,7 +226,8 @@ def _add_outliers(command):
         "--quick",
         action="store_true",
         help="a result in 20 seconds for tables with texts or missing values too, by a smaller "
-        "density",
+        "density, whose size depends on the time, so that results differ even with the same "
+        "--random-state",
     )
     _add_random_state(command)
 
@@ -311,7 +315,7 @@ def _add_random_state(command):
         "--random-state",
         type=_arguments.seed,
         metavar="N",
-        help="seed, for the same result each time",
+        help="seed, for the same result each time, except under a limit of time",
     )
 
 

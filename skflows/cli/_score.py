@@ -146,8 +146,15 @@ def given_values(model, texts):
         if np.isnan(value) and roles[name] == "number":
             value = number_of(text.replace(form.decimal, "."))
         if not np.isfinite(value):
-            what = "numbers" if format is None else format.what
+            what = "numbers"
+            if format is not None:
+                what = f"{format.what} such as {format.write([0.0])[0]!r}"
             raise ValueError(f"--given {name}={text}: the column held {what} in fit: write it so")
+        if roles[name] == "number" and format is not None and not format.are_exact([value])[0]:
+            raise ValueError(
+                f"--given {name}={text}: the column held {format.what} in fit, and this would be "
+                f"written as {format.write([value])[0]}: give such a value"
+            )
         frame[name] = value
         if roles[name] == "datetime":
             frame[name] = dates_of(np.array([value]), np.nan, frame.index)

@@ -1,5 +1,6 @@
 """Tables as rows of numbers, and back."""
 
+import math
 from copy import copy
 from numbers import Real
 
@@ -306,6 +307,34 @@ class Encoding:
         texts = np.full(len(column.known), "", dtype=object)
         texts[column.known] = format.write(column.values[column.known])
         return column._replace(values=texts, role="text")
+
+    def check_written(self, j, column):
+        """Raise an error if known numbers of a column would be written as other numbers."""
+        format, numbers = self.formats[j], np.empty(0)
+        if self.roles[j] != "number" or j in self.identifiers:
+            return
+        if column.role == "number":
+            numbers = column.values[column.known].astype(np.float64)
+        elif format is not None and column.role in TEXTS:
+            numbers = known_numbers(column, format)
+            numbers = numbers[~np.isnan(numbers)]
+        if format is not None:
+            is_other = ~format.are_exact(numbers)
+        elif (self.columns[j].dtype or self.dtype).lower().startswith(("int", "uint")):
+            is_other = numbers % 1 != 0
+        else:
+            return
+        if is_other.any():
+            number = numbers[is_other][0]
+            what, near = (
+                ("whole numbers", f"{math.floor(number)} or {math.ceil(number)}")
+                if format is None
+                else (format.what, repr(format.write([number])[0]))
+            )
+            raise ValueError(
+                f"given has {number:.10g} in column {self.keys[j]!r}, which held {what} in fit and "
+                f"cannot hold this number: give one such as {near}."
+            )
 
     def written_levels(self, j, levels):
         """Return levels of a column as a table has them: numbers as texts, dates or integers."""

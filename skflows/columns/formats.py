@@ -148,6 +148,10 @@ class Format(ABC):
         values = np.asarray(values, dtype=np.float64).tolist()
         return [self._text(value) if isfinite(value) else str(value) for value in values]
 
+    def are_exact(self, values):
+        """Return which known numbers are read back, apart from rounding errors, once written."""
+        return np.isclose(self.parse(self.write(values)), values, rtol=1e-9, atol=0)
+
 
 @dataclass(frozen=True)
 class NumberFormat(Format):

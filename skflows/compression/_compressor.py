@@ -42,11 +42,11 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
     Use it without loss, for many rows like those of `fit`; for photographs and for files with loss
     use WebP, whose files are smaller.
 
-    Without loss, rows of whole numbers are written exactly, at nearly the rate of the flow's
-    likelihood. The flow maps integers, and draws the noise in the cell of a value from the bits of
-    other rows, which get them back (iFlow). The first rows, which have no others, and rows with
-    values of another kind are written by general codecs (zlib, bz2, LZMA), and so are all of them
-    if that is smaller.
+    Without loss, rows of whole numbers, or of fractions that repeat, are written exactly, at nearly
+    the rate of the flow's likelihood. The flow maps integers, and draws the noise in the cell of a
+    value from the bits of other rows, which get them back (iFlow). The first rows, which have no
+    others, and rows with values of another kind are written by general codecs (zlib, bz2, LZMA),
+    and so are all of them if that is smaller.
 
     With loss, rows are mapped to latent coordinates, which are rounded to multiples of a step and
     written by a range coder under a normal prior. A row that is probable under the flow thus takes
@@ -60,7 +60,8 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
     Parameters
     ----------
     estimator : estimator
-        A flow density that is exactly invertible, such as `GlowDensity` with an ``image_shape``.
+        A flow density that is exactly invertible, such as `GlowDensity` with an ``image_shape`` for
+        images, and `NSFDensity` for tables.
         Pass a fitted one as ``sklearn.frozen.FrozenEstimator(density)``. If it was trained with
         noise (``input_noise``), the latent space ignores smaller details, which makes files
         smaller.
@@ -194,7 +195,7 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
             once.
 
         quality : float, default=None
-            If None, the parameter ``quality``.
+            If None, the parameter ``quality``. It has no effect without loss.
 
         Returns
         -------
@@ -256,7 +257,8 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
         Returns
         -------
         X : ndarray of shape (n_samples, n_features)
-            The rows: exactly if they were compressed without loss, otherwise nearly so.
+            The rows: exactly if they were compressed without loss, otherwise nearly so. They are
+            float64, whatever the dtypes and names of the columns were.
 
         Raises
         ------

@@ -732,7 +732,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
 
         given : dict or DataFrame, default=None
             Values of some columns, which all rows have: one value each, or one for each row of a
-            table. A missing value is unknown: it is drawn as the other columns are.
+            table. A missing value is unknown: it is drawn as the other columns are. A number that
+            the column cannot hold, such as 2.5 among integers, is an error.
 
         complete : bool, default=False
             Whether to draw rows without missing values.
@@ -753,10 +754,12 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             values, names = self._some_columns(given, "given")
             origin = np.repeat(np.arange(len(values)), n_samples)
             values = schema.without_missing(values)[origin]
-        frame = schema.encoding.frame(self._drawn_rows(values, complete, random_state))
         places = [schema.encoding.keys.index(name) for name in names]
         columns = [column.take(origin) for column in rows_of(given).columns] if names else []
         known = dict(zip(places, columns, strict=True))
+        for place, column in known.items():
+            schema.encoding.check_written(place, column)
+        frame = schema.encoding.frame(self._drawn_rows(values, complete, random_state))
         frame = schema.encoding.with_placeholders(frame, known)
         for place, column in known.items():  # rows hold no categories that fit has not seen
             if place not in schema.places:
