@@ -563,6 +563,18 @@ def test_probabilities_of_training_rows_come_from_models_that_have_not_seen_them
     assert models.transform(X)[1, rows, label].mean() > np.log(0.9)
 
 
+@pytest.mark.parametrize("n_known", [0, 1])
+@pytest.mark.parametrize("value", [3.0, "red"])
+def test_classifiers_take_columns_without_known_values(n_known, value, monkeypatch):
+    monkeypatch.setattr(_probabilities, "STAGES", (25,))
+    X, y = xor(60)
+    table = pd.DataFrame(X, columns=["a", "b"]).assign(c=None, d=np.nan)
+    table.loc[: n_known - 1, "c"] = value
+    models = ClassProbabilities()
+    assert np.isfinite(models.fit_transform(table, y, np.ones(60))).all()
+    assert np.isfinite(models.transform(table)).all()
+
+
 def test_stored_models_predict_as_the_estimators_of_scikit_learn():
     rng = np.random.RandomState(0)
     X = np.column_stack([rng.randint(5, size=90), rng.rand(90, 2)])

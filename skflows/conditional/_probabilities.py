@@ -84,13 +84,13 @@ class ClassProbabilities(TreeColumns):
         boosting.set_params(max_iter=stages[-1])
         unseen = np.empty((len(stages), len(label), n_classes))
         for train, others in folds:
-            model = clone(boosting).fit(columns[train], label[train], weight[train])
+            model = self._fit(clone(boosting), columns[train], label[train], weight[train])
             staged = [*model.staged_predict_proba(columns[others])]
             unseen[:, others] = [staged[stage - 1] for stage in stages]
         known = self._logarithms(unseen)[:, np.arange(len(label)), label]
         best = np.average(known, axis=1, weights=weight).argmax()
         boosting.set_params(max_iter=stages[best])
-        return Boosting.of(boosting.fit(columns, label, weight)), unseen[best]
+        return Boosting.of(self._fit(boosting, columns, label, weight)), unseen[best]
 
     def _logarithms(self, proba):
         """Return log-probabilities, mixed with the shares of the classes: none is impossible."""

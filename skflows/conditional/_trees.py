@@ -70,12 +70,16 @@ class TreeColumns(PersistenceMixin, BaseEstimator):
             random_state=self.random_state,
         )
 
+    def _fit(self, boosting, X, *given):
+        """Fit a boosting, which takes no column without known values: such a one holds zeros."""
+        return boosting.fit(np.where(np.isnan(X).all(axis=0), 0.0, X), *given)
+
     def _stages(self, boosting, X, y, n_fits, stages=STAGES):
         """Return the numbers of iterations to choose from: few if the time is short."""
         if self.seconds is None:
             return stages
         started = clock()
-        clone(boosting).set_params(max_iter=stages[0]).fit(X, y)
+        self._fit(clone(boosting).set_params(max_iter=stages[0]), X, y)
         most = stages[0] * self.seconds / (n_fits * (clock() - started))
         return [stage for stage in stages if stage <= most] or stages[:1]
 
@@ -132,7 +136,7 @@ class TreePredictions(TreeColumns):
         stages, of_forests = np.empty((len(X), len(sizes))), np.empty((len(X), len(forests)))
         for rows, others in folds.split(X):
             given = X[rows], y[rows], weight[rows]
-            staged = [*clone(boosting).fit(*given).staged_predict(X[others])]
+            staged = [*self._fit(clone(boosting), *given).staged_predict(X[others])]
             stages[others] = np.column_stack([staged[size - 1] for size in sizes])
             for k, forest in enumerate(forests):
                 of_forests[others, k] = Forest.of(clone(forest).fit(*given)).predict(X[others])
@@ -141,9 +145,10 @@ class TreePredictions(TreeColumns):
         unseen = np.column_stack([stages[:, best], of_forests])
         shares = least_squares(unseen, y, weight)
         classes: list = [Boosting, *len(forests) * [Forest]]
+        fits = [partial(self._fit, boosting), *(forest.fit for forest in forests)]
         trees = [
-            (float(share), cls.of(each.fit(X, y, weight)))
-            for share, each, cls in zip(shares, [boosting, *forests], classes, strict=True)
+            (float(share), cls.of(fit(X, y, weight)))
+            for share, fit, cls in zip(shares, fits, classes, strict=True)
             if share
         ]
         return trees, unseen @ shares
