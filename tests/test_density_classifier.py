@@ -26,6 +26,7 @@ from sklearn.model_selection import (
 from sklearn.neighbors import KernelDensity
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils import get_tags
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import skflows
@@ -521,6 +522,21 @@ def test_the_default_density_of_other_columns_is_one_of_tables(monkeypatch, tmp_
     assert np.array_equal(again.predict_proba(gaps), classifier.predict_proba(gaps))
     assert isinstance(classifier.fit(X, y).estimators_[0], ConditionalDensity)
     assert _classifier.has_more_than_numbers(table.to_numpy())
+
+
+def test_rows_that_the_default_density_of_numbers_does_not_take(monkeypatch):
+    monkeypatch.setattr(_classifier, "default_density", lambda: ConditionalDensity(QUICK, cv=2))
+    X, y, _ = blobs(40)
+    classifier = DensityClassifier()
+    assert get_tags(classifier).input_tags.allow_nan
+    classifier.fit(X, y)
+    assert not get_tags(classifier).input_tags.allow_nan
+    gaps = np.where(X == X[0], np.nan, X)
+    for rows in gaps, pd.DataFrame(gaps), np.where(X == X[0], "a", X.astype(object)):
+        with pytest.raises(
+            ValueError, match=r"fit DensityClassifier\(TableDensity\(handle_unknown="
+        ):
+            classifier.predict(rows)
 
 
 def xor(n, seed=0, n_classes=2):

@@ -75,6 +75,10 @@ FITTED = {
     "classifiers_",
     "weights_",
 }
+ANY_ROWS = (  # added to an error
+    "The rows of fit were complete rows of numbers, and so the default estimator takes no others: "
+    'fit DensityClassifier(TableDensity(handle_unknown="rare", n_orders=1), classifiers=True).'
+)
 LEAST_LOG_PROBA = -1e9  # of impossible rows, which no temperature makes possible
 
 
@@ -104,7 +108,8 @@ class DensityClassifier(
         A density estimator with `fit` and `score_samples`, which is cloned and fitted for each
         class. None is ``ConditionalDensity(NSFDensity(n_transforms=2, dropout=0.2,
         input_noise=0.1))`` for tables of numbers, and ``TableDensity(handle_unknown="rare",
-        n_orders=1)`` for tables with texts, dates or missing values. A ``time_limit`` of it holds
+        n_orders=1)`` for tables with texts, dates or missing values. The rows of `fit` decide: if
+        only later rows have missing values, give the `TableDensity`. A ``time_limit`` of it holds
         for all of them together: each has an equal share of the time left. Ctrl-C ends the whole
         fit, and the classifier is fitted only if it came while the last density was. Discrete
         columns, and the kinds and categories of a `TableDensity`, are found in the rows of all
@@ -484,7 +489,12 @@ class DensityClassifier(
         if reset:
             self._encoding = None
         if self._is_shared:  # its X is the class
-            rows = validate_rows(self, X, reset=reset)
+            try:
+                rows = validate_rows(self, X, reset=reset)
+            except ValueError as error:
+                if self.estimator is not None or reset or not has_more_than_numbers(X):
+                    raise
+                raise ValueError(f"{error} {ANY_ROWS}") from error
             return X if hasattr(X, "columns") else rows
         if hasattr(self._density, "_fit_rows"):
             if not reset:
@@ -737,7 +747,8 @@ class DensityClassifier(
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         # A shared density models the columns, which are numbers.
-        density = default_table_density() if self.estimator is None else self.estimator
+        is_open = self.estimator is None and not self.__sklearn_is_fitted__()
+        density = default_table_density() if is_open else self._density
         if takes_tables(density) and not isinstance(density, ConditionalDensity):
             tags.input_tags = get_tags(density).input_tags
         return tags
