@@ -38,7 +38,7 @@ from skflows import (
     StackedDensity,
     TableDensity,
 )
-from skflows.conditional import _classifier, _probabilities
+from skflows.conditional import _classifier, _probabilities, _trees
 from skflows.conditional._probabilities import ClassProbabilities, pool_weights, pooled
 from skflows.conditional._trees import Boosting, Forest
 
@@ -554,7 +554,10 @@ def test_classifiers_are_pooled_with_bayes_rule(n_classes, tmp_path, monkeypatch
     plain = gaussians(calibration=0.3).fit(X, y)
     assert plain.weights_ == {"Bayes' rule": 1.0}
     classifier = clone(plain).set_params(classifiers=True).fit(X, y)
-    assert min(classifier.weights_.values()) >= 0
+    trees = [classifier.weights_[name] for name in ("extra trees", "gradient boosting")]
+    straight = [weight for name, weight in classifier.weights_.items() if "regression" in name]
+    assert len(straight) == 3
+    assert min(trees) > 1.2 * max(straight)
     losses = [log_loss(label, each.predict_proba(new)) for each in (classifier, plain)]
     assert losses[0] < 0.6 * losses[1]
     assert np.allclose(classifier.predict_proba(new).sum(axis=1), 1)
@@ -576,7 +579,8 @@ def test_probabilities_of_training_rows_come_from_models_that_have_not_seen_them
     models, rows = ClassProbabilities(), np.arange(200)
     unseen = models.fit_transform(X, label, np.ones(200))
     assert unseen[:, rows, label].mean(axis=1).max() < np.log(0.4)
-    assert models.transform(X)[1, rows, label].mean() > np.log(0.9)
+    place = [*models.models_].index("extra trees")
+    assert models.transform(X)[place, rows, label].mean() > np.log(0.9)
 
 
 @pytest.mark.parametrize("n_known", [0, 1])
@@ -637,8 +641,44 @@ def test_a_short_time_limit_leaves_little_time_to_the_classifiers():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         classifier = DensityClassifier(flow, classifiers=True, random_state=0).fit(X, y)
-    assert len(classifier.classifiers_.boosting_.sizes) == 25
+    assert classifier.classifiers_ is None
+    assert classifier.weights_ == {"Bayes' rule": 1.0}
+    assert classifier.predict_proba(X).shape == (100, 2)
     assert classifier.estimators_[0].estimator.time_limit == 0.01
+
+
+@pytest.mark.parametrize(
+    ("seconds", "n_forests", "n_boostings"), [(30, 1, 1), (100, 6, 7), (200, 6, 7)]
+)
+def test_models_that_take_too_long_are_left_out(seconds, n_forests, n_boostings, monkeypatch):
+    """Extra trees take ten seconds here, and an iteration of gradient boosting a fifth."""
+    now, fits = [0.0], []
+
+    def slow(cls, seconds_of):
+        fit = cls.fit
+
+        def slow_fit(self, *args, **kwargs):
+            fits.append(cls)
+            now[0] += seconds_of(self)
+            return fit(self, *args, **kwargs)
+
+        monkeypatch.setattr(cls, "fit", slow_fit)
+
+    slow(ExtraTreesClassifier, lambda model: 10)
+    slow(HistGradientBoostingClassifier, lambda model: model.max_iter / 5)
+    for module in _trees, _probabilities:
+        monkeypatch.setattr(module, "clock", lambda: now[0])
+    monkeypatch.setattr(_trees, "STAGES", (25, 50))
+    monkeypatch.setattr(_probabilities, "STAGES", (25, 50))
+    X, y = xor(60)
+    models = ClassProbabilities(seconds=seconds)
+    unseen = models.fit_transform(X, y, np.ones(60))
+    assert now[0] <= seconds
+    assert fits.count(ExtraTreesClassifier) == n_forests
+    assert fits.count(HistGradientBoostingClassifier) == n_boostings
+    is_left_out = {"extra trees": n_forests == 1, "gradient boosting": n_boostings == 1}
+    assert {name: name not in models.models_ for name in is_left_out} == is_left_out
+    assert len(unseen) == len(models.models_) == len(models.transform(X))
 
 
 def test_rows_without_a_class():

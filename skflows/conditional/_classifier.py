@@ -56,7 +56,7 @@ from ..preprocessing.validation import uneven, validate_weight
 from ..table import TableDensity
 from ..training.threads import fit_context
 from ._density import ConditionalDensity
-from ._probabilities import NAMES, ClassProbabilities, pool_weights, pooled
+from ._probabilities import ClassProbabilities, pool_weights, pooled
 from ._trees import LEAST_ROWS as LEAST_POOLED
 from ._trees import SHARE_OF_TIME
 
@@ -139,7 +139,8 @@ class DensityClassifier(
         scikit-learn: a boosting, extra trees, and logistic regressions with ``C`` of 0.1, 1 and 10.
         They take categories and missing values as they are. P-values, and so rejected rows, come
         from the densities alone. "auto" has them with the default `estimator`, from 50 rows on; an
-        estimator that is given is used as it is, unless `classifiers` is True.
+        estimator that is given is used as it is, unless `classifiers` is True. They have 30 % of a
+        `time_limit`, and one that would need more is left out.
 
     random_state : int, RandomState instance or None, default=None
         Seeds the held-out rows, the classifiers and, if it has no seed of its own, the estimator.
@@ -303,6 +304,8 @@ class DensityClassifier(
         if self.classifiers_ is not None:
             started = clock()
             unseen = self.classifiers_.fit_transform(table, label, weight)
+            if not self.classifiers_.models_:  # for lack of time
+                self.classifiers_ = unseen = None
             template = with_time_limit(template, shortest(limits) - (clock() - started))
         fit, n_fits = self._fit_each, len(self.classes_)
         if self._is_shared:
@@ -361,7 +364,8 @@ class DensityClassifier(
         # Classes may hold out different parts of their rows.
         weight = weight / np.bincount(label, weight)[label] * self.priors_[label]
         weights = pool_weights(self._members(log_density, unseen), label, weight)
-        self.weights_ = dict(zip(["Bayes' rule", *NAMES], weights.tolist(), strict=True))
+        names = ["Bayes' rule", *self.classifiers_.models_]
+        self.weights_ = dict(zip(names, weights.tolist(), strict=True))
 
     def _members(self, log_density, log_proba):
         """Return the log-probabilities of all models, of shape (n_models, n, n_classes)."""
