@@ -608,18 +608,23 @@ def test_stored_models_predict_as_the_estimators_of_scikit_learn():
         np.testing.assert_allclose(Forest.of(forest).predict(X), forest.predict_proba(X))
 
 
-def test_the_pool_weights_classes_by_their_priors(monkeypatch):
+def test_temperature_and_pool_weight_classes_by_their_priors(monkeypatch):
     """A TableDensity of few rows holds out all of them, one of many rows a part."""
-    found, weigh = [], _classifier.pool_weights
-    monkeypatch.setattr(
-        _classifier, "pool_weights", lambda *args: found.append(args[1:]) or weigh(*args)
-    )
+    found = []
+    for name in "temperature", "pool_weights":
+
+        def spy(*args, function=getattr(_classifier, name)):
+            found.append((args[1], args[-1]))
+            return function(*args)
+
+        monkeypatch.setattr(_classifier, name, spy)
     monkeypatch.setattr(_probabilities, "STAGES", (25,))
     X, y = xor(80)
     classifier = gaussians(classifiers=True, priors=[0.9, 0.1], calibration=0.3).fit(X, y)
-    ((label, weight),) = found
-    assert len(label) == sum(map(len, classifier.calibration_scores_))
-    np.testing.assert_allclose(np.bincount(label, weight), [0.9, 0.1])
+    assert len(found) == 2
+    for label, weight in found:
+        assert len(label) == sum(map(len, classifier.calibration_scores_))
+        np.testing.assert_allclose(np.bincount(label, weight), [0.9, 0.1])
 
 
 def test_the_weights_of_a_pool_minimise_its_log_loss():

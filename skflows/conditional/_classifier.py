@@ -305,7 +305,7 @@ class DensityClassifier(
             started = clock()
             unseen = self.classifiers_.fit_transform(table, label, weight)
             if not self.classifiers_.models_:  # for lack of time
-                self.classifiers_ = unseen = None
+                unseen = None
             template = with_time_limit(template, shortest(limits) - (clock() - started))
         fit, n_fits = self._fit_each, len(self.classes_)
         if self._is_shared:
@@ -323,14 +323,20 @@ class DensityClassifier(
                 of_class = [known[label[rows] == k] for k in range(len(self.classes_))]
                 self.calibration_scores_ = [np.sort(scores) for scores in of_class]
                 self.prior_weight_ = 1 / (len(rows) + 2)  # Laplace's rule of succession
+                # Classes may hold out different parts of their rows.
+                share = np.bincount(label[rows], weight[rows])[label[rows]]
+                unseen_weight = weight[rows] / share * self.priors_[label[rows]]
                 self.temperature_ = temperature(
-                    joint, label[rows], self.priors_, self.prior_weight_, weight[rows]
+                    joint, label[rows], self.priors_, self.prior_weight_, unseen_weight
                 )
             self.weights_ = {"Bayes' rule": 1.0}
-            if unseen is not None:
+            if limits:
                 for density in self.estimators_:
                     density.set_params(**limits)
-                self._weight_classifiers(joint, unseen[:, rows], label[rows], weight[rows])
+            if unseen is None or not len(rows):
+                self.classifiers_ = None
+            else:
+                self._weight_classifiers(joint, unseen[:, rows], label[rows], unseen_weight)
         self._warn_of_few_rows()
         return self
 
@@ -358,11 +364,6 @@ class DensityClassifier(
 
     def _weight_classifiers(self, log_density, unseen, label, weight):
         """Set the weights of the pool, by rows that no model has seen."""
-        if not len(label):  # no row is held out
-            self.classifiers_ = None
-            return
-        # Classes may hold out different parts of their rows.
-        weight = weight / np.bincount(label, weight)[label] * self.priors_[label]
         weights = pool_weights(self._members(log_density, unseen), label, weight)
         names = ["Bayes' rule", *self.classifiers_.models_]
         self.weights_ = dict(zip(names, weights.tolist(), strict=True))
@@ -448,8 +449,6 @@ class DensityClassifier(
                 density = fit_subtask(task, density, *given, self._encoding)
             if was_interrupted(density) and n_left > 1:
                 raise KeyboardInterrupt  # without the other classes nothing can be predicted
-            if limits:
-                density.set_params(**limits)
             densities.append(density)
             if is_held_out.any():
                 unseen.append(np.flatnonzero((label == k) & is_held_out))
@@ -815,9 +814,8 @@ def temperature(log_density, label, priors, prior_weight, weight):
     """Return the temperature, of at least 1, with the least log-loss of rows of known classes.
 
     A penalty of one row's nat for each factor e keeps it at 1 where the classes are separable and
-    the loss is the same at many temperatures. Rows of classes without a prior are left out.
+    the loss is the same at many temperatures.
     """
-    weight = weight * (priors[label] > 0)
 
     def loss(log_temperature):
         log_posterior = log_proba_of(log_density, priors, np.exp(log_temperature), prior_weight)
