@@ -2,6 +2,7 @@
 
 import time
 import warnings
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -595,6 +596,18 @@ def test_classifiers_take_columns_without_known_values(n_known, value, monkeypat
     assert np.isfinite(models.transform(table)).all()
 
 
+@pytest.mark.parametrize(("n", "n_classes"), [(20_000, 2), (900, 90)])
+def test_extra_trees_stay_small(n, n_classes, monkeypatch):
+    """Leaves of single rows would take about four times as much."""
+    monkeypatch.setattr(_probabilities, "N_TREES", 2)
+    monkeypatch.setattr(ClassProbabilities, "_fit_boosting", lambda *args: None)
+    X, label = np.random.RandomState(0).rand(n, 2), np.arange(n) % n_classes
+    models = ClassProbabilities()
+    models.fit_transform(X, label, np.ones(n))
+    forest = models.models_["extra trees"]
+    assert (forest.nodes.nbytes + forest.values.nbytes) / 2 < 500_000
+
+
 def test_stored_models_predict_as_the_estimators_of_scikit_learn():
     rng = np.random.RandomState(0)
     X = np.column_stack([rng.randint(5, size=90), rng.rand(90, 2)])
@@ -611,13 +624,13 @@ def test_stored_models_predict_as_the_estimators_of_scikit_learn():
 def test_temperature_and_pool_weight_classes_by_their_priors(monkeypatch):
     """A TableDensity of few rows holds out all of them, one of many rows a part."""
     found = []
+
+    def spy(function, *args):
+        found.append((args[1], args[-1]))
+        return function(*args)
+
     for name in "temperature", "pool_weights":
-
-        def spy(*args, function=getattr(_classifier, name)):
-            found.append((args[1], args[-1]))
-            return function(*args)
-
-        monkeypatch.setattr(_classifier, name, spy)
+        monkeypatch.setattr(_classifier, name, partial(spy, getattr(_classifier, name)))
     monkeypatch.setattr(_probabilities, "STAGES", (25,))
     X, y = xor(80)
     classifier = gaussians(classifiers=True, priors=[0.9, 0.1], calibration=0.3).fit(X, y)

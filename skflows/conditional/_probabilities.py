@@ -1,5 +1,7 @@
 """Class probabilities by trees and logistic regressions, and pools of class probabilities."""
 
+import math
+
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit, log_softmax, softmax
@@ -14,6 +16,7 @@ from ._context import ContextEncoder
 from ._trees import N_FOLDS, STAGES, Boosting, Forest, TreeColumns
 
 N_TREES = 100
+MOST_NUMBERS = 30_000  # about half of them in an extra tree; with many rows, leaves are larger
 PENALTIES = (0.1, 1.0, 10.0)  # values of C of the logistic regressions, all of which are pooled
 MOST_TREES = 1_000  # of a boosting, which has a tree for each class in each iteration
 RIDGE = 10.0  # rows whose log-loss the penalty on unequal weights of a pool weighs as much as
@@ -70,7 +73,10 @@ class ClassProbabilities(TreeColumns):
             (f"logistic regression, C={C:g}", LogisticRegression(C=C, max_iter=300), features)
             for C in PENALTIES
         ]
-        models.append(("extra trees", ExtraTreesClassifier(N_TREES, random_state=seed), columns))
+        # A node has eight numbers and the shares of the classes.
+        leaf = math.ceil(one_hot.shape[0] * (one_hot.shape[1] + 8) / MOST_NUMBERS)
+        extra_trees = ExtraTreesClassifier(N_TREES, min_samples_leaf=leaf, random_state=seed)
+        models.append(("extra trees", extra_trees, columns))
         for name, model, given in models:
             started = clock()
             if end is not None and started > end:
