@@ -78,6 +78,7 @@ NO_FORMATS = {
     "days or months": ["Jan 21", "Feb 22"],
     "another weekday": ["Mon, Dec 31, 2024", "Tue, May 5, 2020"],
     "no month": ["2024-12", "2024-13"],
+    "seasons": ["2000-01", "2001-02", "2011-12"],
     "rooms": ["Room 2001", "Room 2002"],
     "no time": ["14:30", "25:61"],
     "codes with blanks": ["123 456", "234 567"],

@@ -403,6 +403,14 @@ def test_products_are_found_and_kept():
     assert np.isfinite(wrong).all() and (wrong < scores - 5).all()
 
 
+def test_products_beside_columns_with_gaps_are_found():
+    rng, table = np.random.default_rng(0), bills()
+    for k in range(10):  # no row is complete
+        table[f"x{k}"] = np.where(rng.random(len(table)) < 0.5, np.nan, rng.normal(size=len(table)))
+    found = quick(max_iter=1).fit(table).rules_
+    assert found["rule"].tolist()[:2] == ["amount = price * quantity", "tax = 0.01 * amount * rate"]
+
+
 def test_factors_of_a_known_product_are_told_unless_the_other_is_0():
     table = bills()[["price", "quantity", "amount"]]
     density = quick().fit(table)

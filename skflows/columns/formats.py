@@ -778,7 +778,8 @@ def _date_formats(texts, dayfirst):
             orders = [("d", "m", year), ("m", "d", year)]
         dates = [sep.join(f"%{letter}" for letter in order) for order in orders]
     elif match := MONTH.fullmatch(texts[0]):
-        rest, dates = "", [f"%Y{match[1]}%m"]
+        is_season = all((int(text[:4]) + 1) % 100 == int(text[5:]) for text in texts)  # 2001-02
+        rest, dates = "", [] if is_season else [f"%Y{match[1]}%m"]
     elif match := NAMED_DATE.fullmatch(texts[0]):
         has = match.groupdict(default="")
         if has["english_day"] and (has["day"] or len(has["year"]) == 2):

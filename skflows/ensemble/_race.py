@@ -160,6 +160,7 @@ def race(components, n_folds, tasks, *, can_gain=None, n_jobs=None, time_limit=N
             if not can_gain(np.column_stack(quick), first[name]):
                 useless.add(name)
         if later:
+            yield {}  # what waits for a useless component goes on
             yield from parallel(calls([each for each in later if each.names[0] not in useless], 0))
 
     done: dict = {}
@@ -172,7 +173,7 @@ def race(components, n_folds, tasks, *, can_gain=None, n_jobs=None, time_limit=N
             while component.name not in useless and not done.keys() >= set(pairs):
                 if interrupted:
                     raise Interrupted
-                folds: dict = next(batches, {})
+                folds: dict = next(batches)
                 done |= folds
                 interrupted = any(each and each[0].interrupted for each in folds.values())
                 first |= {

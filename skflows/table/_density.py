@@ -129,8 +129,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         unknown in other respects, and warns. "rare" pools the categories with fewer than 3 rows
         into one, and takes it for one of them. "error" raises an error. In a column of more than
         200 categories, or of more than 60 that are also more than half as many as rows, the rarest
-        are pooled in any case (beyond the 200 most frequent, or with fewer than 3 rows, 1 row in
-        1,000, at most 20), with a warning, and new categories are taken for one of them; "error"
+        are pooled in any case, with a warning, and new categories are taken for one of them; the
+        200 most frequent are kept if they have ``max(3, min(20, n_rows // 1000))`` rows. "error"
         raises an error for such a column.
 
     missing : {"ignore", "model"}, default="ignore"

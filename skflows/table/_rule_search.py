@@ -213,21 +213,19 @@ def products_of(rows, multipliers, numbers, steps):
 
     They have a single coefficient, with few digits.
     """
-    known = rows[~np.isnan(rows[:, multipliers]).any(axis=1)][:N_SCREENED]
-    if len(known) < LEAST_ROWS or len(multipliers) ** 3 / 2 > MAX_SUMS:
+    if len(multipliers) ** 3 / 2 > MAX_SUMS:
         return
     for pair in combinations(multipliers, 2):
-        values = known[:, pair].prod(axis=1)
-        targets, has = [j for j in numbers if j not in pair], values != 0
-        if not has.any():
-            continue
-        ratios = np.median(known[has][:, targets] / values[has, None], axis=0)
-        short = np.array([float(f"{ratio:.{DIGITS}g}") for ratio in ratios])
-        error = np.abs(known[:, targets] - short * values[:, None])
-        width = TOLERANCE * np.array([steps[j] for j in targets])
-        is_product = ((error <= width).mean(axis=0) >= LIKELY) & (short != 0)
-        for k in np.flatnonzero(is_product):
-            yield pair, targets[k], (float(short[k]),), 0.0
+        values = rows[:, pair].prod(axis=1)
+        some = np.flatnonzero(~np.isnan(values) & (values != 0))[: 2 * N_SCREENED]
+        targets = [j for j in numbers if j not in pair]
+        known, values = rows[np.ix_(some, targets)], values[some, None]
+        ratios, count = np.sort(known / values, axis=0), (~np.isnan(known)).sum(axis=0)
+        for k in np.flatnonzero(count >= LEAST_ROWS):
+            short = float(f"{ratios[(count[k] - 1) // 2, k]:.{DIGITS}g}")  # of the median
+            error = np.abs(known[:, k] - short * values[:, 0])
+            if short and (error <= TOLERANCE * steps[targets[k]]).sum() >= LIKELY * count[k]:
+                yield pair, targets[k], (short,), 0.0
 
 
 def lines_of(rows, numbers, steps):
