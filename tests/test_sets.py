@@ -248,6 +248,12 @@ def test_training(capsys):
     assert search.fit(np.array([cloud[:20] for cloud in X])).best_score_ < 0
 
 
+def test_a_continuous_flow_of_codes_with_dropout():
+    density = small(prior=CNFDensity(hidden_layer_sizes=(8,), dropout=0.5), max_iter=1).fit(X)
+    assert np.isfinite(density.score_samples(X[:3])).all()
+    assert density.sample(2, 0, n_points=3).shape == (2, 3, 2)
+
+
 def test_default_flows():
     density = PointCloudDensity(max_iter=1, random_state=0).fit(X)
     assert density.sample(2, 0, n_points=3).shape == (2, 3, 2)
@@ -301,5 +307,9 @@ def test_display(density):
         PointCloudDisplay(clouds=np.zeros((2, 3, 4))).plot()
     with pytest.raises(ValueError, match="n_columns=0"):
         PointCloudDisplay(clouds=X, n_columns=0).plot()
-    with pytest.raises(AttributeError, match="reconstruct"):
+    for name in "c", "color":
+        drawn = above.plot(**{name: "r"}).points_
+        np.testing.assert_array_equal(drawn.get_facecolors(), [[1, 0, 0, 1]])
+    assert above.plot(cmap="gray").points_.get_cmap().name == "gray"
+    with pytest.raises(AttributeError, match="`reconstruct` .* a fitted PointCloudDensity"):
         PointCloudDisplay.from_estimator(NSFDensity())
