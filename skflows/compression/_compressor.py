@@ -95,9 +95,9 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
     Decompress with the same releases of torch, SciPy, NumPy and constriction. Without loss,
     networks compute exact sums, so that other instruction sets give the same results; elementary
     functions still differ between machines, if rarely in the digits that count. `decompress` then
-    raises an error: don't use the bytes as an archive. The checksums find damage, not forgery: whoever has the compressor can
-    write any rows. Decompression takes memory and time in proportion to the rows that the bytes
-    claim: at most 2**20 values, and 128 more for each byte.
+    raises an error: don't use the bytes as an archive. The checksums find damage, not forgery:
+    whoever has the compressor can write any rows. Decompression takes memory and time in proportion
+    to the rows that the bytes claim: at most 2**20 values, and 128 more for each byte.
 
     References
     ----------
