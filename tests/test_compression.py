@@ -33,7 +33,7 @@ from skflows import (
     RealNVPDensity,
 )
 from skflows.compression._compressor import HEADER, SECTION
-from skflows.compression._exact_rows import lzma_filters
+from skflows.compression._exact_rows import lzma_filters, packed
 
 pytest.importorskip("constriction")
 X = load_digits().data
@@ -139,6 +139,20 @@ def test_lossless_size_is_that_of_the_likelihood(lossless):
     # The mean density of a cell is at least what a single point of it gives.
     assert bits < lossless.estimator_.bits_per_dim(rows[100:]).mean() + 0.1
     assert size / 8 < smallest_without_flow(rows)
+
+
+def test_equal_rows_are_packed_a_few_times(lossless, monkeypatch):
+    """Many of them are needed for enough bits."""
+    sizes = []
+
+    def counted(content, *args):
+        sizes.append(len(content))
+        return packed(content, *args)
+
+    monkeypatch.setattr("skflows.compression._exact_rows.packed", counted)
+    rows = np.repeat(NEW[:1], 1000, axis=0)
+    np.testing.assert_array_equal(lossless.decompress(lossless.compress(rows)), rows)
+    assert len(sizes) < 30
 
 
 @pytest.mark.parametrize(

@@ -183,6 +183,9 @@ def test_odd_molecules_are_outliers():
         (["CCO", "[2H]C"], "Row 1 of X"),
         (["CCO", "[Rh]$[Rh]"], "bonds to metals"),
         (["CCO"], "at least 2 are needed"),
+        (5, "X is 5; give a list"),
+        (None, "X is None; give a list"),
+        ({"a": 1}, r"X is \{'a': 1\}; give a list"),
         ([["C", "O"]], r"X has shape \(1, 2\)"),
     ],
 )

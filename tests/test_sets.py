@@ -99,6 +99,15 @@ def test_a_score_is_the_mean_of_importance_weights(trained):
         X[:2], return_std=True)[1]).all()  # fmt: skip
 
 
+def test_the_size_of_codes_is_the_fitted_one(density):
+    other = pickle.loads(pickle.dumps(density)).set_params(code_size=5)
+    np.testing.assert_array_equal(other.score_samples(X[:3]), density.score_samples(X[:3]))
+    np.testing.assert_array_equal(
+        other.reconstruct(X[:1], 4, random_state=0), density.reconstruct(X[:1], 4, random_state=0)
+    )
+    np.testing.assert_array_equal(other.sample(2, 0, n_points=3), density.sample(2, 0, n_points=3))
+
+
 def test_more_draws_tighten_the_bound(trained):
     few, many = (
         np.mean(pickle.loads(pickle.dumps(trained)).set_params(n_draws=n).score_samples(X))
@@ -178,15 +187,19 @@ def test_arrays_lists_and_points_in_space():
     [
         ("abc", "X='abc'; give an array of clouds"),
         ([], "one at least"),
-        (X[0], "X is a single cloud"),
-        ([[1.0, 2.0], [3.0, 4.0]], "X is a single cloud"),
+        ({"a": X[0], "b": X[1]}, r"X=\{'a'.{,100}; give an array of clouds"),
+        (X[0], r"Cloud 0 of X has shape \(2,\); .* \[X\] for a single cloud"),
+        ([[1.0, 2.0], [3.0, 4.0]], r"Cloud 0 of X has shape \(2,\); .* \[X\] for a single cloud"),
+        (np.zeros((2, 3, 4, 2)), r"Cloud 0 of X has shape \(3, 4, 2\); give an array of shape"),
+        ([X[0], None], r"Cloud 1 of X has shape \(\); give"),
         ([X[0]], "X has 1 cloud; at least 2"),
-        ([X[0], X[1][:0]], "0 sample"),
+        ([X[0], X[1][:0]], r"Cloud 1 of X has shape \(0, 2\); .* with one point at least"),
         ([X[0], X[1][:, :1]], "Cloud 1 of X has points with 1 coordinates; it must have 2"),
         ([X[0], X[1] * np.nan], "Cloud 1 of X contains NaN"),
         ([X[0], X[1] * np.inf], "Cloud 1 of X contains infinity"),
-        ([X[0], [["a", "b"]]], "could not convert string"),
-        ([X[0], X[1][None]], "with dim 3"),
+        ([X[0], [["a", "b"]]], "Cloud 1 of X is no array of numbers: could not convert string"),
+        ([X[0], [[1.0, 2.0], [3.0]]], "Cloud 1 of X is no array of numbers"),
+        ([X[0], X[1][None]], r"Cloud 1 of X has shape \(1, .*, 2\); give"),
         ([X[0], X[1] * 1e305], "Cloud 1 of X"),
     ],
 )
@@ -248,6 +261,12 @@ def test_training(capsys):
     assert search.fit(np.array([cloud[:20] for cloud in X])).best_score_ < 0
 
 
+def test_a_continuous_flow_of_codes_with_dropout():
+    density = small(prior=CNFDensity(hidden_layer_sizes=(8,), dropout=0.5), max_iter=1).fit(X)
+    assert np.isfinite(density.score_samples(X[:3])).all()
+    assert density.sample(2, 0, n_points=3).shape == (2, 3, 2)
+
+
 def test_default_flows():
     density = PointCloudDensity(max_iter=1, random_state=0).fit(X)
     assert density.sample(2, 0, n_points=3).shape == (2, 3, 2)
@@ -301,5 +320,9 @@ def test_display(density):
         PointCloudDisplay(clouds=np.zeros((2, 3, 4))).plot()
     with pytest.raises(ValueError, match="n_columns=0"):
         PointCloudDisplay(clouds=X, n_columns=0).plot()
-    with pytest.raises(AttributeError, match="reconstruct"):
+    for name in "c", "color":
+        drawn = above.plot(**{name: "r"}).points_
+        np.testing.assert_array_equal(drawn.get_facecolors(), [[1, 0, 0, 1]])
+    assert above.plot(cmap="gray").points_.get_cmap().name == "gray"
+    with pytest.raises(AttributeError, match=r"`reconstruct` .* a fitted PointCloudDensity"):
         PointCloudDisplay.from_estimator(NSFDensity())

@@ -130,12 +130,12 @@ class Continuous(Bijection):
         masks = self.velocity.dropout_masks(columns)
 
         def slope(t, state, rows):
-            own_context, own_probes = [
+            own_context, own_probes, *own_masks = [
                 given if given is None or rows is None else given[..., rows]
-                for given in (context, probes)
+                for given in (context, probes, *(masks or ()))
             ]
             velocity, slopes = self.velocity(
-                t, state[..., :d, :], own_context, slopes=True, masks=masks
+                t, state[..., :d, :], own_context, slopes=True, masks=own_masks or None
             )
             moved = None if probes is None else self.velocity.jvp(slopes, own_probes)
             if self.n_probes:

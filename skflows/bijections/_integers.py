@@ -45,7 +45,7 @@ def mapped_integers(bijection, x, stack, inverse=False):
     bijection : Bijection
         What `with_exact_networks` returned.
     x : int64 Tensor of shape (n, d)
-        The rows, in bijections of 2**-12.
+        The rows, in steps of 2**-12.
     stack : object
         Its method ``stretched(x, old, new)`` returns ``x * new / old`` rounded down, and keeps what
         that drops: it is undone by ``stretched(y, new, old)`` if the calls are in reversed order.

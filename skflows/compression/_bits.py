@@ -77,7 +77,7 @@ class Stack:
 
 
 class CellBins:
-    """CellBins of cells, with shares of each cell as under a standard normal distribution.
+    """Bins of cells, with shares of each cell as under a standard normal distribution.
 
     Parameters
     ----------

@@ -42,11 +42,12 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
     Use it without loss, for many rows like those of `fit`; for photographs and for files with loss
     use WebP, whose files are smaller.
 
-    Without loss, rows of whole numbers are written exactly, at nearly the rate of the flow's
-    likelihood. The flow maps integers, and draws the noise in the cell of a value from the bits of
-    other rows, which get them back (iFlow). The first rows, which have no others, and rows with
-    values of another kind are written by general codecs (zlib, bz2, LZMA), and so are all of them
-    if that is smaller.
+    Without loss, rows of whole numbers are written exactly. On the sets of
+    ``benchmarks/compression.md``, they take at most about 10 % more bits than the flow's likelihood
+    (`bits_per_dim` of images) says, and fewer on MNIST. The flow maps integers, and draws the noise
+    in the cell of a value from the bits of other rows, which get them back (iFlow). The first rows,
+    which have no others, and rows with values of another kind are written by general codecs (zlib,
+    bz2, LZMA), and so are all of them if that is smaller.
 
     With loss, rows are mapped to latent coordinates, which are rounded to multiples of a step and
     written by a range coder under a normal prior. A row that is probable under the flow thus takes
@@ -91,12 +92,12 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
 
     Notes
     -----
-    Decompress with the same release of torch. Without loss, networks compute exact sums, so that
-    other instruction sets give the same results; elementary functions still differ between
-    machines, if rarely in the digits that count. `decompress` then raises an error: don't use the
-    bytes as an archive. The checksums find damage, not forgery: whoever has the compressor can
-    write any rows. Decompression takes memory and time in proportion to the rows that the bytes
-    claim: at most 2**20 values, and 128 more for each byte.
+    Decompress with the same releases of torch, SciPy, NumPy and constriction. Without loss,
+    networks compute exact sums, so that other instruction sets give the same results; elementary
+    functions still differ between machines, if rarely in the digits that count. `decompress` then
+    raises an error: don't use the bytes as an archive. The checksums find damage, not forgery:
+    whoever has the compressor can write any rows. Decompression takes memory and time in proportion
+    to the rows that the bytes claim: at most 2**20 values, and 128 more for each byte.
 
     References
     ----------

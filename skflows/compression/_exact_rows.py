@@ -3,6 +3,7 @@
 import bz2
 import lzma
 import zlib
+from bisect import bisect_left
 
 import numpy as np
 
@@ -51,8 +52,14 @@ class ExactRows:
             code = packed(content, most_bytes(len(X), d, alone.sum()), self.pitch * rows.itemsize)
             return np.frombuffer(code + bytes(-len(code) % 4), "<u4").astype(np.uint32)
 
-        while len(mapped) and most_values(32 * len(words_without(mapped))) < d:
-            mapped = mapped[1:]
+        def is_enough(n):
+            return most_values(32 * len(words_without(mapped[n:]))) >= d
+
+        most = 1  # rows that give their bits
+        while most < len(mapped) and not is_enough(most):
+            most *= 2
+        most = min(most, len(mapped))
+        mapped = mapped[bisect_left(range(most), True, key=is_enough) :]
         alone = Stack(constriction, words_without(mapped[:0])).coder.get_compressed()
         stack, start = Stack(constriction, words_without(mapped)), 0
         try:

@@ -1,5 +1,7 @@
 """Graphs of molecules, with atoms in breadth-first order: from SMILES and back, by RDKit."""
 
+import reprlib
+
 import numpy as np
 from scipy.sparse.csgraph import breadth_first_order
 
@@ -26,10 +28,10 @@ def read_graphs(X, atom_types=None):
     if isinstance(X, str):
         raise ValueError(f"X is a single text; give a list of SMILES: [{X!r}].")
     values = np.asarray(X.to_numpy() if hasattr(X, "to_numpy") else X, dtype=object)
-    if (values.shape != (len(values),) and values.shape != (len(values), 1)) or not values.size:
+    if values.shape not in ((values.size,), (values.size, 1)) or not values.size:
+        given = f"has shape {values.shape}" if values.ndim else f"is {reprlib.repr(X)}"
         raise ValueError(
-            f"X has shape {values.shape}; give a list, an array or one column of SMILES, with one "
-            "row at least."
+            f"X {given}; give a list, an array or one column of SMILES, with one row at least."
         )
     graphs = []
     with chem.rdBase.BlockLogs():
@@ -48,8 +50,8 @@ def read_graphs(X, atom_types=None):
             atoms, bonds = graph_of(chem.MolFromSmiles(canonical))
             if smiles_of(atoms, bonds) != canonical:
                 raise ValueError(
-                    f"{named} has atoms or bonds that its graph does not tell: radicals, isotopes, "
-                    "bonds to metals or explicit hydrogen."
+                    f"{named} has atoms or bonds that its graph cannot represent: radicals, "
+                    "isotopes, bonds to metals or explicit hydrogen."
                 )
             unknown = [] if atom_types is None else [a for a in atoms if a not in atom_types]
             for symbol, charge in unknown:

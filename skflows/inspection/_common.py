@@ -33,7 +33,8 @@ def check_matplotlib(caller):
 
 # Estimators to suggest when a method is missing.
 SHOWN = {
-    "predict_distribution": "FlowRegressor or ConditionalDensity; for a pipeline, its last step"
+    "predict_distribution": "FlowRegressor or ConditionalDensity; for a pipeline, its last step",
+    "reconstruct": "PointCloudDensity",
 }
 
 

@@ -127,7 +127,7 @@ class PointCloudDisplay:
         Raises
         ------
         AttributeError
-            If the estimator has no `sample`.
+            If the estimator has no `reconstruct`: it is no density of clouds.
         ValueError
             If X has no clouds of 2 or 3 coordinates, as many as in `fit`, or if a number is not a
             positive integer.
@@ -198,11 +198,13 @@ class PointCloudDisplay:
 
         options: dict[str, Any] = {"s": 4, "linewidths": 0}
         if closeness is None:
-            options |= {"c": DATA_COLOR}
+            colors: dict[str, Any] = {"c": DATA_COLOR}
         else:  # the farthest first
             order = closeness.argsort()
             places = places[order]
-            options |= {"c": closeness[order], "cmap": "viridis_r"}
+            colors = {"c": closeness[order], "cmap": "viridis_r"}
+        if not {"c", "color", "facecolor", "facecolors"} & set(kwargs):
+            options |= colors
         width, height = np.maximum(np.ptp(places, axis=0), 1e-12)
         self.ax_ = single_axes(plt, ax, (6.4, float(np.clip(6.4 * height / width, 1, 10))))
         self.figure_ = self.ax_.figure

@@ -1,7 +1,9 @@
 """Clouds of points: from what a user gives to arrays, and back."""
 
+import reprlib
+
 import numpy as np
-from sklearn.utils import check_array
+from sklearn.utils import assert_all_finite, check_array
 
 from ..columns.arrays import check_magnitude
 
@@ -16,18 +18,28 @@ def read_clouds(X, n_features=None):
     n_features : int, optional
         Number of coordinates in `fit`.
     """
-    if isinstance(X, str) or not hasattr(X, "__len__") or not len(X):
-        raise ValueError(f"X={X!r}; give an array of clouds, or a list of arrays, one at least.")
-    if np.ndim(X[0] if isinstance(X, list | tuple) else np.asarray(X)[0]) < 2:
+    listed = X if isinstance(X, list | tuple) else np.asarray(X)
+    if not getattr(listed, "ndim", 1) or not len(listed):
         raise ValueError(
-            "X is a single cloud, or no clouds; give an array of shape (n_clouds, n_points, "
-            "n_features), or a list of arrays of shape (n_points, n_features)."
+            f"X={reprlib.repr(X)}; give an array of clouds, or a list of arrays, one at least."
         )
+    any_array = {"ensure_2d": False, "allow_nd": True, "ensure_all_finite": False}
+    any_array |= {"ensure_min_samples": 0, "ensure_min_features": 0}
     clouds = []
-    for row, cloud in enumerate(X):
+    for row, cloud in enumerate(listed):
         name = f"Cloud {row} of X"
+        try:
+            points = check_array(cloud, dtype=np.float64, order="C", **any_array)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{name} is no array of numbers: {error}") from error
+        if points.ndim != 2 or not points.size:
+            raise ValueError(
+                f"{name} has shape {points.shape}; give an array of shape (n_clouds, n_points, "
+                "n_features), or a list of arrays of shape (n_points, n_features), with one point "
+                "at least: [X] for a single cloud."
+            )
         with np.errstate(invalid="ignore"):  # of infinite coordinates
-            points = check_array(cloud, dtype=np.float64, order="C", input_name=name)
+            assert_all_finite(points, input_name=name)
         check_magnitude(points, what=name)
         n_features = n_features or points.shape[1]
         if points.shape[1] != n_features:

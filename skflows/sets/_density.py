@@ -53,7 +53,8 @@ class PointCloudDensity(ObjectDensity):
         Size of the hidden layers of the encoder.
 
     n_points : int, default=64
-        Number of points of a cloud that a step of the training draws.
+        Number of points of a cloud that a step of the training draws for the encoder; the flow of
+        points is trained on a quarter of them.
 
     n_draws : int, default=8
         Number of codes that a score draws.
@@ -70,7 +71,8 @@ class PointCloudDensity(ObjectDensity):
 
     history_ : dict of list
         ``loss``, ``divergence`` (of the codes, from the prior), ``validation_score`` (a bound by
-        one draw, and ``n_points`` of each held-out cloud) and ``learning_rate`` of each epoch.
+        one draw, and a quarter of ``n_points`` points of each held-out cloud) and
+        ``learning_rate`` of each epoch.
 
     n_iter_ : int
         Number of epochs.
@@ -232,7 +234,7 @@ class PointCloudDensity(ObjectDensity):
         """Return the log-weights of codes of each cloud, whose exponentials sum to its bound."""
         from ..density import _evaluation
 
-        noise = np.random.default_rng(0).standard_normal((self.n_draws, self.code_size))
+        noise = np.random.default_rng(0).standard_normal((self.n_draws, network.code_size))
         log_weights = np.empty((len(clouds), self.n_draws))
         for row, cloud in enumerate(clouds):
             codes, divergence = network.codes(cloud, noise)
@@ -352,10 +354,10 @@ class PointCloudDensity(ObjectDensity):
 
         check_is_fitted(self)
         latent = check_array(X, dtype=np.float64, input_name="X")
-        if latent.shape[1] != self.code_size:
+        if latent.shape[1] != (size := self.network_.code_size):
             raise ValueError(
-                f"X has {latent.shape[1]} columns; it must have code_size={self.code_size}, as the "
-                "output of transform."
+                f"X has {latent.shape[1]} columns; it must have code_size={size}, as the output of "
+                "transform."
             )
         rng = check_random_state(random_state)
         if n_points is None:
@@ -423,7 +425,7 @@ class PointCloudDensity(ObjectDensity):
         check_is_fitted(self)
         check_integer("n_samples", n_samples)
         rng = check_random_state(random_state)
-        latent = rng.standard_normal((n_samples, self.code_size))
+        latent = rng.standard_normal((n_samples, self.network_.code_size))
         return self.inverse_transform(latent, n_points, rng)
 
     def __sklearn_tags__(self):

@@ -69,6 +69,11 @@ class CloudNetwork(nn.Module):
         super().__init__()
         self.encoder, self.prior, self.points = encoder, prior, points
 
+    @property
+    def code_size(self):
+        """Size of a code."""
+        return self.encoder.of_cloud[-1].out_features // 2
+
     def is_sequential(self, inverse=False):
         """Whether a direction takes many small operations (see `Bijection.is_sequential`)."""
         return self.points.is_sequential(inverse)
