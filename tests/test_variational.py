@@ -309,6 +309,20 @@ def test_chains_disagree_if_the_flow_missed_something(missing_a_mode, monkeypatc
         missing_a_mode.refine(4000, 0, max_steps=100)
 
 
+def slits(x):
+    """A normal density, which is 0 beyond thin slits."""
+    return normal(x).masked_fill((1e6 * x[:, 0]) % 1000 > 1, -math.inf)
+
+
+def test_chains_that_do_not_move(fitted, monkeypatch):
+    monkeypatch.setattr("skflows.variational._chains.WARM_UP_STEPS", 2)
+    monkeypatch.setattr("skflows.variational._chains.LEARNED_STEPS", 8)
+    with pytest.warns(ConvergenceWarning, match="The chains disagree after 4 steps: r_hat is nan"):
+        sample = fitted.refine(4, 0, n_chains=1, max_steps=4, log_density=slits)
+    np.testing.assert_allclose(sample.X, np.tile(sample.X[0], (4, 1)), rtol=1e-12)
+    assert np.isnan(sample.ess).all()
+
+
 def quartic(x):
     """A density with lighter tails than a normal one."""
     return -x[:, 0].pow(4)

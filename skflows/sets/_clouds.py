@@ -23,7 +23,7 @@ def read_clouds(X, n_features=None):
         raise ValueError(
             f"X={reprlib.repr(X)}; give an array of clouds, or a list of arrays, one at least."
         )
-    any_array = {"ensure_2d": False, "allow_nd": True, "ensure_all_finite": False}
+    any_array: dict = {"ensure_2d": False, "allow_nd": True, "ensure_all_finite": False}
     any_array |= {"ensure_min_samples": 0, "ensure_min_features": 0}
     clouds = []
     for row, cloud in enumerate(listed):

@@ -423,7 +423,7 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
         max_steps: int = 1000,
         log_density: Callable | None = None,
     ) -> RefinedSample:
-        """Draw rows of the fitted function by Markov chains in the latent space of the flow.
+        """Draw rows of the fitted function by Markov chains that use the flow.
 
         Each step proposes an independent draw of the flow, then makes a Hamiltonian trajectory from
         where the chain is, by turns in latent space and in that of whitened rows. A good fit makes
