@@ -2,6 +2,7 @@
 
 import time
 import warnings
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -26,6 +27,7 @@ from sklearn.model_selection import (
 from sklearn.neighbors import KernelDensity
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils import get_tags
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import skflows
@@ -37,7 +39,7 @@ from skflows import (
     StackedDensity,
     TableDensity,
 )
-from skflows.conditional import _classifier, _probabilities
+from skflows.conditional import _classifier, _probabilities, _trees
 from skflows.conditional._probabilities import ClassProbabilities, pool_weights, pooled
 from skflows.conditional._trees import Boosting, Forest
 
@@ -523,6 +525,21 @@ def test_the_default_density_of_other_columns_is_one_of_tables(monkeypatch, tmp_
     assert _classifier.has_more_than_numbers(table.to_numpy())
 
 
+def test_rows_that_the_default_density_of_numbers_does_not_take(monkeypatch):
+    monkeypatch.setattr(_classifier, "default_density", lambda: ConditionalDensity(QUICK, cv=2))
+    X, y, _ = blobs(40)
+    classifier = DensityClassifier()
+    assert get_tags(classifier).input_tags.allow_nan
+    classifier.fit(X, y)
+    assert not get_tags(classifier).input_tags.allow_nan
+    gaps = np.where(X == X[0], np.nan, X)
+    for rows in gaps, pd.DataFrame(gaps), np.where(X == X[0], "a", X.astype(object)):
+        with pytest.raises(
+            ValueError, match=r"fit DensityClassifier\(TableDensity\(handle_unknown="
+        ):
+            classifier.predict(rows)
+
+
 def xor(n, seed=0, n_classes=2):
     """Return rows whose classes are separated by trees only, and the classes."""
     X = np.random.RandomState(seed).uniform(-1, 1, (n, 2))
@@ -538,7 +555,10 @@ def test_classifiers_are_pooled_with_bayes_rule(n_classes, tmp_path, monkeypatch
     plain = gaussians(calibration=0.3).fit(X, y)
     assert plain.weights_ == {"Bayes' rule": 1.0}
     classifier = clone(plain).set_params(classifiers=True).fit(X, y)
-    assert min(classifier.weights_.values()) >= 0
+    trees = [classifier.weights_[name] for name in ("extra trees", "gradient boosting")]
+    straight = [weight for name, weight in classifier.weights_.items() if "regression" in name]
+    assert len(straight) == 3
+    assert min(trees) > 1.2 * max(straight)
     losses = [log_loss(label, each.predict_proba(new)) for each in (classifier, plain)]
     assert losses[0] < 0.6 * losses[1]
     assert np.allclose(classifier.predict_proba(new).sum(axis=1), 1)
@@ -560,7 +580,32 @@ def test_probabilities_of_training_rows_come_from_models_that_have_not_seen_them
     models, rows = ClassProbabilities(), np.arange(200)
     unseen = models.fit_transform(X, label, np.ones(200))
     assert unseen[:, rows, label].mean(axis=1).max() < np.log(0.4)
-    assert models.transform(X)[1, rows, label].mean() > np.log(0.9)
+    place = [*models.models_].index("extra trees")
+    assert models.transform(X)[place, rows, label].mean() > np.log(0.9)
+
+
+@pytest.mark.parametrize("n_known", [0, 1])
+@pytest.mark.parametrize("value", [3.0, "red"])
+def test_classifiers_take_columns_without_known_values(n_known, value, monkeypatch):
+    monkeypatch.setattr(_probabilities, "STAGES", (25,))
+    X, y = xor(60)
+    table = pd.DataFrame(X, columns=["a", "b"]).assign(c=None, d=np.nan)
+    table.loc[: n_known - 1, "c"] = value
+    models = ClassProbabilities()
+    assert np.isfinite(models.fit_transform(table, y, np.ones(60))).all()
+    assert np.isfinite(models.transform(table)).all()
+
+
+@pytest.mark.parametrize(("n", "n_classes"), [(20_000, 2), (900, 90)])
+def test_extra_trees_stay_small(n, n_classes, monkeypatch):
+    """Leaves of single rows would take about four times as much."""
+    monkeypatch.setattr(_probabilities, "N_TREES", 2)
+    monkeypatch.setattr(ClassProbabilities, "_fit_boosting", lambda *args: None)
+    X, label = np.random.RandomState(0).rand(n, 2), np.arange(n) % n_classes
+    models = ClassProbabilities()
+    models.fit_transform(X, label, np.ones(n))
+    forest = models.models_["extra trees"]
+    assert (forest.nodes.nbytes + forest.values.nbytes) / 2 < 500_000
 
 
 def test_stored_models_predict_as_the_estimators_of_scikit_learn():
@@ -576,18 +621,23 @@ def test_stored_models_predict_as_the_estimators_of_scikit_learn():
         np.testing.assert_allclose(Forest.of(forest).predict(X), forest.predict_proba(X))
 
 
-def test_the_pool_weights_classes_by_their_priors(monkeypatch):
+def test_temperature_and_pool_weight_classes_by_their_priors(monkeypatch):
     """A TableDensity of few rows holds out all of them, one of many rows a part."""
-    found, weigh = [], _classifier.pool_weights
-    monkeypatch.setattr(
-        _classifier, "pool_weights", lambda *args: found.append(args[1:]) or weigh(*args)
-    )
+    found = []
+
+    def spy(function, *args):
+        found.append((args[1], args[-1]))
+        return function(*args)
+
+    for name in "temperature", "pool_weights":
+        monkeypatch.setattr(_classifier, name, partial(spy, getattr(_classifier, name)))
     monkeypatch.setattr(_probabilities, "STAGES", (25,))
     X, y = xor(80)
     classifier = gaussians(classifiers=True, priors=[0.9, 0.1], calibration=0.3).fit(X, y)
-    ((label, weight),) = found
-    assert len(label) == sum(map(len, classifier.calibration_scores_))
-    np.testing.assert_allclose(np.bincount(label, weight), [0.9, 0.1])
+    assert len(found) == 2
+    for label, weight in found:
+        assert len(label) == sum(map(len, classifier.calibration_scores_))
+        np.testing.assert_allclose(np.bincount(label, weight), [0.9, 0.1])
 
 
 def test_the_weights_of_a_pool_minimise_its_log_loss():
@@ -609,8 +659,44 @@ def test_a_short_time_limit_leaves_little_time_to_the_classifiers():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         classifier = DensityClassifier(flow, classifiers=True, random_state=0).fit(X, y)
-    assert len(classifier.classifiers_.boosting_.sizes) == 25
+    assert classifier.classifiers_ is None
+    assert classifier.weights_ == {"Bayes' rule": 1.0}
+    assert classifier.predict_proba(X).shape == (100, 2)
     assert classifier.estimators_[0].estimator.time_limit == 0.01
+
+
+@pytest.mark.parametrize(
+    ("seconds", "n_forests", "n_boostings"), [(30, 1, 1), (100, 6, 7), (200, 6, 7)]
+)
+def test_models_that_take_too_long_are_left_out(seconds, n_forests, n_boostings, monkeypatch):
+    """Extra trees take ten seconds here, and an iteration of gradient boosting a fifth."""
+    now, fits = [0.0], []
+
+    def slow(cls, seconds_of):
+        fit = cls.fit
+
+        def slow_fit(self, *args, **kwargs):
+            fits.append(cls)
+            now[0] += seconds_of(self)
+            return fit(self, *args, **kwargs)
+
+        monkeypatch.setattr(cls, "fit", slow_fit)
+
+    slow(ExtraTreesClassifier, lambda model: 10)
+    slow(HistGradientBoostingClassifier, lambda model: model.max_iter / 5)
+    for module in _trees, _probabilities:
+        monkeypatch.setattr(module, "clock", lambda: now[0])
+    monkeypatch.setattr(_trees, "STAGES", (25, 50))
+    monkeypatch.setattr(_probabilities, "STAGES", (25, 50))
+    X, y = xor(60)
+    models = ClassProbabilities(seconds=seconds)
+    unseen = models.fit_transform(X, y, np.ones(60))
+    assert now[0] <= seconds
+    assert fits.count(ExtraTreesClassifier) == n_forests
+    assert fits.count(HistGradientBoostingClassifier) == n_boostings
+    is_left_out = {"extra trees": n_forests == 1, "gradient boosting": n_boostings == 1}
+    assert {name: name not in models.models_ for name in is_left_out} == is_left_out
+    assert len(unseen) == len(models.models_) == len(models.transform(X))
 
 
 def test_rows_without_a_class():

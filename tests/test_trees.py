@@ -156,6 +156,18 @@ def test_each_of_several_outputs_has_trees_and_a_single_flow_weighs_by_its_held_
     assert np.corrcoef(mean[:, 1], Y[:30, 1])[0, 1] > 0.9
 
 
+@pytest.mark.parametrize("n_known", [0, 1])
+@pytest.mark.parametrize("is_category", [False, True])
+def test_columns_without_known_values(n_known, is_category):
+    X, y = np.random.RandomState(0).rand(2, 60)
+    X = np.column_stack([X, np.full(60, np.nan)])
+    X[:n_known, 1] = 3.0
+    trees = TreePredictions(seconds=60)
+    unseen = trees.fit_transform(X, np.array([False, is_category]), y, None)
+    assert np.isfinite(unseen).all()
+    assert np.isfinite(trees.transform(X)).all()
+
+
 @pytest.mark.parametrize(
     ("params", "message"),
     [

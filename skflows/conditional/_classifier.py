@@ -56,7 +56,7 @@ from ..preprocessing.validation import uneven, validate_weight
 from ..table import TableDensity
 from ..training.threads import fit_context
 from ._density import ConditionalDensity
-from ._probabilities import NAMES, ClassProbabilities, pool_weights, pooled
+from ._probabilities import ClassProbabilities, pool_weights, pooled
 from ._trees import LEAST_ROWS as LEAST_POOLED
 from ._trees import SHARE_OF_TIME
 
@@ -75,6 +75,10 @@ FITTED = {
     "classifiers_",
     "weights_",
 }
+ANY_ROWS = (  # added to an error
+    "The rows of fit were complete rows of numbers, and so the default estimator takes no others: "
+    'fit DensityClassifier(TableDensity(handle_unknown="rare", n_orders=1), classifiers=True).'
+)
 LEAST_LOG_PROBA = -1e9  # of impossible rows, which no temperature makes possible
 
 
@@ -104,7 +108,8 @@ class DensityClassifier(
         A density estimator with `fit` and `score_samples`, which is cloned and fitted for each
         class. None is ``ConditionalDensity(NSFDensity(n_transforms=2, dropout=0.2,
         input_noise=0.1))`` for tables of numbers, and ``TableDensity(handle_unknown="rare",
-        n_orders=1)`` for tables with texts, dates or missing values. A ``time_limit`` of it holds
+        n_orders=1)`` for tables with texts, dates or missing values. The rows of `fit` decide: if
+        only later rows have missing values, give the `TableDensity`. A ``time_limit`` of it holds
         for all of them together: each has an equal share of the time left. Ctrl-C ends the whole
         fit, and the classifier is fitted only if it came while the last density was. Discrete
         columns, and the kinds and categories of a `TableDensity`, are found in the rows of all
@@ -134,7 +139,8 @@ class DensityClassifier(
         scikit-learn: a boosting, extra trees, and logistic regressions with ``C`` of 0.1, 1 and 10.
         They take categories and missing values as they are. P-values, and so rejected rows, come
         from the densities alone. "auto" has them with the default `estimator`, from 50 rows on; an
-        estimator that is given is used as it is, unless `classifiers` is True.
+        estimator that is given is used as it is, unless `classifiers` is True. They have 30 % of a
+        `time_limit`, and one that would need more is left out.
 
     random_state : int, RandomState instance or None, default=None
         Seeds the held-out rows, the classifiers and, if it has no seed of its own, the estimator.
@@ -298,6 +304,8 @@ class DensityClassifier(
         if self.classifiers_ is not None:
             started = clock()
             unseen = self.classifiers_.fit_transform(table, label, weight)
+            if not self.classifiers_.models_:  # for lack of time
+                unseen = None
             template = with_time_limit(template, shortest(limits) - (clock() - started))
         fit, n_fits = self._fit_each, len(self.classes_)
         if self._is_shared:
@@ -315,14 +323,20 @@ class DensityClassifier(
                 of_class = [known[label[rows] == k] for k in range(len(self.classes_))]
                 self.calibration_scores_ = [np.sort(scores) for scores in of_class]
                 self.prior_weight_ = 1 / (len(rows) + 2)  # Laplace's rule of succession
+                # Classes may hold out different parts of their rows.
+                share = np.bincount(label[rows], weight[rows])[label[rows]]
+                unseen_weight = weight[rows] / share * self.priors_[label[rows]]
                 self.temperature_ = temperature(
-                    joint, label[rows], self.priors_, self.prior_weight_, weight[rows]
+                    joint, label[rows], self.priors_, self.prior_weight_, unseen_weight
                 )
             self.weights_ = {"Bayes' rule": 1.0}
-            if unseen is not None:
+            if limits:
                 for density in self.estimators_:
                     density.set_params(**limits)
-                self._weight_classifiers(joint, unseen[:, rows], label[rows], weight[rows])
+            if unseen is None or not len(rows):
+                self.classifiers_ = None
+            else:
+                self._weight_classifiers(joint, unseen[:, rows], label[rows], unseen_weight)
         self._warn_of_few_rows()
         return self
 
@@ -350,13 +364,9 @@ class DensityClassifier(
 
     def _weight_classifiers(self, log_density, unseen, label, weight):
         """Set the weights of the pool, by rows that no model has seen."""
-        if not len(label):  # no row is held out
-            self.classifiers_ = None
-            return
-        # Classes may hold out different parts of their rows.
-        weight = weight / np.bincount(label, weight)[label] * self.priors_[label]
         weights = pool_weights(self._members(log_density, unseen), label, weight)
-        self.weights_ = dict(zip(["Bayes' rule", *NAMES], weights.tolist(), strict=True))
+        names = ["Bayes' rule", *self.classifiers_.models_]
+        self.weights_ = dict(zip(names, weights.tolist(), strict=True))
 
     def _members(self, log_density, log_proba):
         """Return the log-probabilities of all models, of shape (n_models, n, n_classes)."""
@@ -439,8 +449,6 @@ class DensityClassifier(
                 density = fit_subtask(task, density, *given, self._encoding)
             if was_interrupted(density) and n_left > 1:
                 raise KeyboardInterrupt  # without the other classes nothing can be predicted
-            if limits:
-                density.set_params(**limits)
             densities.append(density)
             if is_held_out.any():
                 unseen.append(np.flatnonzero((label == k) & is_held_out))
@@ -484,7 +492,12 @@ class DensityClassifier(
         if reset:
             self._encoding = None
         if self._is_shared:  # its X is the class
-            rows = validate_rows(self, X, reset=reset)
+            try:
+                rows = validate_rows(self, X, reset=reset)
+            except ValueError as error:
+                if self.estimator is not None or reset or not has_more_than_numbers(X):
+                    raise
+                raise ValueError(f"{error} {ANY_ROWS}") from error
             return X if hasattr(X, "columns") else rows
         if hasattr(self._density, "_fit_rows"):
             if not reset:
@@ -737,7 +750,8 @@ class DensityClassifier(
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         # A shared density models the columns, which are numbers.
-        density = default_table_density() if self.estimator is None else self.estimator
+        is_open = self.estimator is None and not self.__sklearn_is_fitted__()
+        density = default_table_density() if is_open else self._density
         if takes_tables(density) and not isinstance(density, ConditionalDensity):
             tags.input_tags = get_tags(density).input_tags
         return tags
@@ -800,9 +814,8 @@ def temperature(log_density, label, priors, prior_weight, weight):
     """Return the temperature, of at least 1, with the least log-loss of rows of known classes.
 
     A penalty of one row's nat for each factor e keeps it at 1 where the classes are separable and
-    the loss is the same at many temperatures. Rows of classes without a prior are left out.
+    the loss is the same at many temperatures.
     """
-    weight = weight * (priors[label] > 0)
 
     def loss(log_temperature):
         log_posterior = log_proba_of(log_density, priors, np.exp(log_temperature), prior_weight)

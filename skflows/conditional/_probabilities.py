@@ -1,28 +1,45 @@
 """Class probabilities by trees and logistic regressions, and pools of class probabilities."""
 
+import math
+
 import numpy as np
 from scipy.optimize import minimize
-from scipy.special import log_expit, log_softmax
+from scipy.special import expit, log_softmax, softmax
 from sklearn.base import clone
 from sklearn.ensemble import ExtraTreesClassifier, HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import cross_val_predict
 
+from ..callbacks._run import clock
 from ..ensemble._folds import make_folds
 from ._context import ContextEncoder
 from ._trees import N_FOLDS, STAGES, Boosting, Forest, TreeColumns
 
 N_TREES = 100
+MOST_NUMBERS = 30_000  # about half of them in an extra tree; with many rows, leaves are larger
 PENALTIES = (0.1, 1.0, 10.0)  # values of C of the logistic regressions, all of which are pooled
-NAMES = ("boosting", "extra trees", *(f"logistic regression, C={C:g}" for C in PENALTIES))
 MOST_TREES = 1_000  # of a boosting, which has a tree for each class in each iteration
 RIDGE = 10.0  # rows whose log-loss the penalty on unequal weights of a pool weighs as much as
 LOWEST = -30.0  # of a log-probability in a pool
 
 
 class ClassProbabilities(TreeColumns):
-    """Class probabilities by a boosting, by extra trees and by logistic regressions.
+    """Class probabilities by gradient boosting, by extra trees and by logistic regressions.
 
     Predictions of rows that the trees have not seen set the number of iterations of the boosting.
+
+    Parameters
+    ----------
+    random_state : int, default=0
+        Seeds the folds and the trees.
+    seconds : float, default=None
+        About the longest time for all models. A model that one fit shows to need more than is left
+        is left out.
+
+    Attributes
+    ----------
+    models_ : dict
+        The fitted models by their names.
     """
 
     def fit_transform(self, X, label, weight):
@@ -50,15 +67,38 @@ class ClassProbabilities(TreeColumns):
         self.share_weight_ = 1 / (len(label) + 2)  # Laplace's rule of succession
         seed = self.random_state
         folds = make_folds(min(N_FOLDS, len(label)), len(label), seed, label=label)
-        extra_trees = ExtraTreesClassifier(N_TREES, random_state=seed)
-        self.boosting_, unseen = self._fit_boosting(columns, label, weight, folds)
-        unseen = [unseen, unseen_proba(extra_trees, columns, label, weight, folds)]
-        self.extra_trees_ = Forest.of(extra_trees.fit(columns, label, weight))
-        self.regressions_ = []
-        for C in PENALTIES:
-            regression = LogisticRegression(C=C, max_iter=300)
-            unseen.append(unseen_proba(regression, features, label, weight, folds))
-            self.regressions_.append(regression.fit(features, label, weight))
+        self.models_, unseen = {}, np.empty((0, *one_hot.shape))
+        end = None if self.seconds is None else clock() + self.seconds
+        models: list = [
+            (f"logistic regression, C={C:g}", LogisticRegression(C=C, max_iter=300), features)
+            for C in PENALTIES
+        ]
+        # A node has eight numbers and the shares of the classes.
+        leaf = math.ceil(one_hot.shape[0] * (one_hot.shape[1] + 8) / MOST_NUMBERS)
+        extra_trees = ExtraTreesClassifier(N_TREES, min_samples_leaf=leaf, random_state=seed)
+        models.append(("extra trees", extra_trees, columns))
+        for name, model, given in models:
+            started = clock()
+            if end is not None and started > end:
+                return self._logarithms(unseen)
+            model.fit(given, label, weight)
+            if end is not None and clock() + len(folds) * (clock() - started) > end:
+                continue
+            proba = cross_val_predict(
+                model,
+                given,
+                label,
+                cv=folds,
+                method="predict_proba",
+                params={"sample_weight": weight},
+            )
+            self.models_[name] = Forest.of(model) if name == "extra trees" else model
+            unseen = np.concatenate([unseen, proba[None]])
+        seconds = None if end is None else end - clock()
+        boosting = self._fit_boosting(columns, label, weight, folds, seconds)
+        if boosting is not None:
+            self.models_["gradient boosting"], proba = boosting
+            unseen = np.concatenate([unseen, proba[None]])
         return self._logarithms(unseen)
 
     def transform(self, X):
@@ -66,46 +106,48 @@ class ClassProbabilities(TreeColumns):
         rows = self.encoder_.rows(X)
         columns = self._columns(self.encoder_.columns(rows)[0])
         features = self.encoder_.features(rows)
-        log_odds = self.boosting_.predict(columns)
-        if log_odds.ndim == 1:  # of two classes
-            boosted = np.exp(log_expit(np.column_stack([-log_odds, log_odds])))
-        else:
-            boosted = np.exp(log_softmax(log_odds, axis=1))
-        regressions = [each.predict_proba(features) for each in self.regressions_]
-        return self._logarithms([boosted, self.extra_trees_.predict(columns), *regressions])
+        proba = []
+        for model in self.models_.values():
+            if isinstance(model, LogisticRegression):
+                proba.append(model.predict_proba(features))
+                continue
+            predicted = model.predict(columns)
+            if isinstance(model, Boosting):
+                if predicted.ndim == 1:  # of two classes
+                    predicted = expit(np.column_stack([-predicted, predicted]))
+                else:
+                    predicted = softmax(predicted, axis=1)
+            proba.append(predicted)
+        return self._logarithms(proba)
 
-    def _fit_boosting(self, columns, label, weight, folds):
-        """Return the trees of a boosting, and the probabilities of rows that it has not seen."""
+    def _fit_boosting(self, columns, label, weight, folds, seconds):
+        """Return trees of gradient boosting, and probabilities of rows that they have not seen.
+
+        None if the time does not suffice.
+        """
         boosting = self._boosting(HistGradientBoostingClassifier, columns.shape[1])
         n_classes = len(self.share_)
         most = max(MOST_TREES // n_classes, STAGES[0])
         stages = [stage for stage in STAGES if stage <= most]
-        stages = self._stages(boosting, columns, label, len(folds) + 1, stages)
+        n_fits = len(folds) + 1
+        stages = self._stages(boosting, columns, label, weight, n_fits, seconds, stages)
+        if not stages:
+            return None
         boosting.set_params(max_iter=stages[-1])
         unseen = np.empty((len(stages), len(label), n_classes))
         for train, others in folds:
-            model = clone(boosting).fit(columns[train], label[train], weight[train])
+            model = self._fit(clone(boosting), columns[train], label[train], weight[train])
             staged = [*model.staged_predict_proba(columns[others])]
             unseen[:, others] = [staged[stage - 1] for stage in stages]
         known = self._logarithms(unseen)[:, np.arange(len(label)), label]
         best = np.average(known, axis=1, weights=weight).argmax()
         boosting.set_params(max_iter=stages[best])
-        return Boosting.of(boosting.fit(columns, label, weight)), unseen[best]
+        return Boosting.of(self._fit(boosting, columns, label, weight)), unseen[best]
 
     def _logarithms(self, proba):
         """Return log-probabilities, mixed with the shares of the classes: none is impossible."""
         share_weight = self.share_weight_
         return np.log((1 - share_weight) * np.asarray(proba) + share_weight * self.share_)
-
-
-def unseen_proba(model, X, label, weight, folds):
-    """Return the class probabilities of each row by a model that has not seen it."""
-    proba = np.empty((len(label), label.max() + 1))
-    for train, others in folds:
-        proba[others] = (
-            clone(model).fit(X[train], label[train], weight[train]).predict_proba(X[others])
-        )
-    return proba
 
 
 def pooled(weights, log_proba):

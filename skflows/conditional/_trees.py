@@ -13,6 +13,7 @@ from ..callbacks._run import clock
 from ..ensemble._mixture import mixture_weights
 from ..persistence.mixin import PersistenceMixin
 from ..preprocessing.sklearn_compat import Tree, TreePredictor
+from ..preprocessing.validation import uneven
 
 LEAST_ROWS = 50  # from which the default flow has trees
 MAX_OUTPUTS = 4  # up to which it has them: each output has trees of its own
@@ -35,8 +36,7 @@ class TreeColumns(PersistenceMixin, BaseEstimator):
     random_state : int, default=0
         Seeds the folds and the trees.
     seconds : float, default=None
-        About the longest time for the boosting, which has fewer iterations if it is short; at least
-        the smallest number of them.
+        About the longest time for gradient boosting, which has fewer iterations if it is short.
     """
 
     def __init__(self, random_state=0, seconds=None):
@@ -70,14 +70,22 @@ class TreeColumns(PersistenceMixin, BaseEstimator):
             random_state=self.random_state,
         )
 
-    def _stages(self, boosting, X, y, n_fits, stages=STAGES):
-        """Return the numbers of iterations to choose from: few if the time is short."""
-        if self.seconds is None:
+    def _fit(self, boosting, X, y, weight):
+        """Fit a boosting, which takes no column without known values: such a one holds zeros."""
+        X = np.where(np.isnan(X).all(axis=0), 0.0, X)
+        return boosting.fit(X, y, uneven(weight))  # with weights, it draws many rows to sort
+
+    def _stages(self, boosting, X, y, weight, n_fits, seconds, stages=STAGES):
+        """Return the numbers of iterations to choose from: few, or none, if the time is short."""
+        if seconds is None:
             return stages
+        if seconds <= 0:
+            return []
         started = clock()
-        clone(boosting).set_params(max_iter=stages[0]).fit(X, y)
-        most = stages[0] * self.seconds / (n_fits * (clock() - started))
-        return [stage for stage in stages if stage <= most] or stages[:1]
+        self._fit(clone(boosting).set_params(max_iter=stages[0]), X, y, weight)
+        took = clock() - started
+        most = stages[0] * (seconds - took) / (n_fits * took)
+        return [stage for stage in stages if stage <= most]
 
 
 class TreePredictions(TreeColumns):
@@ -127,12 +135,13 @@ class TreePredictions(TreeColumns):
             ExtraTreesRegressor(N_TREES, min_samples_leaf=size, random_state=seed)
             for size in LEAF_SIZES
         ]
-        sizes = self._stages(boosting, X, y, (N_FOLDS + 1) * len(self.loc_))
+        n_fits = (N_FOLDS + 1) * len(self.loc_)
+        sizes = self._stages(boosting, X, y, weight, n_fits, self.seconds) or STAGES[:1]
         boosting.set_params(max_iter=sizes[-1])
         stages, of_forests = np.empty((len(X), len(sizes))), np.empty((len(X), len(forests)))
         for rows, others in folds.split(X):
             given = X[rows], y[rows], weight[rows]
-            staged = [*clone(boosting).fit(*given).staged_predict(X[others])]
+            staged = [*self._fit(clone(boosting), *given).staged_predict(X[others])]
             stages[others] = np.column_stack([staged[size - 1] for size in sizes])
             for k, forest in enumerate(forests):
                 of_forests[others, k] = Forest.of(clone(forest).fit(*given)).predict(X[others])
@@ -141,9 +150,10 @@ class TreePredictions(TreeColumns):
         unseen = np.column_stack([stages[:, best], of_forests])
         shares = least_squares(unseen, y, weight)
         classes: list = [Boosting, *len(forests) * [Forest]]
+        fits = [partial(self._fit, boosting), *(forest.fit for forest in forests)]
         trees = [
-            (float(share), cls.of(each.fit(X, y, weight)))
-            for share, each, cls in zip(shares, [boosting, *forests], classes, strict=True)
+            (float(share), cls.of(fit(X, y, weight)))
+            for share, fit, cls in zip(shares, fits, classes, strict=True)
             if share
         ]
         return trees, unseen @ shares
