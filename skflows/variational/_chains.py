@@ -150,7 +150,7 @@ class Chains:
 
 
 def adapted_chains(target, flow, y, generator):
-    """Return chains whose step sizes are adapted, and whose flow lets them agree.
+    """Return chains whose step sizes are adapted, whose flow lets them agree, and their first run.
 
     As long as they disagree, another flow learns their states by likelihood. There is nothing to
     learn if they do not move.
@@ -163,19 +163,21 @@ def adapted_chains(target, flow, y, generator):
     Returns
     -------
     chains : Chains
+    run : tuple or None
+        What `Chains.run` returned when they agreed; None if they never did.
     """
     chains = Chains(target, flow, y, generator)
     if len(y) > 1:
         chains.scatter()
     chains.run(WARM_UP_STEPS, adapts=True)
     for _ in range(MOST_LEARNED):
-        states, _ = chains.run(LEARNED_STEPS)
+        states, acceptance = chains.run(LEARNED_STEPS)
         r_hat, _ = diagnostics(states.numpy())
         if not r_hat.max() > MAX_R_HAT:  # NaN if they do not move
-            break
+            return chains, (states, acceptance)
         chains.use(learned_flow(states.flatten(0, 1), generator), states[-1])
         chains.run(WARM_UP_STEPS, adapts=True)
-    return chains
+    return chains, None
 
 
 def chosen(is_first, first, second):
