@@ -57,11 +57,11 @@ from ..table import TableDensity
 from ..training.threads import fit_context
 from ._density import ConditionalDensity
 from ._probabilities import ClassProbabilities, pool_weights, pooled
-from ._trees import LEAST_ROWS as LEAST_POOLED
 from ._trees import SHARE_OF_TIME
 
 HELD_OUT = 0.2
 LEAST_ROWS = 20  # per class from which calibration="auto" holds some out
+LEAST_POOLED = 50  # from which the default density is pooled with other classifiers
 FEWEST = 2  # rows that the density of a class is fitted to
 MAX_NAMED = 6  # classes of fewer rows in a message
 HOTTEST = 1e3
@@ -95,9 +95,10 @@ class DensityClassifier(
     probability is a mixture of Bayes' rule and the prior, which has a weight of ``1 / (n + 2)``, so
     no class with a prior has probability 0.
 
-    By default, these probabilities are pooled with those of a boosting, of extra trees and of
-    logistic regressions: the product of all, each to a power, is normalised. Rows that neither the
-    densities nor the other classifiers have seen set the powers, by their log-loss.
+    By default, these probabilities are pooled with the probabilities by gradient boosting, extra
+    trees and logistic regressions. In this logarithmic opinion pool, the product of all, each to a
+    power, is normalised. Rows that neither the densities nor the other classifiers have seen set
+    the powers, by their log-loss.
 
     The p-value of a class is the share of its own rows that are no more likely than x under its
     density: where all p-values are small, x belongs to none of the classes, and can be rejected.
@@ -130,17 +131,19 @@ class DensityClassifier(
         The rows that p-values and the temperature come from. "auto" uses the held-out scores that
         `AutoDensity`, `StackedDensity` and `TableDensity` keep, and the folds of a
         `ConditionalDensity`; p-values are then somewhat too large, because new rows are scored by
-        all folds. For other estimators it holds out a fifth of each class, if `reject` is set or
-        every class has at least 20 rows. A fraction holds out that part in any case. With None
-        there are no p-values, and `predict_proba` is Bayes' rule.
+        all folds. For other estimators it holds out a fifth of each class, if `reject` is set,
+        `classifiers` is True or every class has at least 20 rows. A fraction holds out that part in
+        any case. With None there are no p-values, and `predict_proba` is Bayes' rule.
 
     classifiers : "auto" or bool, default="auto"
         Whether `predict_proba` pools Bayes' rule with the probabilities of classifiers of
-        scikit-learn: a boosting, extra trees, and logistic regressions with ``C`` of 0.1, 1 and 10.
-        They take categories and missing values as they are. P-values, and so rejected rows, come
-        from the densities alone. "auto" has them with the default `estimator`, from 50 rows on; an
-        estimator that is given is used as it is, unless `classifiers` is True. They have 30 % of a
-        `time_limit`, and one that would need more is left out.
+        scikit-learn: gradient boosting, extra trees, and logistic regressions with ``C`` of 0.1, 1
+        and 10. They take categories and missing values as they are. P-values, and so rejected rows,
+        come from the densities alone. "auto" has them with the default `estimator`, from 50 rows
+        on; an estimator that is given is used as it is, unless `classifiers` is True. They are
+        weighted by the rows of `calibration`: without such rows, "auto" has none, and with
+        ``calibration=None``, True is an error. They have 30 % of a `time_limit`, and one that would
+        need more is left out.
 
     random_state : int, RandomState instance or None, default=None
         Seeds the held-out rows, the classifiers and, if it has no seed of its own, the estimator.

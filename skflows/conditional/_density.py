@@ -130,7 +130,7 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         a category of its own. A transformer is fitted to X and y first, and "auto" to its output.
 
     trees : "auto" or bool, default="auto"
-        Whether the density also has flows that know predictions of y by trees: a boosting and extra
+        Whether the density also has flows that know predictions of y by gradient boosting and extra
         trees of scikit-learn, fitted to X, with categories and missing values as they are. These
         flows model the difference between y and its prediction, given X and the prediction. They
         are trained on predictions of rows that the trees have not seen. The likelihood of held-out

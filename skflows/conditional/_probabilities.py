@@ -18,7 +18,7 @@ from ._trees import N_FOLDS, STAGES, Boosting, Forest, TreeColumns
 N_TREES = 100
 MOST_NUMBERS = 30_000  # about half of them in an extra tree; with many rows, leaves are larger
 PENALTIES = (0.1, 1.0, 10.0)  # values of C of the logistic regressions, all of which are pooled
-MOST_TREES = 1_000  # of a boosting, which has a tree for each class in each iteration
+MOST_TREES = 1_000  # of gradient boosting, which has a tree for each class in each iteration
 RIDGE = 10.0  # rows whose log-loss the penalty on unequal weights of a pool weighs as much as
 LOWEST = -30.0  # of a log-probability in a pool
 

@@ -22,7 +22,7 @@ N_FOLDS = 5
 STAGES = (25, 50, 100, 200, 300)  # numbers of iterations of the boosting to choose from
 LEAF_SIZES = (2, 5)  # of extra trees, which are weighted
 N_TREES = 50
-SHARE_OF_TIME = 0.3  # of a time limit, for the boosting
+SHARE_OF_TIME = 0.3  # of a time limit, for gradient boosting or other models
 LARGEST = 1e38  # of a number: forests work in float32
 LEAST_GAIN = 0.05  # share of the flows with trees, below which they are left out
 LEAST_SHARE = 0.03  # of the flows without trees, for rows that trees predict far from the truth
@@ -59,7 +59,7 @@ class TreeColumns(PersistenceMixin, BaseEstimator):
         return np.column_stack([*places, X[:, self.numbers_].clip(-LARGEST, LARGEST)])
 
     def _boosting(self, cls, n_columns):
-        """Return a new boosting."""
+        """Return new gradient boosting."""
         is_category = np.arange(n_columns) < len(self.known_)
         return cls(
             learning_rate=0.06,
@@ -71,7 +71,7 @@ class TreeColumns(PersistenceMixin, BaseEstimator):
         )
 
     def _fit(self, boosting, X, y, weight):
-        """Fit a boosting, which takes no column without known values: such a one holds zeros."""
+        """Fit gradient boosting, in which a column without known values must hold zeros."""
         X = np.where(np.isnan(X).all(axis=0), 0.0, X)
         return boosting.fit(X, y, uneven(weight))  # with weights, it draws many rows to sort
 
@@ -89,7 +89,7 @@ class TreeColumns(PersistenceMixin, BaseEstimator):
 
 
 class TreePredictions(TreeColumns):
-    """The mean of y by a boosting and by extra trees, as standard scores.
+    """The mean of y by gradient boosting and by extra trees, as standard scores.
 
     Predictions of rows that the trees have not seen set the number of iterations of the boosting,
     and the weights of the ensembles.
@@ -164,7 +164,7 @@ class TreePredictions(TreeColumns):
 
 
 class Boosting(NamedTuple):
-    """The trees of a gradient boosting of scikit-learn, as arrays that need no pickle.
+    """The trees of gradient boosting of scikit-learn, as arrays that need no pickle.
 
     Attributes
     ----------
@@ -195,7 +195,7 @@ class Boosting(NamedTuple):
 
     @classmethod
     def of(cls, model):
-        """Return the trees of a fitted boosting."""
+        """Return the trees of fitted gradient boosting."""
         trees = [tree for of_outputs in model._predictors for tree in of_outputs]
         known, place = model._bin_mapper.make_known_categories_bitsets()
         return cls(
