@@ -18,7 +18,7 @@ from skflows import MAFDensity, NSFDensity, RealNVPDensity, VariationalDensity
 from skflows.bijections import Affine, Chain, Coupling, LULinear
 from skflows.bijections._flow import standard_normal_log_prob
 from skflows.training.reverse_kl import ReverseKL
-from skflows.variational._chains import diagnostics
+from skflows.variational._chains import LEARNED_STEPS, WARM_UP_STEPS, Chains, diagnostics
 from skflows.variational._importance import importance_weights
 from skflows.variational._starts import find_modes, maximize
 from skflows.variational._support import support_map
@@ -282,7 +282,7 @@ def test_refined_rows_are_of_all_chains(fitted, monkeypatch):
             return states.expand(n_steps, 64, 3), next(rates)
 
     chains = "skflows.variational._chains."
-    monkeypatch.setattr(chains + "adapted_chains", lambda *_: Chains())
+    monkeypatch.setattr(chains + "adapted_chains", lambda *_: (Chains(), None))
     monkeypatch.setattr(chains + "diagnostics", lambda _: (np.array([next(r_hats)]), None))
     sample = fitted.refine(101, 0)
     assert len(np.unique(sample.X, axis=0)) > 40
@@ -316,6 +316,36 @@ def test_chains_disagree_if_the_flow_missed_something(missing_a_mode, monkeypatc
     monkeypatch.setattr("skflows.variational._chains.MOST_LEARNED", 0)
     with pytest.warns(ConvergenceWarning, match="The chains disagree after 100 steps"):
         missing_a_mode.refine(4000, 0, max_steps=100)
+
+
+def test_chains_that_agree_at_once_are_the_sample(fitted, monkeypatch):
+    steps, run = [], Chains.run
+
+    def counted(self, n_steps, adapts=False):
+        steps.append(n_steps)
+        return run(self, n_steps, adapts)
+
+    monkeypatch.setattr(Chains, "run", counted)
+    sample = fitted.refine(1000, 0)
+    assert steps == [WARM_UP_STEPS, LEARNED_STEPS]
+    assert sample.r_hat.max() < 1.01 and 0 < sample.acceptance <= 1
+    assert len(np.unique(sample.X, axis=0)) == 1000
+    assert fitted.refine(64 * 110, 0).X.shape == (64 * 110, 3)
+    assert steps[2:] == [WARM_UP_STEPS, LEARNED_STEPS, 100]
+
+
+def slits(x):
+    """A normal density, which is 0 beyond thin slits."""
+    return normal(x).masked_fill((1e6 * x[:, 0]) % 1000 > 1, -math.inf)
+
+
+def test_chains_that_do_not_move(fitted, monkeypatch):
+    monkeypatch.setattr("skflows.variational._chains.WARM_UP_STEPS", 2)
+    monkeypatch.setattr("skflows.variational._chains.LEARNED_STEPS", 8)
+    with pytest.warns(ConvergenceWarning, match="The chains disagree after 4 steps: r_hat is nan"):
+        sample = fitted.refine(4, 0, n_chains=1, max_steps=4, log_density=slits)
+    np.testing.assert_allclose(sample.X, np.tile(sample.X[0], (4, 1)), rtol=1e-12)
+    assert np.isnan(sample.ess).all()
 
 
 def quartic(x):

@@ -12,6 +12,7 @@ FIRST_STEP, TRAJECTORY, MOST_LEAPS = 0.5, 1.5, 16  # whitened rows have scales o
 WANTED_ACCEPTANCE, ADAPTATION, JITTER = 0.8, 0.1, 1.0
 WARM_UP_STEPS, WIDE = 50, 2.0
 LEARNED_STEPS, MOST_LEARNED, MAX_R_HAT = 100, 3, 1.1
+ROUNDING = 1e-12  # relative difference of states that are the same
 
 
 class Hamiltonian:
@@ -149,9 +150,10 @@ class Chains:
 
 
 def adapted_chains(target, flow, y, generator):
-    """Return chains whose step sizes are adapted, and whose flow lets them agree.
+    """Return chains whose step sizes are adapted, whose flow lets them agree, and their first run.
 
-    As long as they disagree, another flow learns their states by likelihood.
+    As long as they disagree, another flow learns their states by likelihood. There is nothing to
+    learn if they do not move.
 
     Parameters
     ----------
@@ -161,23 +163,25 @@ def adapted_chains(target, flow, y, generator):
     Returns
     -------
     chains : Chains
+    run : tuple or None
+        What `Chains.run` returned when they agreed; None if they never did.
     """
     chains = Chains(target, flow, y, generator)
     if len(y) > 1:
         chains.scatter()
     chains.run(WARM_UP_STEPS, adapts=True)
     for _ in range(MOST_LEARNED):
-        states, _ = chains.run(LEARNED_STEPS)
+        states, acceptance = chains.run(LEARNED_STEPS)
         r_hat, _ = diagnostics(states.numpy())
-        if r_hat.max() <= MAX_R_HAT:
-            break
+        if not r_hat.max() > MAX_R_HAT:  # NaN if they do not move
+            return chains, (states, acceptance)
         chains.use(learned_flow(states.flatten(0, 1), generator), states[-1])
         chains.run(WARM_UP_STEPS, adapts=True)
-    return chains
+    return chains, None
 
 
 def chosen(is_first, first, second):
-    """Return tensors whose rows are of the first ones where that is said."""
+    """Return the tensors of ``first`` in rows where ``is_first``, and of ``second`` elsewhere."""
     return [
         torch.where(is_first.view(-1, *[1] * (a.dim() - 1)), a, b)
         for a, b in zip(first, second, strict=True)
@@ -185,11 +189,14 @@ def chosen(is_first, first, second):
 
 
 def uniform(rows, generator):
+    """Return a uniform draw between 0 and 1 for each row."""
     return torch.rand(len(rows), generator=generator, dtype=rows.dtype)
 
 
 def diagnostics(chains):
     """Return the rank-normalised split R-hat and the effective sample size of each column.
+
+    Both are NaN for a column that does not move.
 
     Parameters
     ----------
@@ -203,9 +210,12 @@ def diagnostics(chains):
     """
     half = len(chains) // 2
     split = np.concatenate([chains[:half], chains[-half:]], axis=1)
-    r_hat, ess = _of_scores(split)
-    # Distances from the median show tails that some chains have not reached.
-    of_tails, _ = _of_scores(np.abs(split - np.median(split, axis=(0, 1))))
+    moves = np.ptp(split, axis=(0, 1)) > ROUNDING * np.abs(split).max(axis=(0, 1))
+    split = np.where(moves, split, 0.0)
+    with np.errstate(divide="ignore", invalid="ignore"):  # of columns that do not move
+        r_hat, ess = _of_scores(split)
+        # Distances from the median show tails that some chains have not reached.
+        of_tails, _ = _of_scores(np.abs(split - np.median(split, axis=(0, 1))))
     return np.maximum(r_hat, of_tails), ess
 
 

@@ -426,14 +426,18 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
         log_density: Callable | None = None,
         as_frame: bool = False,
     ) -> RefinedSample:
-        """Draw rows of the fitted function by Markov chains in the latent space of the flow.
+        """Draw rows of the fitted function by Markov chains that use the flow.
 
         Each step proposes an independent draw of the flow, then makes a Hamiltonian trajectory from
         where the chain is, by turns in latent space and in that of whitened rows. A good fit makes
         the chains short. If the chains disagree at first, because the fit is poor, spline couplings
         learn their states, up to three times, and take the place of the flow. The rows are a random
+<<<<<<< HEAD
         choice of all states of the chains after that. The time hardly depends on ``n_samples``: at
         least 100 steps are made, which by default suffice for 6,400 rows.
+=======
+        choice of the chains' states since they agreed, or since the last flow was learned.
+>>>>>>> wip-m2
 
         Parameters
         ----------
@@ -491,25 +495,28 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
         random = check_random_state(random_state)
         target = self._target_for(log_density)
         preprocess, flow = self.flow_.preprocess, self.flow_.bijection
-        n_steps = min(max(FEWEST_STEPS, -(-n_samples // n_chains)), max_steps)
+        fewest = min(max(FEWEST_STEPS, -(-n_samples // n_chains)), max_steps)
         with one_thread(), torch.no_grad():
             _, z, weights = self._weighted_draws(target, N_DRAWS, random)
             z = torch.from_numpy(z[random.choice(len(z), n_chains, p=weights.weights)])
             generator = torch.Generator().manual_seed(random.randint(2**31 - 1))
             whitened = target.mapped_by(preprocess.bijections[-1])
-            chains = adapted_chains(whitened, flow, flow.inverse(z)[0], generator)
+            chains, run = adapted_chains(whitened, flow, flow.inverse(z)[0], generator)
+            run = run or chains.run(fewest)
             parts: list = []
             n_accepted = 0.0
             while True:
-                states, acceptance = chains.run(n_steps)
-                n_accepted += acceptance * n_steps
+                states, acceptance = run
+                states = states[:max_steps]
+                n_accepted += acceptance * len(states)
                 parts.append(preprocess.inverse(states.flatten(0, 1))[0].numpy())
                 rows = np.concatenate(parts)
                 r_hat, ess = diagnostics(rows.reshape(-1, n_chains, rows.shape[1]))
                 n_done = len(rows) // n_chains
-                if r_hat.max() <= GOOD_R_HAT or n_done >= max_steps:
+                agree = n_done >= fewest and r_hat.max() <= GOOD_R_HAT
+                if agree or n_done >= max_steps:
                     break
-                n_steps = min(n_done, max_steps - n_done)
+                run = chains.run(min(max(n_done, fewest - n_done), max_steps - n_done))
         chosen = random.choice(len(rows), n_samples, replace=False)
         if not (worst := r_hat.max()) <= MAX_R_HAT:
             warn_user(
