@@ -432,12 +432,9 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
         where the chain is, by turns in latent space and in that of whitened rows. A good fit makes
         the chains short. If the chains disagree at first, because the fit is poor, spline couplings
         learn their states, up to three times, and take the place of the flow. The rows are a random
-<<<<<<< HEAD
-        choice of all states of the chains after that. The time hardly depends on ``n_samples``: at
-        least 100 steps are made, which by default suffice for 6,400 rows.
-=======
-        choice of the chains' states since they agreed, or since the last flow was learned.
->>>>>>> wip-m2
+        choice of the chains' states since they agreed, or since the last flow was learned. The time
+        hardly depends on ``n_samples``: at least 100 steps are made, which by default suffice for
+        6,400 rows.
 
         Parameters
         ----------
