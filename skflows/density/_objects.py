@@ -1,13 +1,17 @@
 """The base of densities whose rows are objects, such as molecules and clouds of points."""
 
+import copy
 from functools import partial
 from inspect import signature
 from numbers import Integral, Real
 
+import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 
+from ..calibration.thresholds import by_contamination
 from ..callbacks._run import fit_task, random_state_of, training_file
 from ..callbacks._support import CallbackSupportMixin
+from ..columns.arrays import some_rows
 from ..preprocessing.sklearn_compat import Interval, StrOptions
 from . import _docstrings
 from ._base import TrainingRecordMixin
@@ -19,8 +23,11 @@ class ObjectDensity(
 ):
     """Base of densities of objects: parameters of the training, and the training.
 
-    Rows are numbers of the objects.
+    Rows are numbers of the objects. ``_scores_of(network, objects)`` returns the scores of objects
+    that the threshold for outliers is set by.
     """
+
+    _n_of_fence: int  # objects, which are enough to estimate quartiles
 
     _parameter_constraints: dict = {
         "batch_size": [Interval(Integral, 1, None, closed="left")],
@@ -38,19 +45,17 @@ class ObjectDensity(
         super().__init_subclass__(**kwargs)
         cls.__doc__ = _docstrings.fill(cls.__doc__, signature(cls).parameters)
 
-    def _train(self, X, n, build, fitted, *, identity, started, log_det=None, n_each=1):
+    def _train(self, X, objects, build, *, identity, started, log_det=None, n_each=1):
         """Train a network; held-out objects choose the best epoch.
 
         Parameters
         ----------
         X : array-like
             What was given to `fit`.
-        n : int
-            Number of objects.
+        objects : list
+            The objects, as `_scores_of` takes them.
         build : callable
             ``build()`` returns a new network and its objective, whose rows are numbers of objects.
-        fitted : callable
-            ``fitted(network)`` returns the attributes of the fitted estimator, as a dict.
         identity : tuple
             What determines the training, besides the estimator: for its checkpoint.
         started : float
@@ -66,12 +71,13 @@ class ObjectDensity(
         from ..training.torch_state import gradients_enabled, suitable_threads, torch_seed
         from ..training.trainer import Rows, train_in_phases
 
-        random_state = random_state_of(self)
+        n, random_state = len(objects), random_state_of(self)
         order = random_state.permutation(n)
         n_held_out = min(max(1, round(self.validation_fraction * n)), n - 1)
         seed = random_state.randint(2**31 - 1)
         with torch_seed(seed, torch.device("cpu")):
             network, objective = build()
+        fitted = partial(self._fitted, network, objects)
 
         def rows(part):
             numbers = torch.from_numpy(part.astype(float)[:, None])
@@ -82,7 +88,7 @@ class ObjectDensity(
 
             def on_epoch_end(progress):
                 self._print_progress(progress, self.max_iter)
-                return task.end(partial(fitted, network))
+                return task.end(fitted)
 
             with gradients_enabled(), suitable_threads(network, self.batch_size * n_each):
                 history = train_in_phases(
@@ -100,7 +106,18 @@ class ObjectDensity(
                     on_epoch_end=on_epoch_end,
                     file=training_file(self, seed, *identity),
                 )
-            for name, value in fitted(network).items():
+            for name, value in fitted().items():
                 setattr(self, name, value)
             self._store_history(history, warm=False)
             self._warn_of_trouble(history)
+
+    def _fitted(self, network, objects):
+        """Return the attributes of a fitted density, from the network as it is now."""
+        network = copy.deepcopy(network).double().eval().requires_grad_(False)
+        offset = -np.inf
+        if self.contamination is not None:
+            n = self._n_of_fence if self.contamination == "auto" else len(objects)
+            few = [objects[i] for i in some_rows(len(objects), n)]
+            scores = self._scores_of(network, few)
+            offset = by_contamination(self.contamination, scores, np.ones(len(scores)))
+        return {"network_": network, "offset_": offset}

@@ -9,9 +9,8 @@ from numpy.typing import ArrayLike
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from ..calibration.thresholds import by_contamination
 from ..callbacks._run import clock
-from ..columns.arrays import check_integer, some_rows
+from ..columns.arrays import check_integer
 from ..columns.types import Floats, RandomState
 from ..density._multiscale import checked_temperature
 from ..density._objects import ObjectDensity
@@ -20,7 +19,6 @@ from ..training.threads import fit_context
 from ._molecules import read_graphs, smiles_of
 
 DRAWN_AT_ONCE = 250
-FENCE_MOLECULES = 1000  # enough to estimate quartiles
 LARGER_THAN_SEEN = 1.25  # samples have at most this times the atoms of the largest molecule of fit
 PATIENCE_OF_WHERE = 3000  # draws without one that `where` accepts
 
@@ -117,6 +115,7 @@ class MoleculeDensity(ObjectDensity):
     4
     """
 
+    _n_of_fence = 1000
     _parameter_constraints: dict = {
         **ObjectDensity._parameter_constraints,
         "head": [StrOptions({"flow", "categorical"})],
@@ -195,24 +194,15 @@ class MoleculeDensity(ObjectDensity):
 
         self._train(
             X,
-            len(graphs),
+            graphs,
             build,
-            lambda network: self._fitted(network, graphs),
             identity=tuple(tensor.numpy() for tensor in molecules),
             started=started,
         )
         return self
 
-    def _fitted(self, network, graphs):
-        """Return the attributes of a fitted density, from the network as it is now."""
-        network = copy.deepcopy(network).double().eval().requires_grad_(False)
-        offset = -np.inf
-        if self.contamination is not None:
-            n = FENCE_MOLECULES if self.contamination == "auto" else len(graphs)
-            few = [graphs[i] for i in some_rows(len(graphs), n)]
-            scores = network.of_graphs("log_probs", few, self.atom_types_)
-            offset = by_contamination(self.contamination, scores, np.ones(len(scores)))
-        return {"network_": network, "offset_": offset}
+    def _scores_of(self, network, graphs):
+        return network.of_graphs("log_probs", graphs, self.atom_types_)
 
     def _of_rows(self, method, X):
         """Return what a method of the network returns for SMILES."""
@@ -297,12 +287,13 @@ class MoleculeDensity(ObjectDensity):
         check_integer("n_samples", n_samples)
         temperature = checked_temperature(temperature)
         rng = check_random_state(random_state)
+        network = copy.deepcopy(self.network_).float()  # draws in two thirds of the time
         kept, n_kept, n_drawn = [], 0, 0
         while n_kept < n_samples:
             # As many as are likely to leave enough.
             share = min(max(n_kept, 1) / max(n_drawn, 1), 1.0)
             wanted = min(DRAWN_AT_ONCE, int(np.ceil((n_samples - n_kept) / share)))
-            drawn = self._drawn(wanted, rng, check_valency, temperature)
+            drawn = self._drawn(network, wanted, rng, check_valency, temperature)
             if check_valency or where is not None:
                 drawn = drawn[drawn != None]  # noqa: E711
             n_drawn += wanted
@@ -324,14 +315,13 @@ class MoleculeDensity(ObjectDensity):
         smiles = np.concatenate(kept)[:n_samples]
         return (smiles, n_kept / n_drawn) if return_acceptance else smiles
 
-    def _drawn(self, n, rng, check_valency, temperature):
+    def _drawn(self, network, n, rng, check_valency, temperature):
         """Return drawn SMILES; those that RDKit refuses are None."""
         import torch
 
         generator = torch.Generator().manual_seed(int(rng.randint(2**31 - 1)))
         valences = self.highest_valences_ if check_valency else None
         size = int(np.ceil(LARGER_THAN_SEEN * self.largest_))
-        network = copy.deepcopy(self.network_).float()  # in two thirds of the time
         types, bonds = network.grow(n, size, temperature, valences, generator)
         atoms = [[self.atom_types_[number] for number in row[row >= 0]] for row in types]
         return np.array([*map(smiles_of, atoms, bonds)], dtype=object)

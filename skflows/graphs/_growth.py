@@ -53,13 +53,13 @@ class Growth:
         in_front = np.arange(i + 1) >= self.front[:, None]
         return (relation * (MOST_USED + 1) + used) * 2 + in_front
 
-    def rings(self, bonds):
-        """Return the size of the ring that each of the next atom's bonds would close, or 0.
+    def rings(self, bonds, to=slice(None)):
+        """Return the size of the ring that bonds of the next atom to others would close, or 0.
 
-        Only those of its bonds ``(n, n_atoms)`` count that are to earlier atoms than the bond.
+        Of its bonds ``(n, n_atoms)``, the ones to earlier atoms count.
         """
-        is_there = (bonds > 0)[:, :, None] & ~np.tri(self.n_atoms, dtype=bool)
-        distance = self.distance[:, : self.n_atoms, : self.n_atoms]
+        is_there = (bonds > 0)[:, :, None] & ~np.tri(self.n_atoms, dtype=bool)[:, to]
+        distance = self.distance[:, : self.n_atoms, : self.n_atoms][:, :, to]
         nearest = distance.min(axis=1, where=is_there, initial=LARGEST_RING)
         return np.where(is_there.any(axis=1), np.minimum(nearest + 2, LARGEST_RING), 0)
 

@@ -271,7 +271,7 @@ class GrowthNetwork(nn.Module):
                     olds[k + 1][rows],
                     new_types[rows],
                     relation[rows, 0, k + 1],
-                    torch.from_numpy(growth.rings(bonds[:, i, :i])[rows, k].astype(np.int64)),
+                    torch.from_numpy(growth.rings(bonds[:, i, :i], [k])[rows, 0].astype(np.int64)),
                     torch.from_numpy(used),
                     bonded[rows],
                 )

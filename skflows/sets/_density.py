@@ -1,6 +1,5 @@
 """PointFlow: the density of clouds of points, by a code for each cloud."""
 
-import copy
 from numbers import Integral
 from typing import Any, Self
 
@@ -10,9 +9,8 @@ from scipy.special import logsumexp
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from ..calibration.thresholds import by_contamination
 from ..callbacks._run import clock
-from ..columns.arrays import check_integer, some_rows
+from ..columns.arrays import check_integer
 from ..columns.types import Floats, Labels, RandomState
 from ..density._flow_density import FlowDensity, architecture
 from ..density._nsf import NSFDensity
@@ -21,7 +19,6 @@ from ..preprocessing.sklearn_compat import Interval
 from ..training.threads import fit_context
 from ._clouds import as_array, counts_of, read_clouds
 
-FENCE_CLOUDS = 200  # enough to estimate quartiles
 POINTS = {"n_transforms": 3, "dropout": 0.0}
 CODES = {"n_transforms": 2, "autoregressive": False}
 TAIL_SCALE = 5.0  # of standardised points, beyond which they grow logarithmically
@@ -110,6 +107,7 @@ class PointCloudDensity(ObjectDensity):
     (2, 30, 2)
     """
 
+    _n_of_fence = 200
     _parameter_constraints: dict = {
         **ObjectDensity._parameter_constraints,
         "density": [FlowDensity, None],
@@ -209,9 +207,8 @@ class PointCloudDensity(ObjectDensity):
 
         self._train(
             X,
-            len(clouds),
+            clouds,
             build,
-            lambda network: self._fitted(network, clouds),
             identity=(points.numpy(), ends),
             started=started,
             log_det=np.add.reduceat(log_det.numpy(), ends[:-1]),
@@ -219,16 +216,8 @@ class PointCloudDensity(ObjectDensity):
         )
         return self
 
-    def _fitted(self, network, clouds):
-        """Return the attributes of a fitted density, from the network as it is now."""
-        network = copy.deepcopy(network).double().eval().requires_grad_(False)
-        offset = -np.inf
-        if self.contamination is not None:
-            n = FENCE_CLOUDS if self.contamination == "auto" else len(clouds)
-            few = [clouds[i] for i in some_rows(len(clouds), n)]
-            scores = logsumexp(self._log_weights(network, few), axis=1) / counts_of(few)
-            offset = by_contamination(self.contamination, scores, np.ones(len(scores)))
-        return {"network_": network, "offset_": offset}
+    def _scores_of(self, network, clouds):
+        return logsumexp(self._log_weights(network, clouds), axis=1) / counts_of(clouds)
 
     def _log_weights(self, network, clouds):
         """Return the log-weights of codes of each cloud, whose exponentials sum to its bound."""
