@@ -11,17 +11,15 @@ and y. Lines already in ``--out`` are not run again.
 
 import argparse
 import time
-import warnings
 from functools import partial
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
-from conditional import categorical, peer, timed
+from conditional import categorical, peer, run_left, timed
 from conditional_tables import LABELLED, table
-from protocol import append, print_table, read
+from protocol import print_table, read
 from sklearn.datasets import load_iris
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
@@ -29,7 +27,6 @@ from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from threadpoolctl import threadpool_limits
 
 import skflows
 
@@ -161,15 +158,7 @@ def main():
     if args.what == "show":
         show(lines)
         return
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
-    with threadpool_limits(1):
-        for key, job in jobs(args):
-            if any(key.items() <= line.items() for line in lines):
-                continue
-            line = key | {name: float(value) for name, value in job().items()}
-            print(line, flush=True)
-            append(args.out, line)
+    run_left(jobs(args), lines, args.out)
 
 
 if __name__ == "__main__":

@@ -14,17 +14,15 @@ Lines already in ``--out`` are not run again. DIR has the tables of `conditional
 """
 
 import argparse
-import json
 import time
 import warnings
 from functools import partial
 from itertools import product
-from pathlib import Path
 
 import conditional_tables
 import numpy as np
 import torch
-from protocol import append, print_table
+from protocol import append, print_table, read
 from scipy import stats
 from sklearn.compose import make_column_selector, make_column_transformer
 from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
@@ -803,15 +801,19 @@ def main():
     parser.add_argument("--methods", nargs="*", help="only these contestants")
     parser.add_argument("--tables", nargs="*", help="only these tables")
     args = parser.parse_args()
-    out = Path(args.out)
-    lines = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
+    lines = read(args.out)
     if args.what == "show":
         show(lines)
         return
+    run_left(jobs(args), lines, args.out)
+
+
+def run_left(jobs, lines, out):
+    """Run the jobs that no stored line has, on one thread, and store their lines."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     with threadpool_limits(1):
-        for key, job in jobs(args):
+        for key, job in jobs:
             if any(key.items() <= line.items() for line in lines):
                 continue
             line = key | {name: float(value) for name, value in job().items()}

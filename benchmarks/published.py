@@ -20,22 +20,30 @@ Lines already in ``--out`` are not run again. Lines with a ``source`` are figure
 
 import argparse
 import time
-import warnings
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from conditional import COVERAGE, Flow, NGBoost, Normal, QuantileForest, by_chance, crps, timed
-from protocol import append, print_table, read
+from conditional import (
+    COVERAGE,
+    Flow,
+    NGBoost,
+    Normal,
+    QuantileForest,
+    by_chance,
+    crps,
+    run_left,
+    timed,
+)
+from protocol import print_table, read
 from sklearn.covariance import LedoitWolf
 from sklearn.datasets import load_diabetes
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import KFold, cross_val_predict, train_test_split
 from sklearn.neighbors import NearestNeighbors
-from threadpoolctl import threadpool_limits
 
 import skflows
 
@@ -271,15 +279,7 @@ def main():
     if args.what == "show":
         show(lines)
         return
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
-    with threadpool_limits(1):
-        for key, job in jobs(args):
-            if any(key.items() <= line.items() for line in lines):
-                continue
-            line = key | {name: float(value) for name, value in job().items()}
-            print(line, flush=True)
-            append(args.out, line)
+    run_left(jobs(args), lines, args.out)
 
 
 if __name__ == "__main__":

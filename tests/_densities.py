@@ -5,6 +5,8 @@ from inspect import signature
 import numpy as np
 import pytest
 from scipy import stats
+from sklearn.exceptions import SkipTestWarning
+from sklearn.utils import estimator_checks
 
 from skflows.bijections import Standardize
 from skflows.bijections._marginal_quantile import SMALL_SAMPLE
@@ -120,3 +122,21 @@ class AtEpochEnd:
 
 class Crash(Exception):
     """What ends a fit in these tests."""
+
+
+def check_without_tables(estimator):
+    """Run the checks of scikit-learn that need no table, for an estimator of other rows."""
+    for check in (
+        "check_no_attributes_set_in_init",
+        "check_parameters_default_constructible",
+        "check_get_params_invariance",
+        "check_set_params",
+        "check_estimator_cloneable",
+        "check_estimator_repr",
+        "check_valid_tag_types",
+        "check_do_not_raise_errors_in_init_or_set_params",
+        "check_mixin_order",
+    ):
+        getattr(estimator_checks, check)(type(estimator).__name__, estimator)
+    with pytest.warns(SkipTestWarning, match="Can't test"):  # the guide says so
+        estimator_checks.check_estimator(estimator)
