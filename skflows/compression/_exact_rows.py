@@ -4,6 +4,7 @@ import bz2
 import lzma
 import zlib
 from bisect import bisect_left
+from functools import cache
 
 import numpy as np
 
@@ -35,14 +36,15 @@ class ExactRows:
     def encoded(self, constriction, X):
         """Return the number of rows that the flow maps, and 32-bit words.
 
-        The general codecs take rows with other values than those of the lattices of columns.
+        The general codecs take rows with values outside the lattices of their columns.
         """
         number, width = self.flow.numbers(X)
         d = X.shape[1]
         mapped = np.flatnonzero((width > 0).all(axis=1))
 
-        def words_without(mapped):
-            alone = ~np.isin(np.arange(len(X)), mapped)
+        @cache
+        def words_without(n):  # rows to map
+            alone = ~np.isin(np.arange(len(X)), mapped[len(mapped) - n :])
             listed = (self.flow.values(number[alone]) == X[alone]).all()
             rows = number[alone] if listed else X[alone]
             fits = [listed and (rows.astype(dtype) == rows).all() for dtype in DTYPES[:-1]]
@@ -53,18 +55,19 @@ class ExactRows:
             return np.frombuffer(code + bytes(-len(code) % 4), "<u4").astype(np.uint32)
 
         def is_enough(n):
-            return most_values(32 * len(words_without(mapped[n:]))) >= d
+            return most_values(32 * len(words_without(len(mapped) - n))) >= d
 
         most = 1  # rows that give their bits
         while most < len(mapped) and not is_enough(most):
             most *= 2
         most = min(most, len(mapped))
-        mapped = mapped[bisect_left(range(most), True, key=is_enough) :]
-        alone = Stack(constriction, words_without(mapped[:0])).coder.get_compressed()
-        stack, start = Stack(constriction, words_without(mapped)), 0
+        alone = Stack(constriction, words_without(0)).coder.get_compressed()
+        n_first = bisect_left(range(most), True, key=is_enough)
+        stack, start = Stack(constriction, words_without(len(mapped) - n_first)), 0
+        by_flow = mapped[n_first:]
         try:
-            while start < len(mapped):
-                rows = mapped[start : start + most_rows(d)]
+            while start < len(by_flow):
+                rows = by_flow[start : start + most_rows(d)]
                 n = min(len(rows), max(most_values(stack.coder.num_bits()) // d, 1))
                 power = n.bit_length() - 1
                 rows = rows[: 2**power]
@@ -74,7 +77,7 @@ class ExactRows:
         except OverflowError:  # rows that the flow maps too far away
             return 0, alone
         words = stack.coder.get_compressed()
-        return (len(mapped), words) if len(words) < len(alone) else (0, alone)
+        return (len(by_flow), words) if len(words) < len(alone) else (0, alone)
 
     def decoded(self, constriction, words, n, n_mapped):
         """Return the n rows that `encoded` wrote."""

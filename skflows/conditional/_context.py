@@ -117,7 +117,7 @@ class ContextEncoder(PersistenceMixin, TransformerMixin, BaseEstimator):
             # Before scikit-learn 1.9, its fit_transform draws folds of its own.
             folds = KFold(N_FOLDS, shuffle=True, random_state=self.random_state)
             many = np.empty(values.shape)
-            # Those of given splits come last: rows of a group must not know each other.
+            # The given splits come last: rows of a group must not know each other.
             for train, others in [*folds.split(values), *splits]:
                 encoder = clone(self.many_).fit(values[train], target[train])
                 many[others] = encoder.transform(values[others])

@@ -628,7 +628,7 @@ class Rules:
         for i in range(ROUNDS_OF_RULES):
             if not len(pending):
                 return drawn
-            known = self._with_sums(schema, values[pending], drawn[pending])
+            known = self._with_terms(schema, values[pending], drawn[pending])
             if i >= CHEAP_ROUNDS:
                 known = self._with_determinants(density, known, random_state)
             # Of several draws of each row, the first that keeps the rules: rounds take time.
@@ -672,7 +672,7 @@ class Rules:
             rejected |= is_broken & (random_state.uniform(size=len(rows)) >= rule.counts.share)
         return rejected
 
-    def _with_sums(self, schema, values, drawn):
+    def _with_terms(self, schema, values, drawn):
         """Return values with the drawn terms of a given target, except for the largest one.
 
         Drawn terms beside which no value of the largest one gives the target stay unknown.

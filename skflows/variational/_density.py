@@ -429,8 +429,8 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
         """Draw rows of the fitted function by Markov chains that use the flow.
 
         Each step proposes an independent draw of the flow, then makes a Hamiltonian trajectory from
-        where the chain is, by turns in latent space and in that of whitened rows. A good fit makes
-        the chains short. If the chains disagree at first, because the fit is poor, spline couplings
+        where the chain is, by turns in latent space and in the space of whitened rows. A good fit
+        makes the chains short. If they disagree at first, because the fit is poor, spline couplings
         learn their states, up to three times, and take the place of the flow. The rows are a random
         choice of the chains' states since they agreed, or since the last flow was learned. The time
         hardly depends on ``n_samples``: at least 100 steps are made, which by default suffice for
