@@ -5,7 +5,7 @@
 
 DIR holds the posteriors, see `variational.py`. A peer is trained for as many seconds of processor
 time as our fit took. zuko and normflows are given our map to unconstrained and whitened columns,
-but for one that starts without. NumPyro and its sampler NUTS are given a model in their own words;
+but for one that starts without. NumPyro and its sampler NUTS need the model as NumPyro writes it;
 compilation does not count.
 """
 

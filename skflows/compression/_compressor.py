@@ -39,7 +39,7 @@ LOSSLESS = GlowDensity, MAFDensity, NICEDensity, NSFDensity, RealNVPDensity
 class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
     """Compression of rows, such as images, by a flow.
 
-    Use it without loss, for many rows like those of `fit`; for photographs and for files with loss
+    Use it without loss, for many rows like the rows of `fit`; for photographs and for files with loss
     use WebP, whose files are smaller.
 
     Without loss, rows of whole numbers, or of fractions that repeat, are written exactly. On the
