@@ -39,8 +39,8 @@ LOSSLESS = GlowDensity, MAFDensity, NICEDensity, NSFDensity, RealNVPDensity
 class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
     """Compression of rows, such as images, by a flow.
 
-    Use it without loss, for many rows like the rows of `fit`; for photographs and for files with loss
-    use WebP, whose files are smaller.
+    Use it without loss, for many rows like the rows of `fit`; for photographs and for files with
+    loss use WebP, whose files are smaller.
 
     Without loss, rows of whole numbers, or of fractions that repeat, are written exactly. On the
     sets of ``benchmarks/compression.md``, they take at most about 10 % more bits than the flow's
