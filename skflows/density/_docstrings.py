@@ -217,6 +217,7 @@ PARTS = {
     "data": DATA,
     "training": TRAINING,
     "clouds_training": OBJECT_TRAINING.replace("{objects}", "clouds"),
+    "molecules_training": OBJECT_TRAINING.replace("{objects}", "molecules"),
     "contamination": TRAINING_CONTAMINATION,
     "held_out_contamination": HELD_OUT_CONTAMINATION,
     "trained": TRAINED,

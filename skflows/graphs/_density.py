@@ -45,33 +45,7 @@ class MoleculeDensity(ObjectDensity):
     n_layers : int, default=4
         Number of layers of attention.
 
-    batch_size : int, default=128
-        Number of molecules in a step.
-
-    learning_rate_init : float, default=2e-3
-        Peak learning rate of AdamW.
-
-    max_iter : int, default=20
-        Largest number of epochs.
-
-    time_limit : float, default=None
-        Seconds after which the training ends; None for no limit.
-
-    validation_fraction : float, default=0.05
-        Fraction of the molecules to hold out; they choose the best epoch.
-
-    n_iter_no_change : int, default=5
-        Epochs without a gain on them after which the training ends.
-
-    contamination : "auto", float or None, default="auto"
-        Fraction of the molecules of `fit` that `predict` labels as outliers; "auto" for a fence
-        below the quartiles of their scores, None for no threshold.
-
-    random_state : int, RandomState instance or None, default=None
-        Seed of the weights and the held-out molecules.
-
-    verbose : int, default=0
-        Print progress every ``verbose`` epochs.
+    {molecules_training}
 
     Attributes
     ----------
