@@ -187,14 +187,22 @@ def all_gain(monkeypatch):
 
 
 @pytest.mark.parametrize(("cv", "names"), [(2, {"network"}), (3, set())])
-def test_an_interrupt_keeps_what_is_fitted(interrupt, table, cv, names, all_gain):
+def test_an_interrupt_keeps_what_is_fitted(interrupt, table, cv, names, all_gain, keep_components):
     """The third epoch is in the second fold of the only network: a third fold is not begun."""
-    own = quick(cv=cv)
+    keep_components(lambda component: component.name != "network on pairs")
+    own, table = quick(cv=cv), table[["size", "visits"]]
     with pytest.warns(UserWarning, match="The fit was interrupted after"):
-        own.fit(table[["size"]])
+        own.fit(table)
     assert len(interrupt) == 3
     assert {name for name in own.component_names_ if "network" in name} == names
-    assert np.isfinite(own.score_samples(table[["size"]])).all()
+    assert np.isfinite(own.score_samples(table)).all()
+
+
+def test_a_single_column_needs_no_network(table, all_gain):
+    """A network is for what columns say of one another, and one that is constant says nothing."""
+    own = quick().fit(table[["size"]].assign(same="word"))
+    assert not [name for name in own.leaderboard_["component"] if "network" in name]
+    assert "network" in quick().fit(table[["size", "visits"]]).leaderboard_["component"]
 
 
 def test_a_refit_that_fails_leaves_nothing_fitted(monkeypatch, table):

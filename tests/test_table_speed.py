@@ -180,7 +180,7 @@ def test_large_tables_train_networks_in_larger_batches(keep_components, monkeypa
         return gradients(self, network, packed, weight, n)
 
     monkeypatch.setattr(MaskedLikelihood, "gradients", counted)
-    table = pd.DataFrame({"x": np.random.default_rng(0).normal(size=9_000)})
+    table = pd.DataFrame(np.random.default_rng(0).normal(size=(9_000, 2)), columns=["x", "y"])
     TableDensity(max_iter=1, n_orders=1, random_state=0).fit(table[:1_500])
     assert max(sizes) <= 128
     sizes.clear()

@@ -68,6 +68,8 @@ def components(schema, n, settings):
     portfolio += [binned_classes(k) for k in N_BINNED_CLASSES if k * ROWS_PER_CLASS <= n]
     if d and n <= MAX_KERNELS:
         portfolio += [kernels(space) for space in spaces]
+    if sum(variable.has_number or variable.n_levels > 1 for variable in schema.variables) < 2:
+        return portfolio  # a network is for what variables say about one another
     network = partial(fit_network, settings=settings)
     networks = [Component("network", network, is_trained=True)]
     if has_normal(schema) or has_forest(schema):

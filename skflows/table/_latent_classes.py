@@ -68,12 +68,13 @@ class Patterns:
 
     @cached_property
     def by_size(self):
-        """Parts of the groups, stacked if they have the same size."""
+        """The groups, or parts of them if these have fewer sizes, stacked by size."""
+        whole = [rows for rows, *_ in self.groups]
+        parts = [part for rows in whole for part in parts_of_few_sizes(rows)]
         by_size = {}
-        for rows, *_ in self.groups:
-            for part in parts_of_few_sizes(rows):
-                by_size.setdefault(len(part), []).append(part)
-        return [np.stack(parts) for parts in by_size.values()]
+        for rows in min(whole, parts, key=lambda each: len({*map(len, each)})):
+            by_size.setdefault(len(rows), []).append(rows)
+        return [np.stack(rows) for rows in by_size.values()]
 
     def batches(self, n_classes):
         """Yield patterns ``(m, d)`` of equally many rows, and these rows ``(m, n_rows)``.
