@@ -34,8 +34,9 @@ def test_counts_of_classes_are_smoothed(rates, n_levels, is_poisson, gain):
     true /= true.sum(axis=1, keepdims=True)
     counts = np.stack([rng.multinomial(300, p) for p in true])
     scores = (levels - levels.mean()) / levels.std()
-    bases = [np.log(true.mean(axis=0)), _latent_classes.poisson(levels, counts)]
-    expected = [_latent_classes.tilted(base, true.mean(axis=0), scores, counts) for base in bases]
+    all_rows = np.tile(np.log(true.mean(axis=0)), (len(rates), 1))
+    bases = np.stack([all_rows, _latent_classes.poisson(levels, counts)])
+    expected = _latent_classes.tilted(bases, true.mean(axis=0), scores, counts)
     own = expected[is_poisson]
     assert own.sum(axis=1) == pytest.approx(np.ones(len(rates)))
     assert own @ levels == pytest.approx(counts @ levels / 300, rel=0.03)

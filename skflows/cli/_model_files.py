@@ -33,11 +33,14 @@ def load_model(args, classes=DENSITIES, fitted="offset_"):
             raise ValueError(f"{one_line(error)}{hint}") from error
     if isinstance(model, classes) and hasattr(model, fitted):
         return model
-    from ..conditional import DensityClassifier, FlowRegressor  # takes long
+    # These take long to import.
+    from ..compression import FlowCompressor
+    from ..conditional import DensityClassifier, FlowRegressor
 
     uses = (
         ((FlowRegressor, DensityClassifier), "predicts a column: use skflows predict"),
         (DENSITIES, "is a density: use skflows score, or fit a column with skflows fit --target"),
+        (FlowCompressor, "compresses data: use skflows compress or decompress"),
         (PersistenceMixin, "no command takes: use skflows.load in Python"),
     )
     holds = f"it holds a {type(model).__name__}"

@@ -502,11 +502,11 @@ class Training:
         for j, count in zip(self.levels, counts, strict=True):
             frequencies, table = self.frequencies[j], np.ascontiguousarray(count.T)
             if self.scores[j] is not None and len(frequencies) >= TILTED_LEVELS:
-                bases = [np.log(frequencies)]
+                bases = [np.broadcast_to(np.log(frequencies), table.shape)]
                 if j in self.counts:
                     bases.append(poisson(self.counts[j], table))
-                expected = [tilted(base, frequencies, self.scores[j], table) for base in bases]
-                table = shrunk(table, expected)
+                bases = np.array(bases)
+                table = shrunk(table, tilted(bases, frequencies, self.scores[j], table))
             elif is_last:
                 table = shrunk(table, [np.tile(frequencies, (len(table), 1))])
             else:
@@ -590,12 +590,12 @@ def poisson(levels, counts):
     return np.log(mean)[:, None] * levels - gammaln(levels + 1)
 
 
-def tilted(base, frequencies, scores, counts):
-    """Return the exponential of a base and a parabola, with mean and variance of classes.
+def tilted(bases, frequencies, scores, counts):
+    """Return the exponential of each base and a parabola, with mean and variance of classes.
 
     Parameters
     ----------
-    base : ndarray of shape (n_levels,) or (n_classes, n_levels)
+    bases : ndarray of shape (n_bases, n_classes, n_levels)
         Logarithms of frequencies, up to a constant and a parabola.
     frequencies : ndarray of shape (n_levels,)
         Of the levels in all rows; a small share of them is mixed in.
@@ -606,19 +606,19 @@ def tilted(base, frequencies, scores, counts):
     """
     powers = scores ** np.arange(1, 5)[:, None]
     target = counts @ powers[:2].T / (counts.sum(axis=1, keepdims=True) + 1e-9)
-    slopes = np.zeros_like(target)
+    slopes = np.zeros((len(bases), *target.shape))
     for _ in range(N_TILTS):
-        tilt = base + slopes @ powers[:2]
-        proba = np.exp(tilt - tilt.max(axis=1, keepdims=True))
-        proba /= proba.sum(axis=1, keepdims=True)
+        tilt = bases + slopes @ powers[:2]
+        proba = np.exp(tilt - tilt.max(axis=-1, keepdims=True))
+        proba /= proba.sum(axis=-1, keepdims=True)
         moments_ = proba @ powers.T
-        mean, square, cube, fourth = moments_.T
+        mean, square, cube, fourth = np.moveaxis(moments_, -1, 0)
         # Covariances of the number and its square.
         first, both, second = square - mean**2 + 1e-3, cube - mean * square, fourth - square**2
         second += 1e-3
-        a, b = (target - moments_[:, :2]).T
-        step = np.stack([second * a - both * b, first * b - both * a], axis=1)
-        slopes += (step / (first * second - both**2)[:, None]).clip(-1, 1)
+        a, b = np.moveaxis(target - moments_[..., :2], -1, 0)
+        step = np.stack([second * a - both * b, first * b - both * a], axis=-1)
+        slopes += (step / (first * second - both**2)[..., None]).clip(-1, 1)
     return (1 - LEAST_SHARE) * proba + LEAST_SHARE * frequencies
 
 
@@ -628,7 +628,7 @@ def shrunk(counts, expected):
     Frequencies of each class have a Dirichlet prior around the expected ones. These, of several
     arrays, and its strength maximise the marginal likelihood.
     """
-    prior = STRENGTHS[:, None, None] * np.array(expected)[:, None]
+    prior = STRENGTHS[:, None, None] * np.asarray(expected)[:, None]
     evidence = (gammaln(counts + prior) - gammaln(prior)).sum(axis=(2, 3))
     evidence -= gammaln(counts.sum(axis=1) + STRENGTHS[:, None]).sum(axis=1)
     evidence += len(counts) * gammaln(STRENGTHS)
