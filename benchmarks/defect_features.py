@@ -7,7 +7,7 @@ DIR has npz files with features of a pretrained network, X, and labels y, 1 for 
 categories of MVTec AD in ADBench. 70 % of the rows without a defect are fitted, by seed 0; the
 others and all defects are scored. "detector" is `DensityOutlierDetector(calibration="conformal")`,
 "flow" a RealNVP of 64 whitened principal components, "Gaussian" the Mahalanobis distance by a
-shrunk covariance, "neighbour" the distance to the nearest row. All but the detector see standardised
+shrunk covariance, "neighbour" the distance to the nearest row. The last two see standardised
 columns. "seconds" is processor time.
 """
 

