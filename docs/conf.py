@@ -68,7 +68,7 @@ html_theme_options = {
 }
 # Pages without children have an empty left sidebar.
 WITHOUT_SIDEBAR = """
-    getting_started choosing mathematics benchmarks add_an_architecture changelog
+    install getting_started choosing mathematics benchmarks add_an_architecture changelog
 """
 html_sidebars = {page: [] for page in WITHOUT_SIDEBAR.split()}
 

@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from _tables import few_components  # noqa: F401 - a fixture
 from scipy import stats
 from scipy.integrate import trapezoid
 from sklearn.datasets import load_iris, load_wine, make_moons
