@@ -38,8 +38,10 @@ from skflows.bijections import (
     Whiten,
 )
 from skflows.bijections._conditional import FirstColumns
+from skflows.bijections._difference import Difference
 from skflows.bijections._grid import split_channels
 from skflows.bijections._ode import RungeKutta4
+from skflows.variational._support import Ordered, Simplex
 
 N_ROWS = 5
 DIMENSIONS = (1, 2, 5, 16)
@@ -128,6 +130,43 @@ def multiscale(shape, n_context):
     )
 
 
+class FreeSimplex(Bijection):
+    """A simplex without its first column, which follows from the others."""
+
+    def __init__(self, d):
+        super().__init__()
+        self.simplex = Simplex([*range(1, d + 1), 0], d + 1)
+
+    def forward(self, x, context=None):
+        return self.simplex(torch.cat([1 - x.sum(1, keepdim=True), x], 1))
+
+    def inverse(self, z, context=None):
+        x, log_det = self.simplex.inverse(z)
+        return x[:, 1:], log_det
+
+
+class AfterPredictions(Bijection):
+    """The difference of rows from the same predictions."""
+
+    def __init__(self, d):
+        super().__init__()
+        scores = torch.arange(d) % 3 - 1.0
+        self.difference = Difference(Asinh(scale=1.5), torch.full((d,), 0.5), torch.full((d,), 2.0))
+        self.difference.residual_scale.fill_(0.7)
+        self.register_buffer("scores", scores)
+
+    def forward(self, x, context=None):
+        z, log_det = self.difference(self._with_scores(x))
+        return z[:, : len(self.scores)], log_det
+
+    def inverse(self, z, context=None):
+        x, log_det = self.difference.inverse(self._with_scores(z))
+        return x[:, : len(self.scores)], log_det
+
+    def _with_scores(self, rows):
+        return torch.cat([rows, self.scores.expand(len(rows), -1)], 1)
+
+
 def chain(d, n_context):
     return Chain(
         [
@@ -150,6 +189,9 @@ TABLE = {
     "rotation": lambda d, c: Rotation(torch.linalg.qr(correlated_rows(d, n=d)).Q),
     "asinh": lambda d, c: Asinh(scale=1.5),
     "bounded": lambda d, c: Bounded([BOUNDS[i % len(BOUNDS)] for i in range(d)]),
+    "ordered": lambda d, c: Ordered([*range(1, d), 0]),
+    "simplex": lambda d, c: FreeSimplex(d),
+    "difference": lambda d, c: AfterPredictions(d),
     "marginal_quantile": lambda d, c: MarginalQuantile(d, n_bins=4),
     "elementwise_affine": lambda d, c: ElementwiseAffine(d),
     "act_norm": lambda d, c: ActNorm(d),
@@ -199,6 +241,13 @@ for suffix in ("_unequal", "_narrow"):
 
 # Accuracy of the bijections that a solver computes; the others are exact up to rounding.
 SOLVED = {"continuous": 1e-4, "residual_series": 2e-4}
+
+
+# Maps that are defined on a part of the space, of which these are rows, also four times as large.
+WITHIN = {
+    "ordered": lambda x: x.sort(1).values.roll(1, 1),
+    "simplex": lambda x: x.sigmoid() / (8 * x.shape[1]),
+}
 
 
 class Case(NamedTuple):
@@ -288,4 +337,5 @@ def make_case(name, d, n_context=0):
     context = None
     if n_context:
         context = torch.randn(N_ROWS, n_context, generator=generator, dtype=torch.float64)
+    x = WITHIN.get(name, torch.clone)(x)
     return Case(randomize(build(name, d, n_context)), x, context)

@@ -47,7 +47,7 @@ def test_all_quantile_levels_are_bisected_together(few_components, column, monke
         }
     )
     density = TableDensity({"angle": ("circular", 360)}, random_state=0).fit(table)
-    rows, q = table[:3].drop(columns=column), np.linspace(0.01, 0.99, 40)
+    rows, q = table[:3].drop(columns=column), np.linspace(0.01, 0.99, 8)
     expected = np.stack([density.quantile(column, rows, one) for one in q], axis=1)
     calls, cdf = [], _predictive.OneVariable.cdf
 
@@ -58,7 +58,7 @@ def test_all_quantile_levels_are_bisected_together(few_components, column, monke
     monkeypatch.setattr(_predictive.OneVariable, "cdf", counted)
     np.testing.assert_array_equal(density.quantile(column, rows, q), expected)
     assert len(calls) <= 6 + _predictive.N_BISECTIONS  # six ends of the turns of circular ones
-    monkeypatch.setattr(distribution, "ROWS_AT_ONCE", 30)  # quantiles at once
+    monkeypatch.setattr(distribution, "ROWS_AT_ONCE", 6)  # quantiles at once
     np.testing.assert_array_equal(density.quantile(column, rows, q), expected)
 
 

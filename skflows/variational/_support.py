@@ -33,6 +33,8 @@ class Ordered(Bijection):
 
     def inverse(self, z, context=None):
         first, logs = z[:, self.columns[:1]], z[:, self.columns[1:]]
+        # The sum of larger differences would overflow.
+        logs = logs.clamp(max=math.log(torch.finfo(z.dtype).max / (2 * len(self.columns))))
         x = torch.cat([first, logs.exp()], 1).cumsum(1)
         return self._replaced(z, x), logs.sum(1)
 
