@@ -56,6 +56,7 @@ html_logo = "_static/logo.svg"
 html_favicon = "_static/logo.svg"
 html_static_path = ["_static", str(MATHJAX / mathjax_path)]
 html_css_files = ["skflows.css"]
+html_js_files = ["accessible.js"]
 html_show_sourcelink = False
 html_theme_options = {
     "show_prev_next": False,
