@@ -25,6 +25,7 @@ class RowDensity(nn.Module):
     """
 
     points: torch.Tensor
+    gap: torch.Tensor
 
     def __init__(self, flow, dequantizer, n_features):
         super().__init__()
