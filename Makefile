@@ -5,7 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test coverage test-lowest test-libraries fuzz sanitize lint docs dist bench
+.PHONY: help demo test coverage test-lowest test-libraries fuzz sanitize lint docs packages dist \
+	release bench
 
 help:
 	@echo "make demo   fit a flow to a real table and compare it with scikit-learn's densities"
@@ -18,6 +19,7 @@ help:
 	@echo "make fuzz   check what the package promises on odd tables, for ten minutes"
 	@echo "make sanitize  test the compiled kernels under address and undefined-behaviour sanitizers"
 	@echo "make dist   build an sdist and a wheel into dist/, and test the wheel"
+	@echo "make release  build wheels for the Pythons that are installed, and test each in a new environment"
 	@echo "make bench  explain how to run the benchmarks"
 
 # A stamp is written last, so an interrupted step is run again.
@@ -48,15 +50,16 @@ coverage: $(VENV)/.installed-test
 LOWEST := build/lowest
 LOWEST_TESTS = bijections calibration cnf composition density estimators export fixed_bijections \
 	input kernels optimizer outlier persistence search training
-test-lowest:
-	rm -rf $(LOWEST)
-	python3.11 -m venv $(LOWEST)
-	sed -n '/^dependencies/,/^]/s/ *"\([a-z-]*\)>=\([0-9.]*\).*/\1==\2/p' pyproject.toml \
-		> $(LOWEST)/constraints.txt
-	echo 'pytest==8.2' >> $(LOWEST)/constraints.txt
-	$(LOWEST)/bin/python -m pip install --disable-pip-version-check -e '.[test]' \
-		-c $(LOWEST)/constraints.txt
+LOWEST_VERSIONS := build/lowest.txt
+test-lowest: $(LOWEST_VERSIONS)
+	python3.11 -m venv --clear $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --disable-pip-version-check -e '.[test]' -c $(LOWEST_VERSIONS)
 	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest $(LOWEST_TESTS:%=tests/test_%.py)
+
+$(LOWEST_VERSIONS): pyproject.toml
+	mkdir -p build
+	sed -n '/^dependencies/,/^]/s/ *"\([a-z-]*\)>=\([0-9.]*\).*/\1==\2/p' pyproject.toml > $@
+	echo 'pytest==8.2' >> $@
 
 # Before a release: `make test` skips these tests, as most of these libraries are not in .venv then.
 test-libraries: $(VENV)/.installed-test,libraries
@@ -90,13 +93,43 @@ lint: $(VENV)/.installed-lint
 docs: $(VENV)/.installed-docs
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
-# The wheel is tested in an environment of its own, in which nothing can be compiled.
-dist: $(VENV)/.installed-dist
+packages: $(VENV)/.installed-dist
 	rm -rf build dist
 	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
+
+# The wheel is tested in an environment of its own, in which nothing can be compiled.
+dist: packages
 	$(PYTHON) -m venv build/smoke
 	CC=false build/smoke/bin/python -m pip install --disable-pip-version-check dist/*.whl
 	cd build && smoke/bin/python -W error ../tests/smoke.py
+
+# Each of these Pythons that is installed makes a wheel of the sdist, and tests it with the newest
+# versions of the dependencies; Python 3.11 also with the lowest. An environment is removed after its
+# test, as PyTorch for Linux takes 5 GB. PyPI takes wheels of Linux with the tag of auditwheel only.
+PYTHONS ?= 3.11 3.12 3.13 3.14
+INSTALLED = $(foreach version,$(PYTHONS),$(shell python$(version) -c 'print("$(version)")' 2>&-))
+RELEASE := build/release
+release: packages
+	rm dist/*.whl
+	$(MAKE) -j1 $(INSTALLED:%=release-%) $(if $(filter 3.11,$(INSTALLED)),release-lowest)
+	if [ "$$(uname)" = Linux ]; then \
+		PATH="$(CURDIR)/$(BIN):$$PATH" auditwheel repair -w dist dist/*.whl && rm dist/*-linux_*.whl; fi
+	$(BIN)/python -m twine check --strict dist/*
+	@echo "Tested with Python $(INSTALLED), of $(PYTHONS). dist/ holds:"
+	@ls dist
+
+release-%: RELEASE_PYTHON = $*
+release-lowest: RELEASE_PYTHON = 3.11
+release-lowest: CONSTRAINTS = -c $(LOWEST_VERSIONS)
+release-lowest: $(LOWEST_VERSIONS)
+release-%:
+	python$(RELEASE_PYTHON) -m venv --clear $(RELEASE)
+	$(RELEASE)/bin/python -m pip wheel --disable-pip-version-check --no-deps -w dist dist/*.tar.gz
+	$(RELEASE)/bin/python -m pip install --disable-pip-version-check $(CONSTRAINTS) \
+		dist/*-cp$(subst .,,$(RELEASE_PYTHON))-*.whl
+	$(RELEASE)/bin/python -W error tests/smoke.py
+	rm -rf $(RELEASE)
 
 ifdef DATA
 bench: $(VENV)/.installed-bench

@@ -11,12 +11,11 @@ import argparse
 import json
 import time
 from pathlib import Path
-from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
 import torch
-from protocol import append, print_table, read
+from protocol import append, limits_of_processor_time, print_table, read
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial import cKDTree
 from sklearn.metrics import roc_auc_score
@@ -221,7 +220,7 @@ class Ours:
     def fit(self, X, seconds, seed):
         settings = {"time_limit": seconds, "random_state": seed, "contamination": None}
         settings["learning_rate_init"] = self.rate
-        with patch("skflows.callbacks._run.time.time", time.process_time):
+        with limits_of_processor_time():
             self.density = PointCloudDensity(self.flow, **settings, **HEAVY).fit(X)
         self.n_iter = self.density.n_iter_
         return self

@@ -10,10 +10,18 @@ import subprocess
 from collections import defaultdict
 from functools import cache
 from pathlib import Path
+from time import process_time
+from types import SimpleNamespace
+from unittest.mock import patch
 
 import numpy as np
 
 MAX_ROWS = 12_000
+
+
+def limits_of_processor_time():
+    """Return a context in which time limits of fits in this process count processor time."""
+    return patch("skflows.callbacks._run.time", SimpleNamespace(time=process_time))
 
 
 def load(path, seed=0, max_rows=MAX_ROWS):

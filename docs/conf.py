@@ -15,9 +15,9 @@ sys.path[:0] = [str(ROOT), str(DOCS)]
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import make_benchmark_picture  # noqa: E402  (the imports need the path above)
+from api_groups import GROUPS, TEMPLATES  # noqa: E402
 
-import skflows.bijections  # noqa: E402
-from skflows.density import ARCHITECTURES  # noqa: E402
+import skflows  # noqa: E402
 
 project = "skflows"
 author = "the skflows developers"
@@ -67,7 +67,7 @@ html_theme_options = {
 }
 # Pages without children have an empty left sidebar.
 WITHOUT_SIDEBAR = """
-    getting_started choosing mathematics benchmarks add_an_architecture changelog
+    install getting_started choosing mathematics benchmarks add_an_architecture changelog
 """
 html_sidebars = {page: [] for page in WITHOUT_SIDEBAR.split()}
 
@@ -103,26 +103,23 @@ sphinx_gallery_conf = {
 
 def write_if_changed(path, text):
     """Write a generated page if it has changed, so that incremental builds can skip it."""
+    path.parent.mkdir(exist_ok=True)
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         path.write_text(text, encoding="utf-8")
 
 
-def render(name, **values):
+def render(name, template=None, **values):
     """Render the page ``name`` from its template."""
-    template = jinja2.Template((DOCS / "_templates" / name).read_text(encoding="utf-8"))
-    write_if_changed(DOCS / name, template.render(**values) + "\n")
+    text = (DOCS / "_templates" / (template or name)).read_text(encoding="utf-8")
+    write_if_changed(DOCS / name, jinja2.Template(text).render(**values) + "\n")
 
 
-# Generated: the API lists all estimators and bijections, the benchmarks page the conclusions in
-# benchmarks/, whose pages are copied, and the landing page has a picture of one table.
-classes = [name for name in skflows.__all__ if isinstance(getattr(skflows, name), type)]
-flows = [cls.__name__ for cls in ARCHITECTURES.values()]
-render(
-    "api.rst",
-    estimators=dict.fromkeys(["AutoDensity", "NSFDensity", *flows, *classes]),  # each once
-    functions=[name for name in skflows.__all__ if name not in classes],
-    bijections=skflows.bijections.__all__,
-)
+# Generated: a page for each group of the API, and the benchmarks page with the conclusions in
+# benchmarks/, whose pages are copied. The landing page has a picture of one table.
+render("api.rst", groups=GROUPS)
+for page, (title, introduction, modules) in GROUPS.items():
+    values = {"introduction": introduction, "modules": modules, "templates": TEMPLATES}
+    render(f"api/{page}.rst", "api_group.rst", title=title, **values)
 pages = {}
 (DOCS / "benchmarks").mkdir(exist_ok=True)
 for path in sorted((ROOT / "benchmarks").glob("[a-z]*.md")):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .table import TableDensity, TableImputer
     from .variational import VariationalDensity
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 SUBMODULES = (
     "bijections",

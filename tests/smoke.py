@@ -1,14 +1,17 @@
-"""A short test of an installed package: `make dist` and the wheel builds run it.
+"""A short test of an installed package: `make dist`, `make release` and the wheel builds run it.
 
     python smoke.py [--kernels]
 
 With ``--kernels`` it fails if the compiled kernels are missing.
 """
 
+import platform
 import sys
 import time
 
 import numpy as np
+import sklearn
+import torch
 from sklearn.datasets import load_wine
 from sklearn.model_selection import train_test_split
 
@@ -35,7 +38,11 @@ def main():
     assert ((0 < p_values) & (p_values <= 1)).all()
     how = "with" if has_kernels else "without"
     seconds = time.perf_counter() - started
-    print(f"skflows {skflows.__version__} {how} compiled kernels: passed in {seconds:.1f} s")
+    print(
+        f"skflows {skflows.__version__} {how} compiled kernels, on Python "
+        f"{platform.python_version()}, NumPy {np.__version__}, scikit-learn {sklearn.__version__} "
+        f"and torch {torch.__version__}: passed in {seconds:.1f} s"
+    )
 
 
 if __name__ == "__main__":

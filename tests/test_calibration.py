@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from _tables import few_components  # noqa: F401 - a fixture
 from scipy import stats
 from sklearn.base import BaseEstimator
 from sklearn.frozen import FrozenEstimator

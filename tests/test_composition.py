@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from _densities import NAMES, accurate, banana, each_estimator, each_kind, small
+from _tables import few_components  # noqa: F401 - a fixture
 from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
 from sklearn.linear_model import LogisticRegression

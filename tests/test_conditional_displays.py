@@ -20,6 +20,7 @@ from skflows.inspection import (
     PredictiveCalibrationDisplay,
     posterior_calibration,
 )
+from skflows.inspection._conditional_density import N_BINS
 from skflows.inspection._predictive_bands import _along, name_of
 
 pytestmark = pytest.mark.usefixtures("close_figures")
@@ -228,6 +229,14 @@ def test_density_at_rows(fitted):
     display = ConditionalDensityDisplay.from_estimator(counts, X[:1])
     assert np.array_equal(display.grid, np.rint(display.grid))
     assert np.isclose(display.density.sum(), 1, atol=0.01)
+    # Many values are binned, and the axis has the name of y in fit.
+    prices = pd.Series(np.rint(1000 * y), name="price")
+    regressor = FlowRegressor(ConditionalDensity(quick(2), cv=None), calibration=None)
+    display = ConditionalDensityDisplay.from_estimator(regressor.fit(X, prices), X[:2])
+    assert display.axes_[0].get_xlabel() == "price"
+    assert display.density.shape == (N_BINS, 2)
+    width = display.grid[1] - display.grid[0]
+    assert np.allclose(width * display.density.sum(axis=0), 1, atol=0.01)
 
 
 @pytest.mark.parametrize(

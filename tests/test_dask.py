@@ -320,25 +320,39 @@ def test_killed_workers_are_survived(client, monkeypatch):
     restore_workers(client)
 
 
-def test_too_many_lost_workers_end_the_fit(client, monkeypatch):
-    killer = Killer(client, monkeypatch, 1)
-    monkeypatch.setattr(_fit, "MAX_RESTARTS", 0)
-    with pytest.raises(RuntimeError, match=r"died in the training. .* giving up: check the logs"):
-        DaskDensity(NSFDensity(max_iter=1000, early_stopping=False, **SMALL)).fit(TABLE)
-    killer.threads[0].join()
-    restore_workers(client)
-
-
-def test_a_worker_that_dies_before_the_training_is_survived(threads, monkeypatch):
+@pytest.fixture
+def die_before_training(threads, monkeypatch):
+    """Return a function that lets a worker die before each of the next ``n`` trainings."""
     run, failed = threads.run, []
 
-    def run_or_fail(function, *args, **kwargs):
-        if function is _training.open_store and not failed:
-            failed.append(True)
-            raise OSError("Timed out trying to connect to the worker")
-        return run(function, *args, **kwargs)
+    def die(n):
+        def run_or_fail(function, *args, **kwargs):
+            if function is _training.open_store and len(failed) < n:
+                failed.append(True)
+                raise OSError("Timed out trying to connect to the worker")
+            return run(function, *args, **kwargs)
 
-    monkeypatch.setattr(threads, "run", run_or_fail)
+        monkeypatch.setattr(threads, "run", run_or_fail)
+
+    return die
+
+
+def test_too_many_lost_workers_end_the_fit(threads, die_before_training, monkeypatch):
+    monkeypatch.setattr(_fit, "MAX_RESTARTS", 1)
+    die_before_training(2)
+    fit = DaskDensity(NSFDensity(max_iter=2, **SMALL), client=threads).fit
+    with (
+        pytest.warns(UserWarning, match="continues on the others"),
+        pytest.raises(
+            RuntimeError,
+            match=r"died before .* restarted 1 times already, giving up: check the logs",
+        ),
+    ):
+        fit(TABLE)
+
+
+def test_a_worker_that_dies_before_the_training_is_survived(threads, die_before_training):
+    die_before_training(1)
     with pytest.warns(UserWarning, match=r"died before .* continues on the others, after 0 epochs"):
         density = DaskDensity(NSFDensity(max_iter=2, **SMALL), client=threads).fit(TABLE)
     assert density.estimator_.n_iter_ == 2

@@ -1,11 +1,16 @@
 """Tests of the extensions of the documentation, and of the commands that README shows."""
 
+import importlib
 import inspect
+import pkgutil
 import re
 import runpy
+import shlex
 from pathlib import Path
 
+import skflows
 from skflows import GaussianizationDensity, NSFDensity
+from skflows.cli._parser import make_parser
 from skflows.density import ARCHITECTURES
 
 ROOT = Path(__file__).parents[1]
@@ -37,6 +42,22 @@ def test_grouped_parameters_are_those_of_the_docstring():
     assert "    **max_iter** : type" in training and "    **contamination** : type" not in training
 
 
+def test_reference_lists_each_public_name_once():
+    groups = runpy.run_path(str(DOCS / "api_groups.py"))["GROUPS"]
+    listed = [
+        getattr(importlib.import_module(module), name)
+        for _, _, modules in groups.values()
+        for module, names in modules.items()
+        for name in names
+    ]
+    assert len(set(listed)) == len(listed)
+    rooms = (room.name for room in pkgutil.iter_modules(skflows.__path__, "skflows."))
+    modules = [skflows, *(importlib.import_module(room) for room in rooms if "._" not in room)]
+    modules.remove(importlib.import_module("skflows.cli"))  # a command, with a page of its own
+    public = {getattr(m, name) for m in modules for name in getattr(m, "__all__", ())}
+    assert public == set(listed)
+
+
 def test_install_section_shows_the_commands_for_a_fresh_machine_and_ci_runs_the_suite_by_one():
     section = (ROOT / "README.md").read_text(encoding="utf-8").split("\n## ")[1]
     assert section.startswith("Install\n")
@@ -44,3 +65,27 @@ def test_install_section_shows_the_commands_for_a_fresh_machine_and_ci_runs_the_
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert all(f"\n{target}: $(VENV)/.installed-" in makefile for target in ("demo", "test"))
     assert "make test" in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+
+
+def test_commands_that_are_shown_are_understood():
+    pages = [ROOT / "README.md", *DOCS.glob("[gi]*.rst"), *DOCS.glob("user_guide/*.rst")]
+    shown = "\n".join(page.read_text("utf-8") for page in pages)
+    lines = re.findall(r"^ *\$ (.+)$", shown, re.MULTILINE)
+    parts = [part.strip() for line in lines for part in re.split("&&|[|]", line)]
+    calls = [part for part in parts if part.startswith("skflows ") and "COMMAND" not in part]
+    assert len(calls) > 20
+    parser = make_parser()
+    for call in calls:
+        parser.parse_args(shlex.split(call, comments=True)[1:])
+
+
+def test_first_page_is_short_and_names_what_exists():
+    text = (ROOT / "README.md").read_text("utf-8")
+    assert len(text.splitlines()) <= 130
+    names = set(
+        re.findall(r"`(?:(\w+)\.)?(\w+(?:Density|Imputer|Regressor|Classifier|Detector))", text)
+    )
+    assert len(names) > 15
+    for room, name in names - {("", "KernelDensity")}:  # scikit-learn's
+        module = importlib.import_module(f"skflows.{room}") if room else skflows
+        assert hasattr(module, name)

@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from _tables import few_components  # noqa: F401 - a fixture
 from scipy import stats
 from scipy.integrate import trapezoid
 from sklearn.datasets import load_iris, load_wine, make_moons
@@ -138,7 +139,13 @@ def test_density_slice_fixes_the_other_columns_at_their_medians(fitted, features
     np.testing.assert_allclose(display.log_density, expected, rtol=1e-12)
     assert display.ax_.get_xlabel() == "petal length (cm)"
     assert display.ax_.get_ylabel() == "sepal width (cm)"
-    assert "2 other columns" in display.ax_.get_title()
+    # Dots are the 20 rows that are nearest to the slice.
+    offsets = ((iris - medians) / iris.std(ddof=0))[["sepal length (cm)", "petal width (cm)"]]
+    near = np.linalg.norm(offsets, axis=1)
+    shown = iris[["petal length (cm)", "sepal width (cm)"]][near <= np.sort(near)[19]]
+    assert 20 == len(display.X) <= len(shown) < 30
+    assert {*map(tuple, display.X)} <= {*map(tuple, shown.to_numpy())}
+    assert "nearest" in display.ax_.get_title()
 
 
 def test_density_curve_of_one_column(iris):
@@ -465,8 +472,8 @@ def test_latent_panels_show_the_transformed_rows(kind, flow, iris):
         assert display.ks_[i] == pytest.approx(stats.kstest(z, "norm").statistic)
         assert panel.get_title() == display.coordinate_names[i]
         text = panel.texts[0].get_text()
-        assert f"KS {display.ks_[i]:.3f}" in text
-        assert f"max |z| {np.abs(z).max():.3g}" in text
+        assert f"distance from N(0, 1): {display.ks_[i]:.3f}" in text
+        assert f"largest |z|: {np.abs(z).max():.3g}" in text
     assert list(display.axes_.flat[4:]) == [None, None]
 
 
@@ -506,6 +513,7 @@ def test_latent_shows_the_six_least_normal_coordinates_by_default():
     assert display.Z.shape == (200, 6)
     assert {"x2", "x7"} < set(display.coordinate_names)
     assert display.coordinate_names == sorted(display.coordinate_names)
+    assert "6 of 9 coordinates" in display.figure_.get_supxlabel()
     assert LatentDisplay.from_estimator(power, X, features=range(9)).Z.shape == (200, 9)
     assert LatentDisplay.from_estimator(same, X, features=["x4"]).ks_[0] < 0.02
 

@@ -34,6 +34,9 @@ def check_page(text):
     """Check that a report names the planted value, escaped, and loads no resource."""
     assert "&lt;b&gt; = 9" in text
     assert "<b>" not in text
+    # The planted cell is coloured, and the columns can be sorted by.
+    assert re.search("<td class='number odd' data-value='9.0'>9", text)
+    assert "<button>&lt;b&gt;</button>" in text and "Most often odd: &lt;b&gt; (" in text
     # The page is self-contained: it includes every picture.
     assert len(re.findall(r"src='data:image/png;base64,", text)) == text.count("<img ") > 2
     assert "http" not in text

@@ -221,6 +221,17 @@ def test_explanation_has_the_lowest_contribution_on_top(detector):
     assert f"contribution to the score ({expected.sum():.4g})" in shown.ax_.get_xlabel()
 
 
+@pytest.mark.parametrize("n_bars", [1, 10])
+def test_explanation_fits_into_its_figure(n_bars):
+    names = [f"a column with quite a long name {i}" for i in range(10)]
+    shown = ExplanationDisplay.from_predictions(
+        np.linspace(-123.456, 0, 10), values=[1e6] * 10, feature_names=names, max_features=n_bars
+    )
+    shown.figure_.canvas.draw()
+    label, figure = shown.ax_.xaxis.label.get_window_extent(), shown.figure_.bbox
+    assert figure.x0 <= label.x0 and label.x1 <= figure.x1 and figure.y0 <= label.y0
+
+
 def test_infinite_contribution_has_the_longest_bar():
     shown = ExplanationDisplay.from_predictions([-1.0, -np.inf, 0.0])
     widths = [bar.get_width() for bar in shown.bars_]

@@ -5,6 +5,7 @@ from functools import cache
 import numpy as np
 import pandas as pd
 import pytest
+from _tables import few_components  # noqa: F401 - a fixture
 from scipy import stats
 from scipy.special import logsumexp, ndtr, ndtri
 

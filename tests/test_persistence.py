@@ -17,6 +17,7 @@ import pytest
 import torch
 from _densities import NAMES, banana, small
 from _mutants import mutated_files, rewrite
+from _tables import few_components  # noqa: F401 - a fixture
 from scipy import sparse
 from sklearn.exceptions import InconsistentVersionWarning
 from sklearn.frozen import FrozenEstimator

@@ -27,7 +27,7 @@ from skflows.training import data_parallel
         else {}
     ),
 )
-def test_check_estimator(estimator, check):
+def test_check_estimator(estimator, check, one_class):
     check(estimator)
 
 
@@ -186,15 +186,22 @@ def all_gain(monkeypatch):
     monkeypatch.setattr("skflows.table._density.can_gain", lambda weight, others, scores: True)
 
 
-@pytest.mark.parametrize(("cv", "names"), [(2, {"network"}), (3, set())])
+@pytest.mark.parametrize(("cv", "names"), [(2, {"network on pairs"}), (3, set())])
 def test_an_interrupt_keeps_what_is_fitted(interrupt, table, cv, names, all_gain):
     """The third epoch is in the second fold of the only network: a third fold is not begun."""
-    own = quick(cv=cv)
+    own, table = quick(cv=cv), table[["size", "visits"]]
     with pytest.warns(UserWarning, match="The fit was interrupted after"):
-        own.fit(table[["size"]])
+        own.fit(table)
     assert len(interrupt) == 3
     assert {name for name in own.component_names_ if "network" in name} == names
-    assert np.isfinite(own.score_samples(table[["size"]])).all()
+    assert np.isfinite(own.score_samples(table)).all()
+
+
+def test_a_single_column_needs_no_network(table, all_gain):
+    """A network is for what columns say of one another, and one that is constant says nothing."""
+    own = quick().fit(table[["size"]].assign(same="word"))
+    assert not [name for name in own.leaderboard_["component"] if "network" in name]
+    assert "network on pairs" in quick().fit(table[["size", "visits"]]).leaderboard_["component"]
 
 
 def test_a_refit_that_fails_leaves_nothing_fitted(monkeypatch, table):
@@ -219,11 +226,11 @@ def test_components_that_a_time_limit_leaves_out(table, all_gain):
             return next(self.looks)
 
     whole = quick().fit(table[["size", "visits"]])
-    message = r"time_limit=60 left no time for \d of 7 components"
+    message = r"time_limit=60 left no time for \d of 5 components"
     with data_parallel.in_group(Ticking()), pytest.warns(UserWarning, match=message):
         own = quick(time_limit=60).fit(table[["size", "visits"]])
     assert own.component_names_[0] == "quantile classes of 1"
-    assert "network" in own.component_names_
+    assert "network on pairs" in own.component_names_
     assert set(own.component_names_) < set(whole.component_names_)
     scores = [
         dict(zip(*map(each.leaderboard_.get, ("component", "score")), strict=True))

@@ -11,7 +11,14 @@ from scipy.stats import norm
 
 from skflows import TableDensity
 from skflows.table import _components, _latent_classes, _maps
-from skflows.table._latent_classes import Training, fit_kernels, with_numbers
+from skflows.table._binned_classes import fit_binned_classes
+from skflows.table._latent_classes import (
+    Training,
+    fit_kernels,
+    fit_latent_classes,
+    initial_shares,
+    with_numbers,
+)
 from skflows.table._view import TableView
 
 
@@ -27,8 +34,9 @@ def test_counts_of_classes_are_smoothed(rates, n_levels, is_poisson, gain):
     true /= true.sum(axis=1, keepdims=True)
     counts = np.stack([rng.multinomial(300, p) for p in true])
     scores = (levels - levels.mean()) / levels.std()
-    bases = [np.log(true.mean(axis=0)), _latent_classes.poisson(levels, counts)]
-    expected = [_latent_classes.tilted(base, true.mean(axis=0), scores, counts) for base in bases]
+    all_rows = np.tile(np.log(true.mean(axis=0)), (len(rates), 1))
+    bases = np.stack([all_rows, _latent_classes.poisson(levels, counts)])
+    expected = _latent_classes.tilted(bases, true.mean(axis=0), scores, counts)
     own = expected[is_poisson]
     assert own.sum(axis=1) == pytest.approx(np.ones(len(rates)))
     assert own @ levels == pytest.approx(counts @ levels / 300, rel=0.03)
@@ -47,12 +55,56 @@ def test_classes_that_k_means_does_not_find():
     X = means[own] + np.einsum("nij,nj->ni", factors[own], rng.normal(size=(600, 3)))
     random_state = np.random.RandomState(0)
     schema = schema_of(X, random_state=random_state)
-    training = Training(TableView(schema, schema.encode(X)), "linear", random_state)
-    plain, removed = (
-        [training.fit(5, np.random.RandomState(seed), n_more)[0] for seed in range(3)]
-        for n_more in (0, 6)
-    )
+    view = TableView(schema, schema.encode(X))
+    training = Training(view, "linear", random_state)
+
+    def score(seed, n_more):
+        share = initial_shares(training.features, 5 + n_more, np.random.RandomState(seed))
+        return training.fit(share, n_more).log_prob(view).mean()
+
+    plain, removed = ([score(seed, n_more) for seed in range(3)] for n_more in (0, 6))
     assert min(plain) < min(removed) - 0.2 and max(removed) - min(removed) < 0.01
+
+
+@pytest.mark.parametrize("fit", [fit_latent_classes, fit_binned_classes])
+def test_classes_of_all_rows_begin_with_the_classes_of_a_fold(monkeypatch, fit):
+    """Another start leads to a poorer optimum: equal classes stay equal."""
+    rng, settings = np.random.default_rng(0), {}
+    X = 4 * rng.integers(2, size=(300, 1)) + rng.normal(scale=0.5, size=(300, 2))
+    schema = schema_of(X, random_state=np.random.RandomState(0))
+    all_rows, fold = (TableView(schema, schema.encode(rows)) for rows in (X, X[:250]))
+    if fit is fit_latent_classes:
+        settings["space"] = "linear"
+    start = fit(fold, n_classes=2, random_state=np.random.RandomState(0), **settings)
+
+    class Poor(np.random.RandomState):
+        def dirichlet(self, alpha, n):
+            return np.full((n, len(alpha)), 1 / len(alpha))
+
+    monkeypatch.setattr(_latent_classes, "MORE_CLASSES", 0)
+    monkeypatch.setattr(_latent_classes, "initial_shares", lambda *_: np.full((300, 2), 0.5))
+    again, poor = (
+        fit(all_rows, n_classes=2, random_state=Poor(0), start=each, **settings)
+        for each in (start, None)
+    )
+    good, found, lower = (each.log_prob(all_rows).mean() for each in (start, again, poor))
+    assert found > good - 0.01 > lower + 0.2
+
+
+def test_components_with_weight_are_fitted_to_all_rows_from_their_fold(monkeypatch):
+    X, starts = np.random.default_rng(0).normal(size=(60, 2)), []
+    fit = _latent_classes.fit_latent_classes
+
+    def noted(view, *args, start=None, **settings):
+        starts.append((len(view), start))
+        return fit(view, *args, start=start, **settings)
+
+    monkeypatch.setattr(_latent_classes, "fit_latent_classes", noted)
+    density = TableDensity(max_iter=1, random_state=0)
+    density._fit_held_out(X, None, np.arange(60) < 12)
+    of_all = [start for n, start in starts if n == 60]
+    assert of_all and all(start.schema is not density._schema for start in of_all)
+    assert all(start is None for n, start in starts if n < 60)
 
 
 @pytest.mark.parametrize(("excess", "n_more"), [(0, _latent_classes.MORE_CLASSES), (1, 0)])
@@ -181,7 +233,7 @@ def test_correlations_of_few_rows_or_many_gaps_do_not_hide_the_columns(n, d, gap
     schema = schema_of(X, kinds)
     views = [TableView(schema, schema.encode(rows)) for rows in (X, X_new)]
     training = Training(views[0], "linear", np.random.RandomState(0))
-    _, mixture = training.fit(1, np.random.RandomState(0))
+    mixture = training.fit(np.ones((n, 1)))
     independent = -0.5 * (X_new**2 + np.log(2 * np.pi)).sum(axis=1)
     assert mixture.log_prob(views[1]).mean() > independent.mean() - 0.3 * d
 

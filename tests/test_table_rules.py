@@ -11,6 +11,7 @@ from _tables import few_components, quick, schema_of  # noqa: F401
 from scipy.special import logsumexp
 
 from skflows import DensityClassifier, load
+from skflows.columns.checks import ColumnWarning
 from skflows.table import _rule_search
 from skflows.table._rules import Order, Rules
 
@@ -426,6 +427,20 @@ def test_factors_of_a_known_product_are_told_unless_the_other_is_0():
     drawn = density.sample(100, given={"amount": 60.0}, random_state=0)
     assert np.allclose(drawn["price"] * drawn["quantity"], 60, atol=0.0051)
     assert drawn["quantity"].nunique() > 2
+
+
+def test_products_are_kept_beside_given_values_that_no_row_has():
+    """Although 0 is beyond the amounts of the rows, and a large one too far out for a draw."""
+    table = bills()[["price", "quantity", "amount"]].query("quantity > 0")
+    density = quick(max_iter=1).fit(table)
+    none = density.sample(20, given={"quantity": 0}, random_state=0)
+    assert (none["amount"] == 0).all()
+    many = density.sample(20, given={"quantity": 5, "price": 900.0}, random_state=0)
+    assert np.allclose(many["amount"], 4500)
+    table = pd.DataFrame({"quantity": [0, 0], "price": 9.5, "amount": [0.0, 9.5]})
+    with pytest.warns(ColumnWarning, match="numbers above 0"):
+        right, wrong = density.score_samples(table)
+    assert wrong < right - 3
 
 
 def test_a_finer_term_than_its_rounded_sum_has_several_values():

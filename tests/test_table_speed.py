@@ -47,7 +47,7 @@ def test_all_quantile_levels_are_bisected_together(few_components, column, monke
         }
     )
     density = TableDensity({"angle": ("circular", 360)}, random_state=0).fit(table)
-    rows, q = table[:3].drop(columns=column), np.linspace(0.01, 0.99, 40)
+    rows, q = table[:3].drop(columns=column), np.linspace(0.01, 0.99, 8)
     expected = np.stack([density.quantile(column, rows, one) for one in q], axis=1)
     calls, cdf = [], _predictive.OneVariable.cdf
 
@@ -58,7 +58,7 @@ def test_all_quantile_levels_are_bisected_together(few_components, column, monke
     monkeypatch.setattr(_predictive.OneVariable, "cdf", counted)
     np.testing.assert_array_equal(density.quantile(column, rows, q), expected)
     assert len(calls) <= 6 + _predictive.N_BISECTIONS  # six ends of the turns of circular ones
-    monkeypatch.setattr(distribution, "ROWS_AT_ONCE", 30)  # quantiles at once
+    monkeypatch.setattr(distribution, "ROWS_AT_ONCE", 6)  # quantiles at once
     np.testing.assert_array_equal(density.quantile(column, rows, q), expected)
 
 
@@ -180,7 +180,7 @@ def test_large_tables_train_networks_in_larger_batches(keep_components, monkeypa
         return gradients(self, network, packed, weight, n)
 
     monkeypatch.setattr(MaskedLikelihood, "gradients", counted)
-    table = pd.DataFrame({"x": np.random.default_rng(0).normal(size=9_000)})
+    table = pd.DataFrame(np.random.default_rng(0).normal(size=(9_000, 2)), columns=["x", "y"])
     TableDensity(max_iter=1, n_orders=1, random_state=0).fit(table[:1_500])
     assert max(sizes) <= 128
     sizes.clear()

@@ -40,9 +40,9 @@ _components.N_BINNED_CLASSES, _components.BANDWIDTHS = (4,), (1.0,)
 rng = np.random.default_rng(0)
 X = rng.standard_normal((1200, 8))
 y, label = X[:, 0] + rng.standard_normal(1200), (X[:, 0] > 0).astype(int)
-table = pd.DataFrame(X[:600], columns=list("abcdefgh"))
+table = pd.DataFrame(X[:120], columns=list("abcdefgh"))
 table["kind"] = np.where(table["a"] > 0, "p", "n")
-gaps = table.assign(**table[["a", "kind"]].mask(rng.random((600, 2)) < 0.2))
+gaps = table.assign(**table[["a", "kind"]].mask(rng.random((120, 2)) < 0.2))
 some, images = X[:400], rng.standard_normal((20, 16, 16))
 new = images + rng.standard_normal(images.shape)
 flow = NSFDensity(max_iter=1, hidden_layer_sizes=(64,))
@@ -52,7 +52,7 @@ density = scored | {"score": (X,), "sample": (400,)}
 mapped = {name: (X,) for name in ("transform", "inverse_transform", "reconstruction_error")}
 CASES = [
     (flow, (X,), density | mapped | {"partial_fit": (X,), "distribution": ()}),
-    (CNFDensity(max_iter=1, contamination=None), (X,), density | mapped | {
+    (CNFDensity(max_iter=1, contamination=None, solver="rk4", n_steps=2), (X,), density | mapped | {
         "partial_fit": (X,), "distribution": (), "solver_error": (some,),
         "score_standard_error": (some,)}),
     (AdaptiveKernelDensity(), (X,), density),

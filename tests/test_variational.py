@@ -57,6 +57,13 @@ def fitted():
     return VariationalDensity(flow, random_state=0).fit(normal, 3)
 
 
+@pytest.fixture
+def few_steps(monkeypatch):
+    """Let chains take few steps before those that are kept."""
+    monkeypatch.setattr("skflows.variational._chains.WARM_UP_STEPS", 10)
+    monkeypatch.setattr("skflows.variational._chains.LEARNED_STEPS", 30)
+
+
 def two_modes(x):
     """Two normal columns, in two places that hold 30 and 70 % of the draws."""
     parts = [standard_normal_log_prob(x - 4) + math.log(0.3)]
@@ -167,7 +174,7 @@ def constrained(x):
     return total + Dirichlet(torch.tensor([2.0, 3.0, 4.0])).log_prob(x[:, 4:])
 
 
-def test_constrained_target():
+def test_constrained_target(few_steps):
     names = ["rate", "share", "low", "high", *"abc"]
     density = VariationalDensity(
         RealNVPDensity(n_transforms=3, hidden_layer_sizes=16),
@@ -406,7 +413,7 @@ def test_weighted_draws_have_the_moments_of_the_function():
     assert X.var() != pytest.approx(variance, rel=0.02)
 
 
-def test_saved_density_needs_the_function(fitted):
+def test_saved_density_needs_the_function(fitted, few_steps):
     file = io.BytesIO()
     fitted.save(file)
     file.seek(0)

@@ -1,5 +1,6 @@
 """The models that commands fit, and those that they read from a file."""
 
+from ..compression import FlowCompressor
 from ..conditional import DensityClassifier, FlowRegressor
 from ..density import ARCHITECTURES, GaussianizationDensity
 from ..ensemble._auto import AutoDensity
@@ -17,6 +18,7 @@ DENSITIES = tuple(ESTIMATORS.values())
 USES = (
     ((FlowRegressor, DensityClassifier), "predicts a column: use skflows predict"),
     (DENSITIES, "is a density: use skflows score, or fit a column with skflows fit --target"),
+    (FlowCompressor, "compresses data: use skflows compress or decompress"),
     (PersistenceMixin, "no command takes: use skflows.load in Python"),
 )
 

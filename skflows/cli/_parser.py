@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from .. import __version__
-from . import _arguments, _demo, _model_files, _models, _outliers, _score
+from . import _arguments, _compress, _demo, _model_files, _models, _outliers, _score
 
 DESCRIPTION = (
     "Fit a density to a table, score rows, draw new ones, predict a column, and find outliers."
@@ -18,6 +18,8 @@ examples:
   skflows predict prices.skflows new.csv -o predicted.csv --coverage 0.8
   skflows impute model.skflows gaps.csv -o complete.csv
   skflows outliers data.csv -o flagged.csv --fdr 0.05 --report report.html
+  skflows compress images/ --model digits.skflows -o images.skfc
+  skflows decompress images.skfc --model digits.skflows -o restored/
   skflows demo
 
 Tables are CSV files with column names in the first line, Parquet files (by their suffix .parquet)
@@ -232,6 +234,45 @@ def _add_outliers(command):
     _add_random_state(command)
 
 
+def _add_compress(command):
+    command.add_argument(
+        "data",
+        type=Path,
+        help="folder of PNG, BMP, PGM or PPM images of one size, or table of whole numbers",
+    )
+    command.add_argument("-o", "--output", type=Path, required=True, help="compressed file")
+    _add_compressor(command, "; if there is none, it is fitted to the data and written")
+    _add_format(command)
+    command.add_argument(
+        "--max-iter",
+        type=_arguments.positive,
+        metavar="N",
+        help="largest number of epochs of a new model (default: 100)",
+    )
+    command.add_argument(
+        "--time-limit", type=_arguments.seconds, metavar="S", help="seconds to fit a new model in"
+    )
+    _add_random_state(command)
+
+
+def _add_decompress(command):
+    command.add_argument("data", type=Path, help="file written by skflows compress")
+    command.add_argument(
+        "-o", "--output", type=Path, required=True, help="new folder of images, or table"
+    )
+    _add_compressor(command, "")
+
+
+def _add_compressor(command, text):
+    command.add_argument(
+        "--model",
+        type=Path,
+        required=True,
+        help=f"file of the model by which the data are compressed{text}",
+    )
+    command.set_defaults(allow_pickle=False)
+
+
 def _add_demo(command):
     command.add_argument(
         "-o",
@@ -348,6 +389,16 @@ COMMANDS = {
         _add_outliers,
         _outliers.run_outliers,
         "flag the outliers of a table and say why they are odd",
+    ),
+    "compress": (
+        _add_compress,
+        _compress.run_compress,
+        "write images or whole numbers in fewer bytes, exactly, by a model of data like them",
+    ),
+    "decompress": (
+        _add_decompress,
+        _compress.run_decompress,
+        "restore the images or the table that skflows compress wrote",
     ),
     "demo": (
         _add_demo,

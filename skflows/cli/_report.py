@@ -2,7 +2,9 @@
 
 import base64
 import io
+from collections import Counter
 from html import escape
+from textwrap import shorten
 
 import numpy as np
 from scipy import stats
@@ -12,11 +14,12 @@ from ..calibration.ranks import least_p_value
 from ..columns.arrays import is_missing
 from ..columns.lattice import decimals_of
 from ..inspection import ExplanationDisplay, OutlierScoreDisplay, PValueDisplay
-from ._findings import odd_parts
+from ._findings import odd_columns, odd_parts
 
 MAX_LISTED = 200  # rows of the table
 N_DRAWN = 4  # rows whose columns are drawn
 N_REASONS = 3
+MAX_COLUMNS, MAX_CELL = 10, 40  # columns of the table, and characters of a cell
 N_COMMON = 2  # texts that are named as usual
 BULK = 0.25  # p-values above it are treated as inliers'
 SUSPICIOUS = 0.01  # p-value of the test that these are uniform
@@ -32,24 +35,36 @@ PAGE = """\
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Outliers of {name}</title>
 <style>
-body {{ font: 16px/1.5 system-ui, sans-serif; color: #1c2126; background: #fff;
-  max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }}
+:root {{ color-scheme: light dark; --text: #1c2126; --page: #fff; --soft: #55606a; --line: #d5dade;
+  --odd: #fbd3b0; --note: #fdf8e3; }}
+@media (prefers-color-scheme: dark) {{ :root {{ --text: #e6e9ec; --page: #14181c; --soft: #a8b2bb;
+  --line: #3a424a; --odd: #7a3d0c; --note: #332c10; }} }}
+body {{ font: 16px/1.5 system-ui, sans-serif; color: var(--text); background: var(--page);
+  max-width: 75rem; margin: 2rem auto; padding: 0 1rem; }}
 h1 {{ font-size: 1.7rem; margin-bottom: 0; }}
-h2 {{ font-size: 1.2rem; margin-top: 2.2rem; border-bottom: 1px solid #d5dade; }}
+h2 {{ font-size: 1.2rem; margin-top: 2.2rem; border-bottom: 1px solid var(--line); }}
 .lead {{ font-size: 1.15rem; }}
 .pictures {{ display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start; }}
 figure {{ margin: 0; flex: 1 1 26rem; min-width: 0; }}
-figcaption {{ color: #55606a; font-size: .9rem; }}
-img {{ max-width: 100%; height: auto; }}
+figcaption {{ color: var(--soft); font-size: .9rem; }}
+img {{ max-width: 100%; height: auto; background: #fff; }}
 .scroll {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; width: 100%; font-size: .92rem; }}
-th, td {{ text-align: left; padding: .3rem .6rem; border-bottom: 1px solid #e4e8eb;
+th, td {{ text-align: left; padding: .3rem .4rem; border-bottom: 1px solid var(--line);
   vertical-align: top; }}
+th {{ vertical-align: bottom; }}
 td.number, th.number {{ text-align: right; font-variant-numeric: tabular-nums; }}
 tr.flagged td:first-child {{ border-left: 4px solid #e76300; }}
-.usual {{ color: #55606a; }}
-.caution {{ border-left: 4px solid #c9a400; background: #fdf8e3; padding: .5rem .8rem; }}
-footer {{ margin-top: 3rem; color: #55606a; font-size: .85rem; }}
+td.odd {{ background: var(--odd); font-weight: 600; }}
+td.why {{ min-width: 16rem; }}
+th button {{ font: inherit; color: inherit; background: none; border: 0; padding: 0;
+  text-align: inherit; cursor: pointer; }}
+th button::after {{ content: " \\2195"; color: var(--soft); }}
+th[aria-sort=ascending] button::after {{ content: " \\2191"; }}
+th[aria-sort=descending] button::after {{ content: " \\2193"; }}
+.usual {{ color: var(--soft); }}
+.caution {{ border-left: 4px solid #c9a400; background: var(--note); padding: .5rem .8rem; }}
+footer {{ margin-top: 3rem; color: var(--soft); font-size: .85rem; }}
 </style>
 </head>
 <body>
@@ -58,8 +73,22 @@ footer {{ margin-top: 3rem; color: #55606a; font-size: .85rem; }}
 {caution}
 {sections}
 <footer>Written by skflows {version} in {seconds:.0f} s. A score is {score}.</footer>
+<script>{script}</script>
 </body>
 </html>
+"""
+
+# A click on the name of a column sorts the rows by it, and another click the other way round.
+SCRIPT = """
+for (const button of document.querySelectorAll("th button")) button.onclick = () => {
+  const head = button.parentElement, body = head.closest("table").tBodies[0];
+  const sign = head.ariaSort === "ascending" ? -1 : 1, place = head.cellIndex;
+  for (const other of head.parentElement.cells) other.removeAttribute("aria-sort");
+  head.setAttribute("aria-sort", sign > 0 ? "ascending" : "descending");
+  const key = row => row.cells[place].dataset.value ?? row.cells[place].textContent;
+  const compare = (a, b) => a - b || (isNaN(a - b) ? a.localeCompare(b) : 0);
+  [...body.rows].sort((a, b) => sign * compare(key(a), key(b))).forEach(row => body.append(row));
+};
 """
 
 SCORES = {  # of numbers, and of tables with texts or missing values
@@ -71,8 +100,8 @@ SCORES = {  # of numbers, and of tables with texts or missing values
 def report(found):
     """Return the page as text."""
     sections = [
-        ("How sure", how_sure(found)),
         ("The oddest rows", oddest_rows(found)),
+        ("How sure", how_sure(found)),
         ("Why they are odd", why(found)),
         ("Health of the fit", health(found)),
     ]
@@ -84,6 +113,7 @@ def report(found):
         version=__version__,
         seconds=found.seconds,
         score=SCORES[found.is_table],
+        script=SCRIPT,
     )
 
 
@@ -100,13 +130,23 @@ def verdict(found):
                 + ("a larger reference." if found.reference else "<code>--reference</code>.")
             )
         return f"{text}: none is odd enough for a false discovery rate of {found.fdr:.3g}."
-    expected = found.fdr * n_flags
-    doubt = "" if found.reference else " if the curve below holds"
+    expected = max(1, round(found.fdr * n_flags))
+    rows = "row is" if n_flags == 1 else "rows are"
+    doubt = "" if found.reference else ", if the curve below holds"
     return (
-        f"Flagged: <strong>{n_flags:,} of {n:,} rows</strong>. At most a fraction of "
-        f"{found.fdr:.3g} of such flags is false on average{doubt}: here, about {expected:.2g} or "
-        "fewer."
+        f"<strong>{n_flags:,} of {n:,} {rows} odd enough to check</strong>. Expect that about "
+        f"{expected:,} or fewer of these are in order (a false discovery rate of {found.fdr:.3g}"
+        f"{doubt}). {most_odd(found)}"
     )
+
+
+def most_odd(found):
+    """Return which columns make the most flagged rows odd, as a sentence."""
+    rows = np.flatnonzero(found.outlier)
+    first = [found.frame.columns[odd_columns(found.contributions[row])[0]] for row in rows]
+    counts = Counter(first).most_common(N_REASONS)
+    named = [f"{escape(str(name))} ({count:,})" for name, count in counts]
+    return f"Most often odd: {', '.join(named)}."
 
 
 def caution(found):
@@ -171,11 +211,6 @@ def row_name(found, row):
 
 
 def oddest_rows(found):
-    head = (
-        "<tr><th class='number'>row</th><th class='number'>score</th>"
-        "<th class='number'>p-value</th>"
-        "<th>odd columns, and the range of 90 % of the rows</th></tr>"
-    )
     usual = [usual_values(found.known[name]) for name in found.frame]
     names = [escape(str(name)) for name in found.frame.columns]
     texts = column_texts(found.frame)
@@ -188,28 +223,65 @@ def oddest_rows(found):
         )
         return values if len(columns) == 1 else f"{values}, odd only together"
 
-    lines = []
-    n_flags = found.outlier.sum()
     listed = found.oddest[:MAX_LISTED]
+    reasons = {
+        row: odd_parts(found.contributions[row], found.partners[row])[:N_REASONS] for row in listed
+    }
+    odd = {row: {j for columns in parts for j in columns} for row, parts in reasons.items()}
+    shown = most_frequent(odd.values(), len(names))
+    is_number = [found.frame[name].dtype.kind in "iuf" for name in found.frame]
+    head = [(name, True) for name in ("row", "score", "p&#8209;value")]
+    head += [(names[j].replace("_", "_<wbr>"), is_number[j]) for j in shown]
+    head.append(("odd columns, and the range of 90 % of the rows", False))
+    lines = []
     for row in listed:
-        parts = odd_parts(found.contributions[row], found.partners[row])[:N_REASONS]
-        reasons = "; ".join(described(row, columns) for columns in parts)
+        cells = [
+            f"<td class='number'>{row_name(found, row)}</td>",
+            number_cell(found.scores[row], f"{found.scores[row]:.1f}"),
+            number_cell(found.p_values[row], p_value(found.p_values[row])),
+        ]
+        for j in shown:
+            value = found.frame.iat[row, j]
+            text = escape(shorten(texts[j](value), MAX_CELL, placeholder=" …"))
+            number = float(value) if is_number[j] and not is_missing(value) else None
+            cells.append(number_cell(number, text, is_number[j], is_odd=j in odd[row]))
+        why = "; ".join(described(row, columns) for columns in reasons[row])
         flagged = " class='flagged'" if found.outlier[row] else ""
-        lines.append(
-            f"<tr{flagged}><td class='number'>{row_name(found, row)}</td>"
-            f"<td class='number'>{found.scores[row]:.1f}</td>"
-            f"<td class='number'>{p_value(found.p_values[row])}</td><td>{reasons}</td></tr>"
-        )
-    hidden = n_flags - len(listed)
+        lines.append(f"<tr{flagged}>{''.join(cells)}<td class='why'>{why}</td></tr>")
+    hidden = found.outlier.sum() - len(listed)
     more = f" {hidden:,} more flagged rows are in the output." if hidden > 0 else ""
+    if len(shown) < len(names):
+        more += f" The {len(shown)} columns that are odd most often are shown."
     names_of = "Row 1 is the first one below the column names."
     if found.names is not None:
         names_of = f"Rows have the names of the column {escape(str(found.names.name))}."
-    return (
-        f"<p>{names_of} An orange edge marks a flag. A value "
-        f"within its range can be odd given the other values of its row.{more}</p>\n"
-        f"<div class='scroll'><table>{head}\n" + "\n".join(lines) + "\n</table></div>"
+    titles = "".join(
+        f"<th{' class=number' if number else ''}><button>{name}</button></th>"
+        for name, number in head
     )
+    return (
+        f"<p>{names_of} An orange edge marks a flag, and orange cells are odd. A value "
+        f"within its range can be odd given the other values of its row.{more} Click on a name to "
+        "sort by it.</p>\n"
+        f"<div class='scroll' tabindex='0'><table><thead><tr>{titles}</tr></thead><tbody>\n"
+        + "\n".join(lines)
+        + "\n</tbody></table></div>"
+    )
+
+
+def most_frequent(odd, n_columns):
+    """Return the columns to show: all of a narrow table, otherwise those most often odd."""
+    if n_columns <= MAX_COLUMNS:
+        return range(n_columns)
+    counts = Counter(j for columns in odd for j in columns)
+    return sorted(j for j, _ in counts.most_common(MAX_COLUMNS))
+
+
+def number_cell(number, text, is_number=True, is_odd=False):
+    """Return a cell of the table, with its number, if it has one, to sort by."""
+    classes = [name for name, holds in (("number", is_number), ("odd", is_odd)) if holds]
+    value = "" if number is None else f" data-value='{float(number)!r}'"
+    return f"<td class='{' '.join(classes)}'{value}>{text}</td>"
 
 
 def usual_values(column):

@@ -597,21 +597,28 @@ def writing(path, form=FileForm()):  # noqa: B008 (it cannot be changed)
     if path is None or is_standard(path):
         yield CsvAppender(sys.stdout, form, is_read=sys.stdout.isatty())
     elif path.name == PARTS:
-        target = path.parent.resolve()
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as temporary:
-            folder = Path(temporary, "parts")
-            folder.mkdir()  # which others may read, unlike a temporary one
+        with new_folder(path.parent) as folder:
             yield PartsAppender(folder)
-            with naming(path.parent):
-                if target.exists():
-                    target.rmdir()
-                folder.rename(target)
     elif path.suffix in PARQUET:
         with replace_file(path) as file, ParquetAppender(file) as append:
             yield append
     else:
         with replace_file(path, "w", encoding=form.encoding, newline="") as file:
             yield CsvAppender(file, form)
+
+
+@contextmanager
+def new_folder(path):
+    """Yield a folder that takes the place of an empty one, or of none, at the end."""
+    target = path.resolve()
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as temporary:
+        folder = Path(temporary, "parts")
+        folder.mkdir()  # which others may read, unlike a temporary one
+        yield folder
+        with naming(path):
+            if target.exists():
+                target.rmdir()
+            folder.rename(target)
 
 
 def is_csv(path):

@@ -329,6 +329,7 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         splits = self._splits(pairs, random_state)
         context = self._fit_encoder(pairs, trees, splits if self._has_own_splits else ())
         self.n_outputs_ = Y.shape[1]
+        self._output_names = None if names is None else [str(name) for name in names]
         is_grid, what = row_shape(estimator) is not None, self._outputs
         discrete = Dequantizer.for_parameter(estimator.discrete, Y, names, is_grid, what=what)
         self._circle = Circle.for_parameter(self.circular, Y, names, discrete.columns)

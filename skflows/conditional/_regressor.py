@@ -179,7 +179,7 @@ class FlowRegressor(
                 distribution = distribution_of(density._source(context))
                 self.calibration_scores_ = row_scores(distribution, pairs.Y[held_out])
             self.density_ = density
-            copy_names(density, self, "n_outputs_")
+            copy_names(density, self, "n_outputs_", "_output_names")
         return self
 
     def predict(self, X: Table) -> Floats:

@@ -41,17 +41,16 @@ def mixture_weights(scores, weight=None):
     # A row of density 0 under every component does not depend on their weights.
     is_known = np.isfinite(scores.max(axis=1)) & (weight > 0)
     scores, weight = scores[is_known], weight[is_known] / weight[is_known].sum()
-    n_components = scores.shape[1]
-    shares = np.full(n_components, 1 / n_components)
+    shares = np.full(scores.shape[1], 1 / scores.shape[1])
+    # Each row's greatest density is 1: a component that alone explains a row keeps its weight.
+    densities = np.exp(scores - scores.max(axis=1, keepdims=True))
     before = -np.inf
     for _ in range(EM_STEPS if is_known.any() else 0):
-        with np.errstate(divide="ignore"):  # a weight of 0 stays 0
-            joint = scores + np.log(shares)
-        total = logsumexp(joint, axis=1)
-        shares = weight @ np.exp(joint - total[:, None])
-        if weight @ total - before < EM_TOLERANCE:
+        total = densities @ shares
+        shares = shares * (weight / total @ densities)
+        if weight @ np.log(total) - before < EM_TOLERANCE:
             break
-        before = weight @ total
+        before = weight @ np.log(total)
     return shares / shares.sum()
 
 

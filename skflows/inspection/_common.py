@@ -226,6 +226,15 @@ def plane(rows, indices, names, grid_resolution):
     return mesh, grid, {names[i]: medians[i] for i in range(len(names)) if i not in indices}
 
 
+def near_medians(rows, fixed, names):
+    """Return the tenth of the rows, and at least 20, that are nearest to a slice by `plane`."""
+    indices = [names.index(name) for name in fixed]
+    offsets = rows[:, indices] - [fixed[name] for name in fixed]
+    scales = np.std(rows[:, indices], axis=0)
+    distances = np.linalg.norm(offsets / np.where(scales > 0, scales, 1), axis=1)
+    return rows[np.sort(np.argsort(distances, kind="stable")[: max(20, len(rows) // 10)])]
+
+
 def single_axes(plt, ax, size=None):
     """Return ``ax``, or the axes of a new figure if it is None."""
     return plt.subplots(figsize=size, layout="constrained")[1] if ax is None else ax

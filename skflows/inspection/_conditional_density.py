@@ -25,13 +25,14 @@ if TYPE_CHECKING:
 
 
 TAIL = 1e-3  # probability beyond each end of the picture
-MAX_STEMS = 200
+MAX_STEMS, N_BINS = 60, 40  # with more values of a discrete y, bins are drawn
 
 
 class ConditionalDensityDisplay:
     """Density of y at each of a few rows of X, with what was observed.
 
-    For a discrete y, probabilities are drawn instead of a density. For a `skflows.TableDensity`, y
+    For a discrete y, probabilities are drawn instead of a density or, if it has many values, the
+    mean density of bins. For a `skflows.TableDensity`, y
     is one of the columns, given the known values of the others.
 
     It is recommended to use :meth:`from_estimator` to create a :class:`ConditionalDensityDisplay`.
@@ -106,8 +107,8 @@ class ConditionalDensityDisplay:
             listed values. The value in X is marked. The atoms of a number are left out.
 
         y : array-like of shape (n_rows,), default=None
-            The observed values, which are then marked. The axes have the name of a Series. For a
-            table, they are in X.
+            The observed values, which are then marked. The axes have the name of a Series, or
+            the name of y in `fit`. For a table, they are in X.
 
         grid_resolution : int, default=200
             Number of values of y, unless it is discrete.
@@ -143,7 +144,9 @@ class ConditionalDensityDisplay:
                     "single output."
                 )
             fields = _output(estimator, X, grid_resolution)
-            fields |= {"y": None if y is None else np.ravel(y), "name": name_of(y)}
+            names = getattr(estimator, "_output_names", None) if y is None else None
+            name = name_of(y) if names is None else str(names[0])
+            fields |= {"y": None if y is None else np.ravel(y), "name": name}
         return cls(**fields).plot(ax=ax)
 
     def plot(self, ax: "Axes | None" = None) -> Self:
@@ -233,14 +236,16 @@ def _column_of_table(density, X, column, grid_resolution):
 def _curves(distribution, grid_resolution):
     """Return the densities of the rows of a distribution, or the probabilities of some values."""
     low, high = distribution._limits(TAIL)
-    if is_discrete := distribution.is_discrete:
-        grid = distribution.support
-        grid = grid[(low <= grid) & (grid <= high)]
-        grid = grid[:: -(-len(grid) // MAX_STEMS)]
-    else:
+    if not distribution.is_discrete:
         grid = np.linspace(low, high, grid_resolution)
-    compute = distribution.pmf if is_discrete else distribution.pdf
-    return {"grid": grid, "density": compute(grid[:, None]), "is_discrete": is_discrete}
+        return {"grid": grid, "density": distribution.pdf(grid[:, None]), "is_discrete": False}
+    grid = distribution.support
+    grid = grid[(low <= grid) & (grid <= high)]
+    if len(grid) <= MAX_STEMS:
+        return {"grid": grid, "density": distribution.pmf(grid[:, None]), "is_discrete": True}
+    edges = np.linspace(low, high, N_BINS + 1)
+    heights = np.diff(distribution.cdf(edges[:, None]), axis=0) / np.diff(edges)[:, None]
+    return {"grid": (edges[1:] + edges[:-1]) / 2, "density": heights, "is_discrete": False}
 
 
 def _check_few(n_rows):

@@ -18,6 +18,7 @@ from ._common import (
     check_matplotlib,
     histogram,
     like_fitted,
+    near_medians,
     plane,
     resolve_features,
     single_axes,
@@ -198,7 +199,7 @@ class DensityDisplay:
             xx0=mesh[0],
             xx1=mesh[1] if n_drawn == 2 else None,
             log_density=log_density.reshape(mesh[0].shape),
-            X=rows[:, indices],
+            X=(near_medians(rows, fixed, names) if fixed else rows)[:, indices],
             feature_names=[names[i] for i in indices],
             fixed=fixed,
         )
@@ -303,7 +304,7 @@ class DensityDisplay:
             others = (
                 "1 other column" if len(self.fixed) == 1 else f"{len(self.fixed)} other columns"
             )
-            ax.set_title(f"slice: {others} at the median; dots: all rows", fontsize="medium")
+            ax.set_title(f"slice: {others} at the median; dots: nearest rows", fontsize="medium")
 
 
 def _marginal(density, X, features):

@@ -231,7 +231,7 @@ class ExplanationDisplay:
             values = [self.values[j] for j in order]
             texts = [value if isinstance(value, str) else f"{value:,.6g}" for value in values]
             labels = [f"{name} = {text}" for name, text in zip(labels, texts, strict=True)]
-        ax = single_axes(plt, ax, (6.4, 1.1 + 0.3 * len(order)))
+        ax = single_axes(plt, ax, (6.4, 1.3 + 0.3 * len(order)))
         self.ax_, self.figure_ = ax, ax.figure
         heights = parts[order] - usual
         # A contribution of -inf (outside the bounds) is drawn twice as long as the longest other.
@@ -244,9 +244,8 @@ class ExplanationDisplay:
         ax.set_yticks(places, labels)
         ax.set_ylim(len(order) - 0.5, -0.5)
         ax.axvline(0, color="black", linewidth=1)
-        ax.set_xlabel(
-            f"contribution to the score ({parts.sum():.4g}), minus the median contribution"
-        )
+        # Two lines, since one would be wider than the axes beside long names.
+        ax.set_xlabel(f"contribution to the score ({parts.sum():.4g})\nminus the median one")
         ax.spines[["top", "right", "left"]].set_visible(False)
         ax.tick_params(axis="y", length=0)
         return self

@@ -31,9 +31,9 @@ class LatentDisplay:
     A flow that fits its data maps them to independent N(0, 1) coordinates. Each panel shows one
     coordinate and two statistics:
 
-    - The Kolmogorov-Smirnov distance (KS) from N(0, 1): the largest difference between the two
-      distribution functions. The distance in brackets ("chance") is exceeded with probability 0.05
-      by a sample of the same size from N(0, 1).
+    - The distance from N(0, 1), by Kolmogorov and Smirnov: the largest difference between the two
+      distribution functions. The distance in brackets ("by chance up to") is exceeded with
+      probability 0.05 by a sample of the same size from N(0, 1).
     - The largest absolute value, because the distance is insensitive to a few outliers.
 
     Held-out data give the fairer assessment.
@@ -47,6 +47,10 @@ class LatentDisplay:
 
     coordinate_names : list of str
         Names of the coordinates.
+
+    n_coordinates : int, default=None
+        Number of coordinates of which these are the farthest from N(0, 1), for a note below the
+        panels. If None, there is no note.
 
     Attributes
     ----------
@@ -74,9 +78,10 @@ class LatentDisplay:
     ((150, 4), (4,))
     """
 
-    def __init__(self, *, Z, coordinate_names):
+    def __init__(self, *, Z, coordinate_names, n_coordinates=None):
         self.Z = Z
         self.coordinate_names = coordinate_names
+        self.n_coordinates = n_coordinates
 
     @classmethod
     def from_estimator(
@@ -139,11 +144,17 @@ class LatentDisplay:
         indices = None if features is None else resolve_features(features, names)
         named = hasattr(estimator, "feature_names_in_")
         Z = np.asarray(estimator.transform(X if named else rows))
+        n_coordinates = None
         if indices is None:
             # Sorting the negated distances keeps the column order among ties.
             worst = np.argsort(-_ks_distances(Z), kind="stable")[:MAX_PANELS]
             indices = sorted(worst)
-        display = cls(Z=Z[:, indices], coordinate_names=[names[i] for i in indices])
+            n_coordinates = len(names) if len(names) > MAX_PANELS else None
+        display = cls(
+            Z=Z[:, indices],
+            coordinate_names=[names[i] for i in indices],
+            n_coordinates=n_coordinates,
+        )
         return display.plot(ax=ax, kind=kind, **kwargs)
 
     def plot(self, ax: "Axes | None" = None, *, kind: str = "hist", **kwargs: Any) -> Self:
@@ -193,21 +204,27 @@ class LatentDisplay:
             panel.text(
                 0.02,
                 0.98,
-                f"KS {self.ks_[i]:.3f} (chance {self.ks_chance_:.3f})\n"
-                f"max |z| {np.abs(z).max():.3g}",
+                f"distance from N(0, 1): {self.ks_[i]:.3f}\n"
+                f"(by chance up to {self.ks_chance_:.3f})\n"
+                f"largest |z|: {np.abs(z).max():.3g}",
                 fontsize="small",
                 verticalalignment="top",
                 transform=panel.transAxes,
             )
             panel.spines[["top", "right"]].set_visible(False)
         self._label(kind)
+        if self.n_coordinates is not None and ax is None:
+            self.figure_.supxlabel(
+                f"the {n} of {self.n_coordinates} coordinates that are farthest from N(0, 1)",
+                fontsize="medium",
+            )
         return self
 
     def _label(self, kind):
         """Label the outer panels only, because all axes have the same meaning."""
         if kind == "hist":
             style = {"frameon": False, "fontsize": "small", "handlelength": 1.0}
-            self.axes_[0, 0].legend(loc="upper right", bbox_to_anchor=(1.0, 0.9), **style)
+            self.axes_[0, 0].legend(loc="upper right", bbox_to_anchor=(1.0, 0.76), **style)
             return
         for panel in self.axes_[:, 0]:
             panel.set_ylabel("quantile of z")
@@ -229,7 +246,7 @@ def _draw_histogram(panel, z, kwargs):
     density = stats.norm.pdf(grid)
     panel.plot(grid, density, color=MODEL_COLOR, linewidth=2, label="N(0, 1)")
     # Leave space for the text above the histogram.
-    panel.set(xlim=limits, yticks=[], ylim=(0, 1.35 * max(heights.max(), density.max())))
+    panel.set(xlim=limits, yticks=[], ylim=(0, 1.5 * max(heights.max(), density.max())))
     panel.spines["left"].set_visible(False)
 
 

@@ -85,8 +85,11 @@ class BinnedClasses(Classes):
         return completed
 
 
-def fit_binned_classes(view, n_classes, random_state):
-    """Fit a mixture by expectation-maximisation, leaving missing entries out."""
+def fit_binned_classes(view, n_classes, random_state, start=None):
+    """Fit a mixture by expectation-maximisation, leaving missing entries out.
+
+    With another mixture as its start, it begins with its classes.
+    """
     cells, variables = view.cells("quantile"), view.schema.variables
     blocks, kinds = [], []
     for j, variable in enumerate(variables):
@@ -104,7 +107,10 @@ def fit_binned_classes(view, n_classes, random_state):
     by_level, weight = one_hot.T.tocsr(), view.weight[:, None]
     counts = np.split(by_level @ view.weight + 0.5, ends)
     prior = np.concatenate([PRIOR_ROWS * count / count.sum() for count in counts])
-    share = random_state.dirichlet(np.ones(n_classes), len(view)) * weight
+    if start is None:
+        share = random_state.dirichlet(np.ones(n_classes), len(view)) * weight
+    else:
+        share = start.posterior(view)[1] * weight
     before = -np.inf
     for _ in range(N_STEPS):
         counts = (by_level @ share).T + prior

@@ -40,7 +40,7 @@ def components(schema, n, settings):
     """Return the components for ``n`` rows, the quick ones first.
 
     Their recipes are functions: ``recipe(train, held_out, seed, seconds)`` returns a member, from
-    views of rows.
+    views of rows. With ``start``, a member of the same component, it begins with its classes.
     """
     from ._binned_classes import fit_binned_classes
     from ._latent_classes import fit_kernels, fit_latent_classes
@@ -68,6 +68,8 @@ def components(schema, n, settings):
     portfolio += [binned_classes(k) for k in N_BINNED_CLASSES if k * ROWS_PER_CLASS <= n]
     if d and n <= MAX_KERNELS:
         portfolio += [kernels(space) for space in spaces]
+    if sum(variable.has_number or variable.n_levels > 1 for variable in schema.variables) < 2:
+        return portfolio  # a network is for what variables say about one another
     network = partial(fit_network, settings=settings)
     networks = [Component("network", network, is_trained=True)]
     if has_normal(schema) or has_forest(schema):
@@ -276,15 +278,22 @@ def fit_fold(fit, train, held_out, seed, seconds):
     return [Fold(member, scores, getattr(member, "interrupted", False))]
 
 
-def refits_of(components, view, seed):
-    """Return the tasks that fit components to all rows."""
-    return [Task([(c.name, 0)], partial(fit_to_all, c.recipe, view, seed)) for c in components]
+def refits_of(components, starts, view, seed):
+    """Return the tasks that fit components to all rows, beginning with members of a fold."""
+    return [
+        Task([(component.name, 0)], partial(fit_to_all, component.recipe, start, view, seed))
+        for component, start in zip(components, starts, strict=True)
+    ]
 
 
-def fit_to_all(fit, view, seed, seconds):
-    """Fit a component to all rows."""
+def fit_to_all(fit, start, view, seed, seconds):
+    """Fit a component to all rows.
+
+    It begins where a fold has ended: held-out rows have shown that this is a good optimum, while
+    another start may lead to a poorer one.
+    """
     with few_threads(view.values):
-        return [Fold(fit(view, None, seed, None))]
+        return [Fold(fit(view, None, seed, None, start=start))]
 
 
 def with_own_maps(fitted, views):

@@ -73,11 +73,6 @@ def as_table(rows, names=None):
     return pd.DataFrame(rows, columns=names)
 
 
-def is_beyond(values, low, high):
-    """Return which rows have a value outside of the limits of its variable."""
-    return ((values < low) | (values > high)).any(axis=1)
-
-
 def _has_names_or_categories(density):
     """Whether a column can be asked for: scikit-learn's checks call ``predict_proba(X)``.
 
@@ -384,7 +379,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             portfolio,
             len(splits),
             partial(tasks_of, portfolio, views, seed),
-            partial(self._refits, TableView(self._schema, rows, weight), folds, seed),
+            partial(self._refits, TableView(self._schema, rows, weight), folds, views, seed),
             partial(self._attributes, rows, folds, views),
             can_gain=partial(can_gain, weight[splits[0][1]]),
             started=started,
@@ -490,13 +485,18 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         clone._shared, clone._shared_settings = self._shared, self._shared_settings
         return clone
 
-    def _refits(self, view, folds, seed, done):
+    def _refits(self, view, folds, views, seed, done):
         """Return the tasks that fit components with a weight to all rows."""
-        from ._components import refits_of
+        from ._components import refits_of, with_own_maps
 
         weights = weights_of(scores_of(done), folds.held_out_weight, MIN_WEIGHT)
-        again = [c for (c, _), weight in zip(done, weights, strict=True) if c.refit and weight > 0]
-        return refits_of(again, view, seed)
+        again = [
+            (component, with_own_maps(fitted, views).members[0])
+            for (component, fitted), weight in zip(done, weights, strict=True)
+            if component.refit and weight > 0
+        ]
+        components, starts = zip(*again, strict=True) if again else ((), ())
+        return refits_of(components, starts, view, seed)
 
     def _attributes(self, rows, folds, views, done):
         """Return the attributes of a density that consists of fitted components."""
@@ -791,6 +791,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         """Return variables, the unknown ones drawn given the known ones, none absurdly far out.
 
         Rows of which a known value lies far out are drawn as they are: others may depend on it.
+        What functions expect of values that are not far out is not either.
         """
 
         rules = self._schema.rules if keeps_orders else self._schema.rules.without_orders()
@@ -801,14 +802,23 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             )
 
         low, high = self._schema.reach(len(values))
+
+        def far_out(values):
+            is_far = (values < low) | (values > high)
+            rows = np.flatnonzero(is_far.any(axis=1))
+            is_far[rows] &= ~rules.follow(self._schema, values[rows])
+            return is_far
+
         drawn = draw(values)
-        rows = np.flatnonzero(~is_beyond(values, low, high))
+        rows = np.flatnonzero(~((values < low) | (values > high)).any(axis=1))
         for _ in range(ROUNDS_FAR_OUT):
-            rows = rows[is_beyond(drawn[rows], low, high)]
+            is_far = far_out(drawn[rows])
+            rows = rows[is_far.any(axis=1)]
             if not len(rows):
                 return drawn
             drawn[rows] = draw(values[rows])
-        drawn[rows] = np.clip(drawn[rows], low, high)
+        is_far = far_out(drawn[rows])
+        drawn[rows] = np.where(is_far, np.clip(drawn[rows], low, high), drawn[rows])
         return drawn
 
     def _drawn_by_members(self, values, random_state):

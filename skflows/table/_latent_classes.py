@@ -68,12 +68,13 @@ class Patterns:
 
     @cached_property
     def by_size(self):
-        """Parts of the groups, stacked if they have the same size."""
+        """The groups, or parts of them if these have fewer sizes, stacked by size."""
+        whole = [rows for rows, *_ in self.groups]
+        parts = [part for rows in whole for part in parts_of_few_sizes(rows)]
         by_size = {}
-        for rows, *_ in self.groups:
-            for part in parts_of_few_sizes(rows):
-                by_size.setdefault(len(part), []).append(part)
-        return [np.stack(parts) for parts in by_size.values()]
+        for rows in min(whole, parts, key=lambda each: len({*map(len, each)})):
+            by_size.setdefault(len(rows), []).append(rows)
+        return [np.stack(rows) for rows in by_size.values()]
 
     def batches(self, n_classes):
         """Yield patterns ``(m, d)`` of equally many rows, and these rows ``(m, n_rows)``.
@@ -445,8 +446,9 @@ class Training:
         middle = cells.middle[:, self.numbers]
         noise = random_state.uniform(-0.5, 0.5, middle.shape)
         y, code = middle + noise * cells.width[:, self.numbers], cells.code
+        self.rows = ALL
         if len(np.unique(np.isfinite(y), axis=0)) > MAX_PATTERNS and len(y) > SOME_ROWS:
-            some = random_state.permutation(len(y))[:SOME_ROWS]
+            self.rows = some = random_state.permutation(len(y))[:SOME_ROWS]
             y, code, self.weight = y[some], code[some], view.weight[some]
         self.y, self.has = y, np.isfinite(y)
         self.patterns = Patterns(self.has)
@@ -500,11 +502,11 @@ class Training:
         for j, count in zip(self.levels, counts, strict=True):
             frequencies, table = self.frequencies[j], np.ascontiguousarray(count.T)
             if self.scores[j] is not None and len(frequencies) >= TILTED_LEVELS:
-                bases = [np.log(frequencies)]
+                bases = [np.broadcast_to(np.log(frequencies), table.shape)]
                 if j in self.counts:
                     bases.append(poisson(self.counts[j], table))
-                expected = [tilted(base, frequencies, self.scores[j], table) for base in bases]
-                table = shrunk(table, expected)
+                bases = np.array(bases)
+                table = shrunk(table, tilted(bases, frequencies, self.scores[j], table))
             elif is_last:
                 table = shrunk(table, [np.tile(frequencies, (len(table), 1))])
             else:
@@ -534,14 +536,21 @@ class Training:
         score = np.average(greatest + np.log(sums), weights=self.weight)
         return score, share, (filled, spread)
 
-    def fit(self, n_classes, random_state, n_more=0):
-        """Return the mean log-likelihood after expectation-maximisation, and the mixture.
+    def fit(self, share, n_more=0):
+        """Return the mixture after expectation-maximisation.
 
         It begins with ``n_more`` classes that are then removed one by one, first the ones without
         which the likelihood falls least: k-means may find other classes than the mixture.
+
+        Parameters
+        ----------
+        share : ndarray of shape (n, n_classes)
+            The classes of rows at the start.
+        n_more : int, default=0
+            How many of these are removed.
         """
-        share = initial_shares(self.features, n_classes + n_more, random_state)
-        share *= self.weight[:, None]
+        share = share * self.weight[:, None]
+        n_classes = share.shape[1] - n_more
         mean, variances = marginal_moments(self.y, self.has)
         # The first classes differ in their means; covariances follow.
         filled = np.where(self.has, self.y, mean)
@@ -567,8 +576,7 @@ class Training:
             before = score
         log_weights, _, *moments_ = model
         tables = self.tables(share, is_last=True)
-        mixture = LatentClasses(self.space, log_weights, tables, self.numbers, *moments_)
-        return score, mixture
+        return LatentClasses(self.space, log_weights, tables, self.numbers, *moments_)
 
     def needed(self, share):
         """Return the classes, except that without which the likelihood falls least."""
@@ -582,12 +590,12 @@ def poisson(levels, counts):
     return np.log(mean)[:, None] * levels - gammaln(levels + 1)
 
 
-def tilted(base, frequencies, scores, counts):
-    """Return the exponential of a base and a parabola, with mean and variance of classes.
+def tilted(bases, frequencies, scores, counts):
+    """Return the exponential of each base and a parabola, with mean and variance of classes.
 
     Parameters
     ----------
-    base : ndarray of shape (n_levels,) or (n_classes, n_levels)
+    bases : ndarray of shape (n_bases, n_classes, n_levels)
         Logarithms of frequencies, up to a constant and a parabola.
     frequencies : ndarray of shape (n_levels,)
         Of the levels in all rows; a small share of them is mixed in.
@@ -598,19 +606,19 @@ def tilted(base, frequencies, scores, counts):
     """
     powers = scores ** np.arange(1, 5)[:, None]
     target = counts @ powers[:2].T / (counts.sum(axis=1, keepdims=True) + 1e-9)
-    slopes = np.zeros_like(target)
+    slopes = np.zeros((len(bases), *target.shape))
     for _ in range(N_TILTS):
-        tilt = base + slopes @ powers[:2]
-        proba = np.exp(tilt - tilt.max(axis=1, keepdims=True))
-        proba /= proba.sum(axis=1, keepdims=True)
+        tilt = bases + slopes @ powers[:2]
+        proba = np.exp(tilt - tilt.max(axis=-1, keepdims=True))
+        proba /= proba.sum(axis=-1, keepdims=True)
         moments_ = proba @ powers.T
-        mean, square, cube, fourth = moments_.T
+        mean, square, cube, fourth = np.moveaxis(moments_, -1, 0)
         # Covariances of the number and its square.
         first, both, second = square - mean**2 + 1e-3, cube - mean * square, fourth - square**2
         second += 1e-3
-        a, b = (target - moments_[:, :2]).T
-        step = np.stack([second * a - both * b, first * b - both * a], axis=1)
-        slopes += (step / (first * second - both**2)[:, None]).clip(-1, 1)
+        a, b = np.moveaxis(target - moments_[..., :2], -1, 0)
+        step = np.stack([second * a - both * b, first * b - both * a], axis=-1)
+        slopes += (step / (first * second - both**2)[..., None]).clip(-1, 1)
     return (1 - LEAST_SHARE) * proba + LEAST_SHARE * frequencies
 
 
@@ -620,25 +628,31 @@ def shrunk(counts, expected):
     Frequencies of each class have a Dirichlet prior around the expected ones. These, of several
     arrays, and its strength maximise the marginal likelihood.
     """
-    prior = STRENGTHS[:, None, None] * np.array(expected)[:, None]
+    prior = STRENGTHS[:, None, None] * np.asarray(expected)[:, None]
     evidence = (gammaln(counts + prior) - gammaln(prior)).sum(axis=(2, 3))
     evidence -= gammaln(counts.sum(axis=1) + STRENGTHS[:, None]).sum(axis=1)
     evidence += len(counts) * gammaln(STRENGTHS)
     return counts + prior[np.unravel_index(evidence.argmax(), evidence.shape)]
 
 
-def fit_latent_classes(view, n_classes, space, random_state):
-    """Fit a mixture by expectation-maximisation, which begins with more classes if it is quick."""
+def fit_latent_classes(view, n_classes, space, random_state, start=None):
+    """Fit a mixture by expectation-maximisation, which begins with more classes if it is quick.
+
+    With another mixture as its start, it begins with its classes.
+    """
     training = Training(view, space, random_state)
+    if start is not None:
+        return training.fit(start.posterior(view)[1][training.rows])
     n, d = training.y.shape
     work = n * (n_classes + MORE_CLASSES) * d**2 * len(training.patterns.groups)
     is_slow = work > WORK_WITH_MORE or training.features.size > MANY_VALUES
     n_more = 0 if is_slow or not 1 < n_classes <= CLASSES_WITH_MORE else MORE_CLASSES
-    return training.fit(n_classes, random_state, n_more)[1]
+    share = initial_shares(training.features, n_classes + n_more, random_state)
+    return training.fit(share, n_more)
 
 
-def fit_kernels(view, space, random_state):
-    """Return kernels as a mixture with a class for each row.
+def fit_kernels(view, space, random_state, start=None):
+    """Return kernels as a mixture with a class for each row, whatever the start.
 
     Their covariance is the rows', narrowed by a bandwidth. Missing numbers are conditional means,
     and the levels of a row are mixed with their marginal frequencies (Aitchison & Aitken, 1976).
@@ -649,7 +663,7 @@ def fit_kernels(view, space, random_state):
     Aitchison & Aitken, "Multivariate Binary Discrimination by the Kernel Method", 1976.
     """
     training = Training(view, space, random_state)
-    _, one = training.fit(1, random_state)
+    one = training.fit(np.ones((len(training.y), 1)))
     _, _, (filled, _) = training.expectation(
         one.log_weights, one.tables, one.means, one.covariances
     )

@@ -71,6 +71,10 @@ class Outside:
             return (x <= self.low) | (x >= self.high)
         return (x < self.low) | (x > self.high)
 
+    def is_inferred_bound(self, x):
+        """Return which numbers are a bound, of a kind that makes none impossible."""
+        return ((x == self.low) | (x == self.high)) & (self.share > 0)
+
     def log_beyond(self, x):
         """Return the log-density of numbers beyond a bound."""
         with np.errstate(over="ignore", divide="ignore"):

@@ -350,14 +350,18 @@ def is_short(number):
 
 
 def rounded(x, variable, nudge):
-    """Return numbers on the lattice of a variable, NaN where they are outside of its kind."""
+    """Return numbers on the lattice of a variable, NaN where they are outside of its kind.
+
+    A bound that was inferred is possible, such as an amount of 0, which is 0 times a price.
+    """
     origin, step, decimals = lattice_of_variable(variable)
     if step is not None:
         x = origin + step * np.rint((x - origin) / step + nudge)
         x = x if decimals is None else np.round(x, decimals)
     known = ~np.isnan(x)
     x = x.copy()
-    x[known] = np.where(variable.is_outside(x[known]), np.nan, x[known])
+    is_outside = variable.is_outside(x[known]) & ~variable.outside.is_inferred_bound(x[known])
+    x[known] = np.where(is_outside, np.nan, x[known])
     return x
 
 
@@ -614,6 +618,15 @@ class Rules:
             keeps &= ~broken
             terms[keeps & known] += rule.counts.log_holds - log_kept
         return terms
+
+    def follow(self, schema, values):
+        """Return which variables have the value that a function expects, like the values."""
+        rows, follow = self.encoded(schema, values), np.zeros(values.shape, dtype=bool)
+        for rule in self.functions:
+            error = np.abs(rows[:, rule.target.column] - rule.expected(rows))
+            holds = error <= rule.target.tolerance
+            follow[np.ix_(holds, rule.target.variables)] = True
+        return follow
 
     def without_orders(self):
         """Return the other rules."""

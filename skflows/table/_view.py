@@ -260,6 +260,9 @@ class MemberOfFold:
     def evidence(self, view):
         return self.member.evidence(view.under(self.schema))
 
+    def posterior(self, view):
+        return self.member.posterior(view.under(self.schema))
+
     def predictive(self, view, j, rows=ALL):
         return self.member.predictive(view.under(self.schema), j, rows)
 

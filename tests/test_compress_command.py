@@ -1,0 +1,128 @@
+"""The commands ``skflows compress`` and ``skflows decompress``."""
+
+import json
+import shlex
+import shutil
+import zipfile
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from skflows.cli import _main
+
+
+def run(line):
+    """Run ``skflows`` with these arguments and return the exit code."""
+    return _main.main(shlex.split(line))
+
+
+def write_images(folder, sizes, seed=0):
+    rng = np.random.default_rng(seed)
+    folder.mkdir()
+    for i, size in enumerate(sizes):
+        pixels = rng.integers(0, 7, size=size, dtype=np.uint8) * 40
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Images and a table, with their models and files."""
+    folder = tmp_path_factory.mktemp("compress")
+    write_images(folder / "images", [(4, 6, 3)] * 30)
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(4, size=(60, 2))
+    frame = pd.DataFrame({"first": counts[:, 0], "second": counts.sum(axis=1), "third": 7})
+    frame.to_csv(folder / "counts.csv", index=False, sep=";")
+    for name, data in ("images", "images"), ("counts", "counts.csv"):
+        model, output = folder / f"{name}.skflows", folder / f"{name}.skfc"
+        line = f"compress {folder / data} -o {output} --model {model} --max-iter 1 --random-state 0"
+        assert run(line) == 0
+    return folder
+
+
+@pytest.fixture
+def folder(files, tmp_path, monkeypatch):
+    """Change to a working directory with copies of the files."""
+    shutil.copytree(files, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_images_come_back(folder, capsys):
+    assert run("decompress images.skfc --model images.skflows -o restored/") == 0
+    for file in folder.glob("images/*.png"):
+        restored = np.asarray(Image.open(folder / "restored" / file.name))
+        np.testing.assert_array_equal(restored, np.asarray(Image.open(file)))
+    assert len([*folder.glob("restored/*")]) == 30
+    out, err = capsys.readouterr()
+    assert (out, err) == ("wrote restored: 30 images\n", "")
+
+
+def test_tables_come_back_in_the_form_of_the_fit(folder, capsysbinary, monkeypatch):
+    assert run("decompress counts.skfc --model counts.skflows -o restored.csv") == 0
+    text = (folder / "counts.csv").read_text()
+    assert (folder / "restored.csv").read_text() == text
+    # Another table, whose columns have another order, by the stored model.
+    frame = pd.read_csv("counts.csv", sep=";")[::-1]
+    frame[["third", "first", "second"]].to_csv("others.csv", index=False)
+    capsysbinary.readouterr()
+    assert run("compress others.csv --model counts.skflows -o -") == 0
+    out, err = capsysbinary.readouterr()
+    assert b"for 60 rows" in err
+    (folder / "others.skfc").write_bytes(out)
+    assert run("decompress others.skfc --model counts.skflows -o restored.csv") == 0
+    restored = pd.read_csv("restored.csv", sep=";")
+    pd.testing.assert_frame_equal(restored, frame.reset_index(drop=True))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("compress counts.csv --model images.skflows", "images.skflows compresses images"),
+        ("compress images --model counts.skflows", "counts.skflows compresses tables"),
+        ("compress images --model images.skflows --max-iter 3", "--max-iter is for a new model"),
+        ("compress other --model images.skflows", "images of 4 x 4 pixels of 1 channels, "),
+        ("compress sizes --model new", "sizes/1.png has the shape (4, 6, 1)"),
+        ("compress deep --model new", "0.png has pixels of mode 'I;16': convert"),
+        ("compress one --model new", "one has 1 images: at least 2"),
+        ("compress broken --model new", "cannot read broken/0.png: "),
+        ("compress . --model new", "broken is no image: . may only have"),
+        ("compress more.csv --model counts.skflows", "lacks, 'fourth': leave them out"),
+        ("compress fractions.csv --model new", "has 0.5 in column 'first', row 2: only whole"),
+        ("compress texts.csv --model new", "only whole numbers can be compressed"),
+        ("compress counts.csv --model none/new", "cannot write none/new: No such file"),
+        ("decompress counts.skfc --model images.skflows", "no images of skflows: File is not a"),
+        ("decompress images.skfc --model counts.skflows", "not the output of FlowCompressor"),
+        ("decompress unsafe.skfc --model images.skflows", "its images have other names"),
+        ("score images.skflows counts.csv", "use skflows compress or decompress"),
+    ],
+)
+def test_errors(folder, capsys, line, message):
+    write_images(folder / "other", [(4, 4)] * 2)
+    write_images(folder / "sizes", [(4, 4), (4, 6)])
+    write_images(folder / "one", [(4, 4)])
+    for name in "deep", "broken":
+        (folder / name).mkdir()
+    Image.fromarray(np.zeros((4, 4), dtype=np.uint16)).save(folder / "deep" / "0.png")
+    (folder / "broken" / "0.png").write_bytes(b"no image")
+    frame = pd.read_csv("counts.csv", sep=";")
+    frame.assign(fourth=1).to_csv("more.csv", index=False)
+    frame.assign(first=frame["first"].astype(float).where(frame.index != 1, 0.5)).to_csv(
+        "fractions.csv", index=False
+    )
+    frame.assign(first="word").to_csv("texts.csv", index=False)
+    with zipfile.ZipFile("images.skfc") as archive:
+        names, rows = json.loads(archive.read("names.json")), archive.read("rows")
+    with zipfile.ZipFile("unsafe.skfc", "w") as archive:
+        archive.writestr("names.json", json.dumps(["../0.png", *names[1:]]))
+        archive.writestr("rows", rows)
+    before = {file.name for file in folder.iterdir()}
+    assert run(f"{line} -o output") == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("skflows: error: ")
+    assert message in err
+    assert err.count("\n") == 1
+    assert {file.name for file in folder.iterdir()} == before
