@@ -11,7 +11,7 @@ from ._fit import learned_flow
 FIRST_STEP, TRAJECTORY, MOST_LEAPS = 0.5, 1.5, 16  # whitened rows have scales of about 1
 WANTED_ACCEPTANCE, ADAPTATION, JITTER = 0.8, 0.1, 1.0
 WARM_UP_STEPS, WIDE = 50, 2.0
-LEARNED_STEPS, MOST_LEARNED, MAX_R_HAT = 100, 3, 1.05
+LEARNED_STEPS, MOST_LEARNED, MAX_R_HAT = 100, 3, 1.1
 ROUNDING = 1e-12  # relative difference of states that are the same
 
 
