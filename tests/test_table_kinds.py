@@ -493,3 +493,18 @@ def test_numbers_between_levels_look_like_numbers():
     own = quick(max_iter=1).fit(table)
     features = view_of(pd.DataFrame({"n": [1, 2, 10]}), own._schema).features
     assert features[0, -1] < features[1, -1] < features[2, -1]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "possible"),
+    [
+        (range(1955, 2010, 5), range(1955, 2010, 5)),
+        ([0, 10, 20, 40, 50], range(0, 60, 10)),
+        ([99, 1199, 5999], [99, 1199, 5999]),
+        ([2, 4, 6], range(2, 7)),
+    ],
+)
+def test_numbers_between_listed_ones_have_their_step(numbers, possible):
+    """Unless a few numbers may have it by chance."""
+    schema = schema_of(pd.DataFrame({"x": np.tile([*numbers], 100)}))
+    assert schema.columns[0].possible == [*possible]

@@ -13,7 +13,12 @@ from ._cells import PADDED
 from ._forms import dates_of
 from ._tables import import_pandas, restore_integers, without_formula
 
-REMEDY = "choose numeric columns with --columns, or encode them"
+REMEDY = "correct these entries, or encode the texts as numbers"
+REMEDY_OF_FIT = (
+    "leave it out with --exclude {0}, or read such entries as missing with --kind {0}=continuous, "
+    "by a density of tables"
+)
+MOST_MISTAKES = 0.1  # share of entries that are not numbers: with more, they are texts
 MAX_COLUMNS = 10_000  # of a fit, beyond which networks take gigabytes and hours
 WITHOUT_NAME = re.compile(r"Unnamed: \d+")  # how pandas names a column without a name
 MAX_NAMES = 6  # column names that a message lists before it says "and 12 more"
@@ -99,7 +104,7 @@ def numbers(frame, path, remedy=REMEDY):
             fault = f"holds {padded!r}: if it holds quantities, remove leading zeros"
         raise ValueError(
             f"{path} has columns that are not numbers: {_quoted(names)} ({names[0]!r} {fault}); "
-            f"{remedy}"
+            f"{remedy.format(names[0])}"
         )
     for problem, fault in {"missing": numbers.isna(), "infinite": np.isinf(numbers)}.items():
         if where := _listed_counts(fault.sum()):
@@ -176,10 +181,16 @@ def without_identifiers(frame, path, remedy, kept=()):
 def needs_table(frame):
     """Return whether a table has texts, dates or missing values, which densities of numbers refuse.
 
-    Entries of a column of numbers that are not numbers are mistakes rather than texts.
+    Few entries of a column of numbers that are not numbers are mistakes rather than texts.
     """
-    numeric = as_numbers(frame).notna().sum()
-    return bool(frame.isna().any(axis=None) or (numeric <= frame.notna().sum() / 2).any())
+    return bool(frame.isna().any(axis=None) or hold_texts(frame).any())
+
+
+def hold_texts(frame):
+    """Return which columns hold texts, a Series: one entry that is no number is a mistake."""
+    known = frame.notna().sum()
+    n_others = known - as_numbers(frame).notna().sum()
+    return (n_others > (MOST_MISTAKES * known).clip(lower=1)) | (n_others == known)
 
 
 def with_dates(frame, encoding=None):
@@ -260,7 +271,7 @@ def check_offsets(name, texts, have_offset, expected, is_later):
 
 
 def numeric_columns(frame, path, columns=None, exclude=()):
-    """Return the named columns of a table, or else the columns in which most entries are numbers.
+    """Return the named columns of a table, or else those in which nearly all entries are numbers.
 
     It warns about columns that are left out. The other entries of such columns are mistakes, not
     texts, and raise an error later on.
@@ -268,8 +279,7 @@ def numeric_columns(frame, path, columns=None, exclude=()):
     frame = chosen_columns(frame, path, columns, exclude)
     if columns is not None:
         return frame
-    are_numbers = as_numbers(frame).notna().sum()
-    texts = frame.columns[are_numbers <= frame.notna().sum() / 2]
+    texts = frame.columns[hold_texts(frame)]
     if len(texts) == frame.columns.size:
         raise ValueError(f"{path} has no column of numbers: encode the texts as numbers")
     if len(texts):

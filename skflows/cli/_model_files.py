@@ -1,7 +1,5 @@
 """The models that commands fit, and those that they read from a file."""
 
-from ..compression import FlowCompressor
-from ..conditional import DensityClassifier, FlowRegressor
 from ..density import ARCHITECTURES, GaussianizationDensity
 from ..ensemble._auto import AutoDensity
 from ..persistence.mixin import PersistenceMixin
@@ -15,12 +13,6 @@ ESTIMATORS = ARCHITECTURES | {
     "table": TableDensity,
 }
 DENSITIES = tuple(ESTIMATORS.values())
-USES = (
-    ((FlowRegressor, DensityClassifier), "predicts a column: use skflows predict"),
-    (DENSITIES, "is a density: use skflows score, or fit a column with skflows fit --target"),
-    (FlowCompressor, "compresses data: use skflows compress or decompress"),
-    (PersistenceMixin, "no command takes: use skflows.load in Python"),
-)
 
 
 def load_model(args, classes=DENSITIES, fitted="offset_"):
@@ -41,8 +33,18 @@ def load_model(args, classes=DENSITIES, fitted="offset_"):
             raise ValueError(f"{one_line(error)}{hint}") from error
     if isinstance(model, classes) and hasattr(model, fitted):
         return model
+    # These take long to import.
+    from ..compression import FlowCompressor
+    from ..conditional import DensityClassifier, FlowRegressor
+
+    uses = (
+        ((FlowRegressor, DensityClassifier), "predicts a column: use skflows predict"),
+        (DENSITIES, "is a density: use skflows score, or fit a column with skflows fit --target"),
+        (FlowCompressor, "compresses data: use skflows compress or decompress"),
+        (PersistenceMixin, "no command takes: use skflows.load in Python"),
+    )
     holds = f"it holds a {type(model).__name__}"
-    for other, use in USES:
+    for other, use in uses:
         if isinstance(model, other) and not isinstance(model, classes):
             raise ValueError(f"{path} is not a model for this command: {holds}, which {use}")
     raise ValueError(f"{path} is not a fitted model of skflows: {holds}")

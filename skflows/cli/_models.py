@@ -10,6 +10,7 @@ from ..columns.arrays import EXACT
 from ..conditional import DensityClassifier, FlowRegressor
 from ..table import TableDensity
 from ._columns import (
+    REMEDY_OF_FIT,
     WITHOUT_NAME,
     check_columns,
     check_free,
@@ -89,7 +90,7 @@ def run_fit(args):
         frame = with_dates(frame)
         model.set_params(handle_unknown="rare", columns=kinds_in(frame, table.form, hints))
     else:
-        frame = complete_numbers(frame, args.data, args.columns and [*frame])
+        frame = complete_numbers(frame, args.data, args.columns and [*frame], remedy=REMEDY_OF_FIT)
     if "n_jobs" in model.get_params():
         model.set_params(n_jobs=n_jobs_for(model.time_limit))
     if name == "table":

@@ -11,6 +11,7 @@ from ..persistence.atomic import replace_file
 from ..table import TableDensity
 from ._cells import NAMIBIA
 from ._columns import (
+    REMEDY_OF_FIT,
     Gaps,
     check_columns,
     check_free,
@@ -91,7 +92,7 @@ def run_outliers(args):
     frame, is_table = judged_columns(args, table, known)
     is_table |= bool(hints.kinds)
     if not is_table:
-        frame = complete_numbers(frame, args.data, args.columns and [*frame])
+        frame = complete_numbers(frame, args.data, args.columns and [*frame], remedy=REMEDY_OF_FIT)
     if known is None:
         known = frame
     else:

@@ -1,10 +1,12 @@
 """Arguments of the ``skflows`` command."""
 
 import argparse
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 from .. import __version__
-from . import _arguments, _compress, _demo, _model_files, _models, _outliers, _score
+from . import _arguments, _model_files
 
 DESCRIPTION = (
     "Fit a density to a table, score rows, draw new ones, predict a column, and find outliers."
@@ -360,49 +362,54 @@ def _add_random_state(command):
     )
 
 
+def _run(module, name, args):
+    """Run a command by a function of a module, which is imported after arguments are checked."""
+    return getattr(import_module(f".{module}", __package__), name)(args)
+
+
 # Name of each command, with the function that adds its arguments, the one that runs it, and its
 # help.
 COMMANDS = {
     "fit": (
         _add_fit,
-        _models.run_fit,
+        partial(_run, "_models", "run_fit"),
         "fit a density, a regressor or a classifier to a table (Ctrl-C keeps the best weights so "
         "far)",
     ),
     "score": (
         _add_score,
-        _score.run_score,
+        partial(_run, "_score", "run_score"),
         "give each row of a table its log-density and an outlier flag",
     ),
-    "sample": (_add_sample, _models.run_sample, "draw new rows from a model"),
+    "sample": (_add_sample, partial(_run, "_models", "run_sample"), "draw new rows from a model"),
     "predict": (
         _add_predict,
-        _models.run_predict,
+        partial(_run, "_models", "run_predict"),
         "predict the target of each row of a table, with intervals or probabilities",
     ),
     "impute": (
         _add_impute,
-        _models.run_impute,
+        partial(_run, "_models", "run_impute"),
         "fill in the missing values of a table by a table model",
     ),
     "outliers": (
         _add_outliers,
-        _outliers.run_outliers,
+        partial(_run, "_outliers", "run_outliers"),
         "flag the outliers of a table and say why they are odd",
     ),
     "compress": (
         _add_compress,
-        _compress.run_compress,
+        partial(_run, "_compress", "run_compress"),
         "write images or whole numbers in fewer bytes, exactly, by a model of data like them",
     ),
     "decompress": (
         _add_decompress,
-        _compress.run_decompress,
+        partial(_run, "_compress", "run_decompress"),
         "restore the images or the table that skflows compress wrote",
     ),
     "demo": (
         _add_demo,
-        _demo.run_demo,
+        partial(_run, "_demo", "run_demo"),
         "compare a flow with scikit-learn's densities on a real table",
     ),
 }

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..columns.kinds import likely_bounds
-from ..columns.lattice import ON_LATTICE, SAME, Grid, lattice, smallest_gap
+from ..columns.lattice import ON_LATTICE, SAME, Grid, lattice, lattice_of, smallest_gap
 from ._maps import fit_maps, repeat
 from ._outside import Outside, scale_of
 from ._reach import UpperTail
@@ -22,6 +22,7 @@ MAX_LISTED = 1_000_000  # points of a lattice: a number with more is answered as
 FARTHEST_SCORES = np.array([-8.0, 8.0])  # of numbers in answers
 FARTHEST_LEVEL = 20  # times the range of levels, beyond which numbers are outside of their kind
 ROWS_BETWEEN = 1.0  # that all unseen numbers between two levels count for
+LEAST_ODDS = 1_000  # against numbers being multiples of a larger step by chance
 
 
 class Cells(NamedTuple):
@@ -380,10 +381,17 @@ class Levels:
 
     @property
     def possible(self):
-        """The listed numbers and those between them, unless these are many; others are rare."""
-        levels = np.array(self.levels, dtype=np.float64)
+        """The listed numbers and those between them, unless these are many; others are rare.
+
+        Between numbers that are all multiples of a larger step, such as every fifth year, only
+        these multiples count, unless few numbers have it by chance.
+        """
+        levels, step = np.array(self.levels, dtype=np.float64), self.step
         if self.lattice is not None:
-            levels, _ = lattice(levels, self.step)
+            common, _ = lattice_of(levels) or (step, 0)
+            if (common / step) ** (len(levels) - 1) > LEAST_ODDS:
+                step = common
+            levels, _ = lattice(levels, step)
         return Grid(levels, True, self.step)
 
     def of_possible(self, probabilities):
