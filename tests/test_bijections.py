@@ -259,7 +259,12 @@ def test_vjp_falls_back_to_autograd_in_subclasses():
         Inverse(MaskedAutoregressive(3, Half(), (8,))),
         Inverse(HalfAutoregressive(3, Affine(), (8,))),
     ):
-        check_vjp(randomize(bijection.double()), torch.linspace(-3, 3, 60).double().view(20, 3))
+        x = torch.linspace(-3, 3, 60).double().view(20, 3)
+        check_vjp(randomize(bijection.double()), x)
+        with torch.inference_mode():
+            _, score, _ = bijection.vjp_with_score(x, x.cos())
+            _, expected, _ = Bijection.vjp_with_score(bijection, x, x.cos())
+        assert_close(score, expected, rtol=1e-8, atol=1e-8)
 
 
 # Those that find a solution without autograd, and then differentiate it, and one of the others.

@@ -18,10 +18,18 @@ from skflows import MAFDensity, NSFDensity, RealNVPDensity, VariationalDensity
 from skflows.bijections import Affine, Chain, Coupling, LULinear
 from skflows.bijections._flow import standard_normal_log_prob
 from skflows.training.reverse_kl import ReverseKL
-from skflows.variational._chains import LEARNED_STEPS, WARM_UP_STEPS, Chains, diagnostics
+from skflows.variational._chains import (
+    LEARNED_STEPS,
+    WARM_UP_STEPS,
+    Chains,
+    adapted_chains,
+    diagnostics,
+)
+from skflows.variational._fit import OF_DRAWS, OF_TARGET, learned_flow
 from skflows.variational._importance import importance_weights
 from skflows.variational._starts import find_modes, maximize
 from skflows.variational._support import support_map
+from skflows.variational._target import TargetDensity
 
 MEAN = torch.tensor([3.0, -200.0, 0.05], dtype=torch.float64)
 ROOT = torch.tensor([[2.0, 0, 0], [30, 10, 0], [-0.01, 0.02, 0.001]], dtype=torch.float64)
@@ -323,6 +331,40 @@ def test_chains_disagree_if_the_flow_missed_something(missing_a_mode, monkeypatc
     monkeypatch.setattr("skflows.variational._chains.MOST_LEARNED", 0)
     with pytest.warns(ConvergenceWarning, match="The chains disagree after 100 steps"):
         missing_a_mode.refine(4000, 0, max_steps=100)
+
+
+def standard_normal():
+    return TargetDensity(standard_normal_log_prob, Chain([]))
+
+
+def test_a_flow_that_learns_states_may_be_trained_on_the_target(monkeypatch):
+    """The states reach a third as far as the target."""
+    monkeypatch.setitem(OF_DRAWS, "max_iter", 1)
+    monkeypatch.setitem(OF_TARGET, "max_iter", 5)
+    generator = torch.Generator().manual_seed(0)
+    states = torch.randn(500, 1, generator=generator, dtype=torch.float64) / 3
+    z = torch.randn(2000, 1, generator=generator, dtype=torch.float64)
+    for target, expected in [(None, 1 / 3), (standard_normal(), 1.0)]:
+        flow = learned_flow(states, generator, target)
+        assert flow.inverse(z)[0].std().item() == pytest.approx(expected, rel=0.15)
+
+
+def test_the_second_flow_is_trained_on_the_target(monkeypatch):
+    targets = []
+
+    def learned(y, generator, target):
+        targets.append(target)
+        return Chain([])
+
+    chains = "skflows.variational._chains."
+    for name, value in [("MAX_R_HAT", 0), ("LEARNED_STEPS", 8), ("WARM_UP_STEPS", 2)]:
+        monkeypatch.setattr(chains + name, value)
+    monkeypatch.setattr(chains + "learned_flow", learned)
+    y = torch.zeros(4, 2, dtype=torch.float64)
+    target = standard_normal()
+    _, run = adapted_chains(target, Chain([]), y, torch.Generator().manual_seed(0))
+    assert targets == [None, target, None]
+    assert run is None
 
 
 def test_chains_that_agree_at_once_are_the_sample(fitted, monkeypatch):

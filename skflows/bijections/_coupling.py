@@ -103,7 +103,8 @@ class Coupling(Bijection):
             # the log-determinant.
             scores[i] = (scores[i] - bend[0]) / value[0]
             g_params = torch.addcmul(bend[1], value[1], scores[i].unsqueeze(-2))
-            scores[1 - i] = scores[1 - i] - through_net(g_params.flatten(-3, -2))[0]
+            g_given, _ = through_net(g_params.flatten(-3, -2), to_parameters=False)
+            scores[1 - i] = scores[1 - i] - g_given
             log_dets.append(log_det)
             pullbacks.append((through_map, through_net))
         mapped = self._joined(halves), sum(log_dets)

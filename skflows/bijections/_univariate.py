@@ -45,6 +45,7 @@ class Univariate(ABC):
     def __init_subclass__(cls):
         super().__init_subclass__()
         drop_inherited_vjp(cls, Univariate, forward="vjp")
+        drop_inherited_vjp(cls, Univariate, forward="derivatives")
 
     @property
     @abstractmethod
@@ -126,3 +127,11 @@ class Affine(Univariate):
             return g_x, torch.stack([g, g_raw], -2)
 
         return (torch.addcmul(shift, x, scale), log_scale.sum(-2)), pullback
+
+    def derivatives(self, x: Tensor, params: Tensor) -> tuple[Mapped, Mapped]:
+        raw = params.select(-2, 1)
+        log_scale, through_bound = bounded_log_scale_vjp(raw)
+        scale, ones, zeros = log_scale.exp(), torch.ones_like(x), torch.zeros_like(x)
+        slope = through_bound(ones)
+        of_value = scale, torch.stack([ones, slope * scale * x], -2)
+        return of_value, (zeros, torch.stack([zeros, slope], -2))

@@ -47,8 +47,9 @@ class ColumnLinear(nn.Module):
         """Return the output and its pullback (see `skflows.nn.vjp`)."""
         weight = self.effective_weight()
 
-        def pullback(g, to_x=True):
-            return weight.mT @ g if to_x else None, self.gradients(g, h)
+        def pullback(g, to_x=True, to_parameters=True):
+            gradients = self.gradients(g, h) if to_parameters else []
+            return weight.mT @ g if to_x else None, gradients
 
         return affine(self.bias, weight, h), pullback
 

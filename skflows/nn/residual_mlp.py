@@ -96,17 +96,17 @@ class ResidualMLP(nn.Module):
             units, through_units = self._activate_vjp(h)
         output, through_output = self.output.vjp(units)
 
-        def pullback(g, to_x=True):
-            g, gradients = through_output(g)
+        def pullback(g, to_x=True, to_parameters=True):
+            g, gradients = through_output(g, to_parameters=to_parameters)
             g = through_units(g)
             for through_units_before, through_layer, is_residual in reversed(passed):
-                g_units, of_layer = through_layer(g)
+                g_units, of_layer = through_layer(g, to_parameters=to_parameters)
                 g_before = through_units_before(g_units)
                 g = g_before.add_(g) if is_residual else g_before
                 gradients = of_layer + gradients
-            if self.context is not None:
+            if self.context is not None and to_parameters:
                 gradients += through_context(g, to_x=False)[1]
-            g, of_layer = through_input(g, to_x)
+            g, of_layer = through_input(g, to_x, to_parameters)
             return through_squash(g) if to_x else None, of_layer + gradients
 
         return output, pullback

@@ -6,7 +6,8 @@ the gradient of a loss in the outcome to the gradients in the input and in the p
 latter are a list, in the order of ``parameters()``. With ``to_x=False`` a pullback may leave out
 the gradient in the input and return None instead.
 
-A pullback may be called once (of a `ResidualMLP`, any number of times), before anything changes the
+A pullback may be called once (of a `ResidualMLP`, any number of times, and with
+``to_parameters=False`` for the gradient in the input alone), before anything changes the
 input or the outcome in place. Both run under `torch.no_grad` or, as in training, in
 `torch.inference_mode`.
 """

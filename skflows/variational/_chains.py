@@ -93,11 +93,17 @@ class Chains:
     def _place(self, z):
         self.z, self.at = z, self.latent.target(z)
 
-    def scatter(self):
-        """Move every second chain to a wide draw that makes some steps without the flow.
+    def start(self):
+        """Adapt the step sizes, after every second chain was moved to a wide draw.
 
-        Chains of both kinds agree only if the flow has missed nothing near.
+        The wide draws make some steps without the flow. Chains of both kinds agree only if the flow
+        has missed nothing near.
         """
+        if len(self.z) > 1:
+            self._scatter()
+        self.run(WARM_UP_STEPS, adapts=True)
+
+    def _scatter(self):
         y = WIDE * torch.randn(self.z[1::2].shape, generator=self.generator, dtype=self.z.dtype)
         at = self.whitened.target(y)
         for _ in range(WARM_UP_STEPS):
@@ -152,8 +158,9 @@ class Chains:
 def adapted_chains(target, flow, y, generator):
     """Return chains whose step sizes are adapted, whose flow lets them agree, and their first run.
 
-    As long as they disagree, another flow learns their states by likelihood. There is nothing to
-    learn if they do not move.
+    As long as they disagree, another flow learns their states by likelihood. The second one is
+    trained on the target afterwards, which reaches what no chain has reached, but may lose a mode.
+    There is nothing to learn if they do not move.
 
     Parameters
     ----------
@@ -167,16 +174,15 @@ def adapted_chains(target, flow, y, generator):
         What `Chains.run` returned when they agreed; None if they never did.
     """
     chains = Chains(target, flow, y, generator)
-    if len(y) > 1:
-        chains.scatter()
-    chains.run(WARM_UP_STEPS, adapts=True)
-    for _ in range(MOST_LEARNED):
+    for number in range(MOST_LEARNED):
+        chains.start()
         states, acceptance = chains.run(LEARNED_STEPS)
         r_hat, _ = diagnostics(states.numpy())
         if not r_hat.max() > MAX_R_HAT:  # NaN if they do not move
             return chains, (states, acceptance)
-        chains.use(learned_flow(states.flatten(0, 1), generator), states[-1])
-        chains.run(WARM_UP_STEPS, adapts=True)
+        trained_on = target if number % 2 else None
+        chains.use(learned_flow(states.flatten(0, 1), generator, trained_on), states[-1])
+    chains.start()
     return chains, None
 
 

@@ -431,10 +431,11 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
         Each step proposes an independent draw of the flow, then makes a Hamiltonian trajectory from
         where the chain is, by turns in latent space and in the space of whitened rows. A good fit
         makes the chains short. If they disagree at first, because the fit is poor, spline couplings
-        learn their states, up to three times, and take the place of the flow. The rows are a random
-        choice of the chains' states since they agreed, or since the last flow was learned. The time
-        hardly depends on ``n_samples``: at least 100 steps are made, which by default suffice for
-        6,400 rows.
+        learn their states and take the place of the flow. If they still disagree, affine couplings
+        are trained on the function, as in `fit`, and at last splines once more. The rows are a
+        random choice of the chains' states since they agreed, or since the last flow was learned.
+        The time hardly depends on ``n_samples``: at least 100 steps are made, which by default
+        suffice for 6,400 rows.
 
         Parameters
         ----------

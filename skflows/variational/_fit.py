@@ -18,6 +18,7 @@ EMA_DECAY = 0.99
 NORMAL = {"max_iter": 30, "batch_size": 128, "learning_rate": 0.02}
 # The likelihood of given draws, and the training after it.
 OF_DRAWS: dict = {"max_iter": 15, "batch_size": 256, "learning_rate": 3e-3}
+OF_TARGET = {"max_iter": 100, "batch_size": 256, "learning_rate": 3e-3, "tol": 0.05}
 RATE_AFTER, N_VALIDATED, PATIENCE = 0.3, 2048, 25
 N_TRANSFORMS, HIDDEN, N_BINS = 6, (64, 64), 8
 
@@ -88,11 +89,23 @@ def fit_to_modes(bijection, start, target, n_features, generator, schedule):
     _fit_to_draws(bijection, draws, generator, schedule)
 
 
-def learned_flow(y, generator):
-    """Return a flow from rows to latent ones that is trained by the likelihood of these rows."""
-    whiten = affine_map(y.mean(0), y.T.cov().reshape(2 * y.shape[1:]), principal=True)
+def learned_flow(y, generator, target=None):
+    """Return a flow from rows to latent ones that is trained by the likelihood of these rows.
+
+    Parameters
+    ----------
+    y : Tensor of shape (n, d)
+        The rows.
+    generator : torch.Generator
+        Draws everything.
+    target : TargetDensity, default=None
+        Log-density and gradient of rows, on which affine couplings are trained in addition. None
+        leaves it at the likelihood, by spline couplings.
+    """
+    d = y.shape[1]
+    whiten = affine_map(y.mean(0), y.T.cov().reshape(d, d), principal=True)
     with torch_seed(int(torch.randint(2**31, (), generator=generator)), y.device):
-        bijection = default_bijection(y.shape[1], is_multimodal=True)
+        bijection = default_bijection(d, is_multimodal=target is None)
     rows = whiten(y)[0].float()
     n = STEPS * OF_DRAWS["batch_size"]
 
@@ -101,6 +114,9 @@ def learned_flow(y, generator):
 
     with torch.inference_mode(False), torch.enable_grad():
         _fit_to_draws(bijection, draws, generator, cosine_with_warm_up)
+        if target is not None:
+            settings = {"by_path": True, "n_features": d} | OF_TARGET
+            train(bijection, target.mapped_by(whiten), generator, **settings)
     return Chain([whiten, Inverse(bijection)]).double().eval().requires_grad_(False)
 
 
