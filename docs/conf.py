@@ -15,6 +15,7 @@ sys.path[:0] = [str(ROOT), str(DOCS)]
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import make_benchmark_picture  # noqa: E402  (the imports need the path above)
+import make_guide_pictures  # noqa: E402
 from api_groups import GROUPS, TEMPLATES  # noqa: E402
 
 import skflows  # noqa: E402
@@ -55,6 +56,7 @@ html_logo = "_static/logo.svg"
 html_favicon = "_static/logo.svg"
 html_static_path = ["_static", str(MATHJAX / mathjax_path)]
 html_css_files = ["skflows.css"]
+html_js_files = ["accessible.js"]
 html_show_sourcelink = False
 html_theme_options = {
     "show_prev_next": False,
@@ -115,7 +117,7 @@ def render(name, template=None, **values):
 
 
 # Generated: a page for each group of the API, and the benchmarks page with the conclusions in
-# benchmarks/, whose pages are copied. The landing page has a picture of one table.
+# benchmarks/, whose pages are copied. The landing page and the user guide have pictures.
 render("api.rst", groups=GROUPS)
 for page, (title, introduction, modules) in GROUPS.items():
     values = {"introduction": introduction, "modules": modules, "templates": TEMPLATES}
@@ -128,6 +130,7 @@ for path in sorted((ROOT / "benchmarks").glob("[a-z]*.md")):
     pages[path.stem] = title.removeprefix("# "), conclusion
 render("benchmarks.md", pages=pages)
 make_benchmark_picture.main()
+make_guide_pictures.main(redraws=False)
 
 
 def without_labels(app, what, name, obj, options, lines):

@@ -15,6 +15,9 @@ from skflows.density import ARCHITECTURES
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
+PAGES_OF_TEXT = """
+    index saving pytorch other_libraries promises troubleshooting limits speed
+""".split()
 
 
 def test_groups_hold_existing_parameters_once():
@@ -89,3 +92,22 @@ def test_first_page_is_short_and_names_what_exists():
     for room, name in names - {("", "KernelDensity")}:  # scikit-learn's
         module = importlib.import_module(f"skflows.{room}") if room else skflows
         assert hasattr(module, name)
+
+
+def test_user_guide_describes_each_page_and_pages_begin_with_a_picture():
+    index = (DOCS / "user_guide" / "index.rst").read_text("utf-8")
+    described = re.findall(r"^:doc:`(\w+)`\n   \S", index, re.MULTILINE)
+    pages = {path.stem: path.read_text("utf-8") for path in DOCS.glob("user_guide/*.rst")}
+    assert sorted(described) == sorted(pages.keys() - {"index"})
+    drawn = runpy.run_path(str(DOCS / "make_guide_pictures.py"))
+    for name, text in pages.items():
+        first_screen = "\n".join(text.splitlines()[:25])
+        if image := re.search(r"^\.\. (?:image|figure):: (\S+)", first_screen, re.MULTILINE):
+            path = Path(image[1])
+            if path.parts[1] == "auto_examples":
+                example = path.stem.removeprefix("sphx_glr_")[:-4]
+                assert (ROOT / "examples" / path.parts[2] / f"{example}.py").exists()
+            else:
+                assert f"draw_{path.stem}" in drawn or path.stem == "readme"
+        else:
+            assert name in PAGES_OF_TEXT

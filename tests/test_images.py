@@ -89,17 +89,38 @@ def test_scale_of_pixels_shifts_scores_but_not_bits(density):
     np.testing.assert_allclose(scaled.bits_per_dim(X[:5] / 16), bits, rtol=1e-4)
 
 
-def test_score_is_the_mean_over_random_points(density):
-    """Two opposite points of a cell, without the stripes that convolutions would see."""
+def test_score_is_a_mean_over_random_points_of_a_cell(density):
+    """Two opposite points, normal after preprocessing, without stripes that convolutions see."""
     points = density._dequantizer.points()
-    rows = [torch.from_numpy(X[:60] + point - 0.5) for point in points]
-    scores = np.logaddexp(*[density.flow_.log_prob(row).numpy() for row in rows]) - math.log(2)
-    np.testing.assert_allclose(density.score_samples(X[:60]), scores)
+    low, high = (density.flow_.preprocess(torch.from_numpy(X[:60] + end))[0] for end in (-0.5, 0.5))
+    truncated = stats.truncnorm(low.numpy(), high.numpy())
+    scores = []
+    for point in points:
+        y = truncated.ppf(point)
+        x, log_det = density.flow_.preprocess.inverse(torch.from_numpy(y))
+        log_weight = truncated.logpdf(y).sum(axis=1) - log_det.numpy()
+        scores.append(density.flow_.log_prob(x).numpy() - log_weight)
+    scores = np.logaddexp(*scores) - math.log(2)
+    np.testing.assert_allclose(density.score_samples(X[:60]), scores, rtol=1e-7)
     np.testing.assert_allclose(points[0] + points[1], 1)
     assert stats.kstest(points[0], "uniform").pvalue > 0.05
     image = points[0].reshape(8, 8)
     for one, other in ((image[1:], image[:-1]), (image[:, 1:], image[:, :-1])):
         assert abs(np.corrcoef(one.ravel(), other.ravel())[0, 1]) < 0.25
+
+
+def test_score_is_close_to_the_probability(density):
+    """Closer than a mean over as many uniform points."""
+    rng, rows = np.random.default_rng(0), X[:40]
+    shares = torch.from_numpy(rng.uniform(size=(64, 40, 64)))
+    low, high = torch.from_numpy(rows - 0.5), torch.from_numpy(rows + 0.5)
+    drawn = [density.flow_.point_of_cell(low, high, share) for share in shares]
+    logs = torch.stack([density.flow_.log_prob(x) - log_weight for x, log_weight in drawn])
+    probability = (logs.logsumexp(0) - math.log(64)).numpy()
+    uniform = [torch.from_numpy(rows + p - 0.5) for p in density._dequantizer.points()]
+    uniform = np.logaddexp(*[density.flow_.log_prob(x).numpy() for x in uniform]) - math.log(2)
+    error = np.abs(density.score_samples(rows) - probability).mean()
+    assert error < 0.8 * np.abs(uniform - probability).mean()
 
 
 def test_arrays_and_rows_are_the_same(density):

@@ -6,6 +6,7 @@ Run it by ``make test-libraries``, which installs them.
 import ast
 import os
 import re
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -17,6 +18,7 @@ from _densities import banana
 from sklearn.base import clone
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KernelDensity
+from sklearn.utils.fixes import parse_version
 from test_persistence import ESTIMATORS, OTHERS, OWN_SCORE
 
 from skflows import DensityOutlierDetector, NSFDensity
@@ -26,12 +28,13 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # of the other libraries
 PAGE = Path(__file__).parents[1] / "docs" / "user_guide" / "other_libraries.rst"
 
 
-def snippets():
+def snippets(language="python"):
     """Return the code of each section, by its title."""
     parts = re.split(r"^(.+)\n=+\n", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)
     code = {}
     for title, text in zip(parts[1::2], parts[2::2], strict=True):
-        blocks = re.findall(r"^\.\. code-block:: python\n((?:\n|   .*\n)+)", text, re.MULTILINE)
+        block = rf"^\.\. code-block:: {language}\n((?:\n|   .*\n)+)"
+        blocks = re.findall(block, text, re.MULTILINE)
         code[title] = re.sub("^   ", "", "".join(blocks), flags=re.MULTILINE)
     return {title: each for title, each in code.items() if each}
 
@@ -63,6 +66,32 @@ def test_snippet_runs_as_a_script(title, tmp_path):
         [sys.executable, "snippet.py"],
         cwd=tmp_path,
         env=os.environ | quiet | {"MPLBACKEND": "Agg", "PYTHONPATH": root},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+
+
+def test_snippet_of_r_runs(tmp_path):
+    skip_without("pandas")
+    import pandas as pd
+
+    if parse_version(pd.__version__) >= parse_version("3"):
+        pytest.skip("reticulate 1.41 converts data frames of pandas before 3 only")
+    has_reticulate = ["Rscript", "-e", "library(reticulate)"]
+    if (
+        not shutil.which("Rscript")
+        or subprocess.run(has_reticulate, capture_output=True).returncode
+    ):
+        pytest.skip("needs R and its package reticulate")
+    code = snippets("r")["R"].replace("max_iter = 20L", "max_iter = 2L")
+    check = "stopifnot(!anyNA(density$impute(rows)), is.factor(density$sample(3L)$Month))\n"
+    (tmp_path / "snippet.R").write_text(code + check, encoding="utf-8")
+    here = {"RETICULATE_PYTHON": sys.executable, "PYTHONPATH": str(PAGE.parents[2])}
+    run = subprocess.run(
+        ["Rscript", "snippet.R"],
+        cwd=tmp_path,
+        env=os.environ | here,
         capture_output=True,
         text=True,
     )

@@ -109,7 +109,7 @@ class MaskedAutoregressive(Bijection):
         # With one column, they depend on the context only, which the values of a condition share.
         context, place = distinct_neighbors(context)
         outputs = self.net(x.new_zeros(1, len(context)), context)
-        return self._map_parameters(outputs[:, place])
+        return self._map_parameters(outputs.index_select(-1, place))
 
     def _map_parameters(self, outputs):
         return outputs.unflatten(-2, (-1, self.univariate.n_params))

@@ -68,10 +68,12 @@ footer {{ margin-top: 3rem; color: var(--soft); font-size: .85rem; }}
 </style>
 </head>
 <body>
+<main>
 <h1>Outliers of {name}</h1>
 <p class="lead">{verdict}</p>
 {caution}
 {sections}
+</main>
 <footer>Written by skflows {version} in {seconds:.0f} s. A score is {score}.</footer>
 <script>{script}</script>
 </body>

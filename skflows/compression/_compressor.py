@@ -44,7 +44,7 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
 
     Without loss, rows of whole numbers, or of fractions that repeat, are written exactly. On the
     sets of ``benchmarks/compression.md``, they take at most about 10 % more bits than the flow's
-    likelihood (`bits_per_dim` of images) says, and fewer on MNIST. The flow maps integers, and
+    likelihood (`bits_per_dim` of images) says. The flow maps integers, and
     draws the noise in the cell of a value from the bits of other rows, which get them back (iFlow).
     The first rows, which have no others, and rows with values of another kind are written by
     general codecs (zlib, bz2, LZMA), and so are all of them if that is smaller.

@@ -23,7 +23,11 @@ from ..columns.checks import warn_user
 from ..columns.encoding import copy_names
 from ..columns.types import Floats, RandomState, Table, Weights
 from ..density import FlowDensity, NSFDensity
-from ..distribution.distribution import ConditionalDistribution, distribution_of
+from ..distribution.distribution import (
+    ConditionalDistribution,
+    distribution_of,
+    plausible_ends,
+)
 from ..ensemble._folds import N_FOLDS, make_folds
 from ..persistence.mixin import PersistenceMixin
 from ..preprocessing.dequantizer import Dequantizer
@@ -174,6 +178,9 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
 
     n_outputs_ : int
         Number of columns of y.
+
+    output_names_ : list of str or None
+        Names of the columns of y, if it has any.
 
     See Also
     --------
@@ -329,7 +336,7 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         splits = self._splits(pairs, random_state)
         context = self._fit_encoder(pairs, trees, splits if self._has_own_splits else ())
         self.n_outputs_ = Y.shape[1]
-        self._output_names = None if names is None else [str(name) for name in names]
+        self.output_names_ = None if names is None else [str(name) for name in names]
         is_grid, what = row_shape(estimator) is not None, self._outputs
         discrete = Dequantizer.for_parameter(estimator.discrete, Y, names, is_grid, what=what)
         self._circle = Circle.for_parameter(self.circular, Y, names, discrete.columns)
@@ -344,7 +351,9 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         self._bounds = validate_bounds(
             estimator.bounds, Y, self._dequantizer, names=names, what=what
         )
+        self._reach = np.transpose(plausible_ends(Y.min(axis=0), Y.max(axis=0)))
         if self._circle:
+            self._reach[np.isfinite(self._circle.periods)] = -np.inf, np.inf
             estimator = self._circle.checked_flow(estimator, self._bounds)
         rows = np.column_stack([self._circle.cut_open(Y), context])
         self.held_out_ = [held_out for _, held_out in splits]
@@ -578,9 +587,8 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         return self._mixture(self.flows_, self._signs, self.weights_, context)
 
     def _mixture(self, flows, signs, weights, context):
-        return FlowMixture(
-            flows, signs, weights, self._circle, self._dequantizer, self._bounds, context
-        )
+        about_y = self._circle, self._dequantizer, self._bounds, self._reach
+        return FlowMixture(flows, signs, weights, *about_y, context)
 
     def _encoded(self, X):
         check_is_fitted(self)

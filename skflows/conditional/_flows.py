@@ -12,9 +12,11 @@ from ..distribution.normal import log_normal_mass
 from ..preprocessing.dequantizer import Dequantizer
 from ._circle import Circle
 
-FARTHEST = 4.5  # of the nodes in the latent space, in standard deviations
-N_NODES, NODES_PER_FLOW = 121, 8
+FARTHEST = 4.5  # of nodes and edges in the latent space, in standard deviations
+N_NODES, NODES_PER_FLOW = 61, 6  # for moments
+N_EDGES = 121  # of the cells of regions
 TOLERANCE = 1e-8  # of a quantile, in probability
+NEAR = 1e-5  # error, relative to a probability, from which a step of Newton leaves 1e-10 or less
 MAX_STEPS = 60
 # Larger chunks for a single output: networks see a context once for all values of y there.
 CHUNK_FACTOR = 16
@@ -38,6 +40,8 @@ class FlowMixture:
         Which outputs are discrete.
     bounds : ndarray of shape (n_outputs, 2) or None
         Between which y lies.
+    reach : ndarray of shape (n_outputs, 2)
+        Between which values are for moments: heavy tails may have no mean.
     context : ndarray of shape (n, n_context)
         The encoded rows of X.
     """
@@ -48,6 +52,7 @@ class FlowMixture:
     circle: Circle
     dequantizer: Dequantizer
     bounds: np.ndarray | None
+    reach: np.ndarray
     context: np.ndarray
 
     def of(self, indices):
@@ -159,6 +164,7 @@ class FlowMixture:
         By Newton's method, or bisection where a step leaves the interval.
         """
         low, high = low.copy(), high.copy()
+        near = np.maximum(TOLERANCE, NEAR * np.minimum(q, 1 - q))
         left = np.flatnonzero(low < high)
         for _ in range(MAX_STEPS):
             if not len(left):
@@ -175,27 +181,30 @@ class FlowMixture:
             middle = (low[left] + high[left]) / 2
             is_inside = (step >= low[left]) & (step <= high[left])
             y[left] = np.where(is_inside, step, middle)
-            left = left[(np.abs(excess) > TOLERANCE) & (low[left] < middle) & (middle < high[left])]
+            left = left[
+                (np.abs(excess) > near[left]) & (low[left] < middle) & (middle < high[left])
+            ]
         return y
 
     def nodes(self):
-        """Return values of y at equidistant latent ones, dealt out to the flows, and weights.
-
-        Nodes of different flows do not coincide. The last value is the `cdf` there, for a single
-        flow.
-        """
+        """Return values of y at equidistant latent ones, dealt out to the flows, and weights."""
         n_flows = len(self.flows)
-        places = np.linspace(-FARTHEST, FARTHEST, max(N_NODES, NODES_PER_FLOW * n_flows))
-        latent = [places[i::n_flows] for i in range(n_flows)]
-        y = np.column_stack([self._nodes_of(i, part) for i, part in enumerate(latent)])
-        weight = np.concatenate(
-            [
-                share * norm.pdf(part) / norm.pdf(part).sum()
-                for share, part in zip(self.weights, latent, strict=True)
-            ]
-        )
-        below = np.broadcast_to(norm.cdf(latent[0]), y.shape) if n_flows == 1 else None
-        return y, weight, below
+        latent = places(max(N_NODES, NODES_PER_FLOW * n_flows), n_flows)
+        weight = [
+            share * norm.pdf(part) / norm.pdf(part).sum()
+            for share, part in zip(self.weights, latent, strict=True)
+        ]
+        return np.clip(self._at_latent(latent), *self.reach[0]), np.concatenate(weight)
+
+    def edges(self):
+        """Return more such values, not limited, and their `cdf` for a single flow, or None."""
+        latent = places(max(N_EDGES, NODES_PER_FLOW * len(self.flows)), len(self.flows))
+        y = self._at_latent(latent)
+        return y, np.broadcast_to(norm.cdf(latent[0]), y.shape) if len(latent) == 1 else None
+
+    def _at_latent(self, latent):
+        """Return y at latent values of each flow, side by side."""
+        return np.column_stack([self._nodes_of(i, part) for i, part in enumerate(latent)])
 
     def _nodes_of(self, i, latent):
         """Return y at latent values, of shape (n, k), for each row under flow i."""
@@ -208,7 +217,7 @@ class FlowMixture:
         return in_blocks(nodes, self.context, each=k)
 
     def draws(self, n_draws):
-        """Return draws from a quasi-random sequence."""
+        """Return draws from a quasi-random sequence, within reach."""
         d, turn = self.n_outputs, turns(self.weights, n_draws)
         latent = ndtri(qmc.Sobol(d, seed=0).random(n_draws) * (1 - 1e-9) + 5e-10)
         ends = np.cumsum(np.bincount(turn, minlength=len(self.flows)))[:-1]
@@ -224,7 +233,8 @@ class FlowMixture:
                 y[:, turn == i] = drawn.reshape(-1, len(part), d)
             return y
 
-        return np.moveaxis(in_blocks(draws, self.context, each=n_draws), 1, 0)
+        y = np.clip(in_blocks(draws, self.context, each=n_draws), *self.reach.T)
+        return np.moveaxis(y, 1, 0)
 
     def sample(self, size, random_state):
         """Return random draws."""
@@ -235,6 +245,12 @@ class FlowMixture:
             row, draw = np.nonzero(member == i)
             y[row, draw] = inverse(flow, latent[row, draw], self.context[row])
         return y
+
+
+def places(n, n_flows):
+    """Return n equidistant latent values, dealt out to flows: different ones for each."""
+    latent = np.linspace(-FARTHEST, FARTHEST, n)
+    return [latent[i::n_flows] for i in range(n_flows)]
 
 
 def signs_of(flows, ends):

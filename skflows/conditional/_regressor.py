@@ -86,6 +86,9 @@ class FlowRegressor(
     n_outputs_ : int
         Number of columns of y.
 
+    output_names_ : list of str or None
+        Names of the columns of y, if it has any.
+
     References
     ----------
     Chernozhukov, Wüthrich & Zhu, "Distributional Conformal Prediction", 2021; Izbicki, Shimizu &
@@ -179,7 +182,7 @@ class FlowRegressor(
                 distribution = distribution_of(density._source(context))
                 self.calibration_scores_ = row_scores(distribution, pairs.Y[held_out])
             self.density_ = density
-            copy_names(density, self, "n_outputs_", "_output_names")
+            copy_names(density, self, "n_outputs_", "output_names_")
         return self
 
     def predict(self, X: Table) -> Floats:

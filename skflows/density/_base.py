@@ -148,6 +148,11 @@ class FittedFlowMixin(
 
     def _score_by(self, flow, X):
         from . import _evaluation
+        from ._distribution import RowDensity
+
+        if self._dequantizer.alike and flow.is_separate:
+            density = RowDensity(flow, self._dequantizer, self.n_features_in_)
+            return _evaluation.map_rows(density, "forward", X)[0]
 
         def log_density(rows):
             return _evaluation.map_rows(flow, "log_prob", rows)[0]

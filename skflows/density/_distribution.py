@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import torch
 from torch import nn
 from torch.distributions import Distribution, constraints
@@ -23,27 +24,39 @@ class RowDensity(nn.Module):
         Number of columns of X.
     """
 
-    offsets: torch.Tensor
+    points: torch.Tensor
 
     def __init__(self, flow, dequantizer, n_features):
         super().__init__()
         self.flow = flow
         self.dequantizer = dequantizer
         self.n_features = n_features
-        offsets = torch.zeros(0, n_features, dtype=torch.float64)
+        points = torch.zeros(0, n_features, dtype=torch.float64)
+        gap = points.new_zeros(n_features)
         if dequantizer:
-            zero = offsets.new_zeros(1, n_features).numpy()
-            offsets = torch.cat(
-                [torch.from_numpy(dequantizer.add_noise(zero, p)) for p in dequantizer.points()]
-            )
-        self.register_buffer("offsets", offsets.to(device_of(flow)))
+            gap[dequantizer.columns] = torch.from_numpy(dequantizer.gap)
+            points = points.new_full((len(dequantizer.points()), n_features), 0.5)
+            points[:, dequantizer.columns] = torch.from_numpy(np.array(dequantizer.points()))
+        self.register_buffer("points", points.to(device_of(flow)))
+        self.register_buffer("gap", gap.to(device_of(flow)))
 
     def forward(self, x):
         """Return the log-density of rows ``(n, n_features)``, as `score_samples` does."""
-        if not len(self.offsets):
+        if not len(self.points):
             return self.flow.log_prob(x)
-        log_probs = torch.stack([self.flow.log_prob(x + offset) for offset in self.offsets])
-        return log_probs.logsumexp(0) - math.log(len(self.offsets))
+        if self.dequantizer.alike and self.flow.is_separate:
+            ends = x - self.gap / 2, x + self.gap / 2
+            drawn = [self.flow.point_of_cell(*ends, share) for share in self.points]
+            log_probs = [self.flow.log_prob(point) - log_density for point, log_density in drawn]
+            log_volume = self.gap.log().sum()
+        else:
+            log_probs = [self.flow.log_prob(x + self.gap * (p - 0.5)) for p in self.points]
+            log_volume = 0.0
+        return torch.stack(log_probs).logsumexp(0) - math.log(len(self.points)) - log_volume
+
+    def is_sequential(self, inverse=False):
+        """Whether a direction takes many small operations (see `Bijection.is_sequential`)."""
+        return self.flow.is_sequential(inverse)
 
     def inverse(self, z):
         """Return the rows with latent coordinates z, before discrete columns are rounded."""
@@ -106,6 +119,6 @@ class FlowDistribution(Distribution):
     def _draw(self, sample_shape):
         shape = self._extended_shape(sample_shape)
         n = shape[:-1].numel()
-        device = self.rows.offsets.device
+        device = self.rows.points.device
         latent = torch.randn(n, self.n_latent, dtype=torch.float64, device=device)
         return self.rows.inverse(latent).reshape(shape)

@@ -24,8 +24,8 @@ class Source(Protocol):
     """What a model supplies about k outputs in each of n rows.
 
     Values that a method gets, m of them, belong to the rows that an array of indices names. `cdf`,
-    `ppf` and `nodes` are asked of a single output only. Values are not yet rounded to possible
-    ones, nor wrapped.
+    `ppf`, `nodes` and `edges` are asked of a single output only. Values are not yet rounded to
+    possible ones, nor wrapped.
     """
 
     n: int
@@ -46,10 +46,16 @@ class Source(Protocol):
     def ppf(self, q: np.ndarray, row: np.ndarray, low: np.ndarray | None = None) -> np.ndarray:
         """Return where `cdf` is q; for outputs that wrap around, within a period from `low`."""
 
-    def nodes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """Return values (n, p), close where the density is high, their weights and their `cdf`.
+    def nodes(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return values (n, p) for moments, and their weights, which add up to 1.
 
-        The weights, for moments, add up to 1. The last is None if it takes a call of `cdf`.
+        They lie between `plausible_ends`.
+        """
+
+    def edges(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return values (n, p), close where the density is high, and their `cdf`.
+
+        This is None if it takes a call of `cdf`.
         """
 
     def draws(self, n_draws: int) -> np.ndarray:
@@ -57,6 +63,15 @@ class Source(Protocol):
 
     def sample(self, size: int, random_state: np.random.RandomState) -> np.ndarray:
         """Return random draws (n, size, k)."""
+
+
+def plausible_ends(low, high):
+    """Return the ends of values for moments, from the ends of the values seen.
+
+    Heavy tails may have no mean, so that moments do without values that are further from the seen
+    ones than these are from each other: such values count as the ends.
+    """
+    return 2 * low - high, 2 * high - low
 
 
 def distribution_of(source):
@@ -72,6 +87,9 @@ class ConditionalDistribution:
     ``ppf([[0.1], [0.9]])`` has shape (2, n). With several outputs there is one entry per row and
     output, and all methods but `logpdf` and `pdf` are about single outputs. They then rest on 512
     draws from a quasi-random sequence.
+
+    Moments exist for any tail: a value further from the training values than these are from each
+    other counts as no further than that.
 
     `ConditionalDensity.predict_distribution` and `TableDensity.predict_distribution` return one; it
     is not meant to be created by users.
@@ -380,7 +398,7 @@ class ConditionalDistribution:
         if self.is_discrete and len(self.support) <= MAX_VALUES:
             return self.support, self._masses()
         if self._is_single:
-            y, weight, _ = self._source.nodes()
+            y, weight = self._source.nodes()
         else:
             y, weight = np.moveaxis(self._raw_draws, 0, -1), 1 / N_DRAWS
         return np.moveaxis(self._in_period(np.moveaxis(y, -1, 0)), 0, -1), weight
@@ -399,8 +417,7 @@ class ConditionalDistribution:
 
     def _edges(self):
         """Return edges of cells of a single output, and their `cdf` or None."""
-        edges, _, below = self._source.nodes()
-        return edges, below
+        return self._source.edges()
 
     def _limits(self, tail):
         """Return ends that contain all but the tails of the distributions of a single output."""

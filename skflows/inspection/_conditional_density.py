@@ -144,7 +144,7 @@ class ConditionalDensityDisplay:
                     "single output."
                 )
             fields = _output(estimator, X, grid_resolution)
-            names = getattr(estimator, "_output_names", None) if y is None else None
+            names = getattr(estimator, "output_names_", None) if y is None else None
             name = name_of(y) if names is None else str(names[0])
             fields |= {"y": None if y is None else np.ravel(y), "name": name}
         return cls(**fields).plot(ax=ax)

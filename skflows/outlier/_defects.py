@@ -43,13 +43,15 @@ MIN_PLACES = 64  # below which images are too small to learn what surrounds a pl
 class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
     """Detector of defects in images, from images without defects.
 
-    A flow learns the density of local features: the responses of a fixed bank of filters, at
-    several scales, around each place of the images and of their rotations. It is conditional, given
-    the mean features of the surroundings: a defect differs from what is around it, and images
-    differ from each other. The score of an image is the mean log-density of its features at the 3 %
-    of the places where that is lowest, averaged over rotations. This is DifferNet (Rudolph et al.,
-    2021) with features at many places, in place of one row of features for an image: a few images
-    then have enough rows for a flow.
+    Use it for few images and for maps; with 200 images or more, distances to the nearest of their
+    features, minus the features of the surroundings, rank images a little better
+    (``benchmarks/defects.md``). A flow learns the density of local features: the responses of a
+    fixed bank of filters, at several scales, around each place of the images and of their
+    rotations. It is conditional, given the mean features of the surroundings: a defect differs from
+    what is around it, and images differ from each other. The score of an image is the mean
+    log-density of its features at the 3 % of the places where that is lowest, averaged over
+    rotations. This is DifferNet (Rudolph et al., 2021) with features at many places, in place of
+    one row of features for an image: a few images then have enough rows for a flow.
 
     Parameters
     ----------

@@ -4,6 +4,8 @@ from numbers import Real
 from typing import Self
 
 import numpy as np
+from scipy.special import erf
+from scipy.stats import binom
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -13,13 +15,16 @@ from ..persistence.mixin import PersistenceMixin
 from ..preprocessing.sklearn_compat import HasMethods, Interval
 from ..training.threads import fit_context
 
+METHODS = "linear", "unify"  # of `predict_proba`
+
 
 class PyODDetector(PersistenceMixin, MetaEstimatorMixin, BaseEstimator):
-    """A density or outlier detector with the part of PyOD's interface that combinations use.
+    """A density or outlier detector with the interface of PyOD's detectors.
 
     PyOD's conventions are opposite to scikit-learn's: higher scores are more abnormal, and outliers
     have the label 1. The combinations of PyOD, such as SUOD and LSCP, take this detector as one of
-    their own. PyOD need not be installed.
+    their own. It has the attributes and methods of PyOD's `BaseDetector`, except for those that
+    PyOD has deprecated and for rejection. PyOD need not be installed.
 
     Parameters
     ----------
@@ -115,8 +120,91 @@ class PyODDetector(PersistenceMixin, MetaEstimatorMixin, BaseEstimator):
         validate_data(self, X, reset=False, skip_check_array=True)
         return -self.estimator_.score_samples(X)
 
-    def predict(self, X: Table) -> Labels:
+    def predict(self, X: Table, return_confidence: bool = False) -> Labels | tuple[Labels, Floats]:
         """Label each row as an inlier or an outlier.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+
+        return_confidence : bool, default=False
+            Whether to return `predict_confidence` too.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_samples,)
+            1 for outliers, 0 for inliers.
+
+        confidence : ndarray of shape (n_samples,)
+            Only with `return_confidence=True`.
+        """
+        scores = self.decision_function(X)
+        labels = self._label(scores)
+        return (labels, self._confidence(scores)) if return_confidence else labels
+
+    def fit_predict(self, X: Table, y: object = None) -> Labels:
+        """Fit the estimator, and return the labels of the rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_samples,)
+            `labels_`: 1 for outliers, 0 for inliers.
+        """
+        return self.fit(X).labels_
+
+    def predict_proba(
+        self, X: Table, method: str = "linear", return_confidence: bool = False
+    ) -> Floats | tuple[Floats, Floats]:
+        """Map the score of each row to a number between 0 and 1.
+
+        PyOD calls it a probability. `DensityOutlierDetector.p_values` has error rates that hold.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+
+        method : {"linear", "unify"}, default="linear"
+            "linear" maps the least of `decision_scores_` to 0 and the largest to 1. "unify" assumes
+            that they are normal, as `Kriegel et al. (2011)
+            <https://doi.org/10.1137/1.9781611972818.2>`_ do.
+
+        return_confidence : bool, default=False
+            Whether to return `predict_confidence` too.
+
+        Returns
+        -------
+        probabilities : ndarray of shape (n_samples, 2)
+            That the row is an inlier, and that it is an outlier.
+
+        confidence : ndarray of shape (n_samples,)
+            Only with `return_confidence=True`.
+        """
+        if method not in METHODS:
+            raise ValueError(f"method={method!r}; choose one of {list(METHODS)}.")
+        scores = self.decision_function(X)
+        known = self.decision_scores_
+        if method == "linear":
+            outlier = (scores - known.min()) / (np.ptp(known) or 1.0)
+        else:
+            outlier = erf((scores - known.mean()) / (known.std() or 1.0) / np.sqrt(2))
+        outlier = np.clip(outlier, 0, 1)
+        probabilities = np.column_stack([1 - outlier, outlier])
+        return (probabilities, self._confidence(scores)) if return_confidence else probabilities
+
+    def predict_confidence(self, X: Table) -> Floats:
+        """Return how sure each label is to stay the same with other training rows.
+
+        See `Perini et al. (2020) <https://doi.org/10.1007/978-3-030-67664-3_14>`_.
 
         Parameters
         ----------
@@ -125,10 +213,17 @@ class PyODDetector(PersistenceMixin, MetaEstimatorMixin, BaseEstimator):
 
         Returns
         -------
-        labels : ndarray of shape (n_samples,)
-            1 for outliers, 0 for inliers.
+        confidence : ndarray of shape (n_samples,)
+            Between 0 and 1.
         """
-        return self._label(self.decision_function(X))
+        return self._confidence(self.decision_function(X))
 
     def _label(self, scores):
         return (scores > self.threshold_).astype(int)
+
+    def _confidence(self, scores):
+        n = len(self.decision_scores_)
+        n_below = np.searchsorted(np.sort(self.decision_scores_), scores, side="right")
+        n_inliers = n - int(n * self.contamination)
+        is_flagged = binom.sf(n_inliers, n, (1 + n_below) / (2 + n))
+        return np.where(self._label(scores) == 1, is_flagged, 1 - is_flagged)

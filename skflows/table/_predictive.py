@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 
 from ..columns.lattice import cell_ends
-from ..distribution.distribution import in_blocks
+from ..distribution.distribution import in_blocks, plausible_ends
 from ._variables import ROWS_AT_ONCE
 from ._view import ALL, LEAST_MASS, TableView
 
@@ -117,13 +117,12 @@ class OneVariable:
         return ends, np.concatenate([np.zeros((len(below), 1)), below], axis=1)
 
     def _numbers_on_grid(self):
-        """Return the numbers at the scores of the grid, and these within bounds and no further
-        out than a range of the numbers seen: heavy tails may have no mean."""
+        """Return the numbers at the scores of the grid, and these within bounds and between
+        `plausible_ends`, for moments."""
         limit = np.finfo(float).max / 4
         x = np.nan_to_num(self.variable.maps["quantile"].inverse(GRID), posinf=limit, neginf=-limit)
-        variable, (low, high) = self.variable, self.variable.seen
-        ends = max(2 * low - high, variable.low), min(2 * high - low, variable.high)
-        return x, np.clip(x, *ends)
+        low, high = plausible_ends(*self.variable.seen)
+        return x, np.clip(x, max(low, self.variable.low), min(high, self.variable.high))
 
     @cached_property
     def _on_grid(self):
@@ -327,7 +326,11 @@ class OneColumn:
         starts = range(0, max(self.n, 1), ROWS_AT_ONCE)
         of_blocks = [self._variable(start).nodes() for start in starts]
         y, weight = (np.concatenate(each) for each in zip(*of_blocks, strict=True))
-        return y, weight, None
+        return y, weight
+
+    def edges(self):
+        """Return numbers on a grid."""
+        return self.nodes()[0], None
 
     def sample(self, size, random_state):
         """Return random draws."""
