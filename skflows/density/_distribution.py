@@ -25,6 +25,7 @@ class RowDensity(nn.Module):
     """
 
     points: torch.Tensor
+    gap: torch.Tensor
 
     def __init__(self, flow, dequantizer, n_features):
         super().__init__()
@@ -51,7 +52,7 @@ class RowDensity(nn.Module):
             log_volume = self.gap.log().sum()
         else:
             log_probs = [self.flow.log_prob(x + self.gap * (p - 0.5)) for p in self.points]
-            log_volume = 0.0
+            log_volume = x.new_zeros(())
         return torch.stack(log_probs).logsumexp(0) - math.log(len(self.points)) - log_volume
 
     def is_sequential(self, inverse=False):
