@@ -387,6 +387,13 @@ def bills(n=400):
     )
 
 
+def test_sums_of_three_are_found_among_24_columns():
+    rows = np.random.default_rng(0).integers(0, 1000, size=(100, 24)).astype(float)
+    rows[:, 23] = rows[:, 2] + rows[:, 5] + rows[:, 11]
+    found = [*_rule_search.sums_of(rows, [*range(24)], dict.fromkeys(range(24), 1.0))]
+    assert ((2, 5, 11), 23, (1.0, 1.0, 1.0), 0.0) in found
+
+
 def test_products_are_found_and_kept():
     table = bills()
     table.loc[::10, "amount"] = np.nan

@@ -34,7 +34,8 @@ LEAST_ROWS, LEAST_DISTINCT = 20, 3  # known rows, and distinct values, of a line
 N_SCREENED = 100  # rows that show which sums may be constant, and which lines are best
 N_LINES = 20  # of which all rows show which is best
 LIKELY = 0.9  # share of these in which they are
-MAX_SUMS = 50_000  # of three or four columns: wider tables have sums of fewer
+MAX_SUMS = 250_000  # of three or four columns: tables of more than 30 have sums of fewer
+MAX_PRODUCTS = 50_000  # tables of more than 46 columns of numbers have none
 TOLERANCE = 0.51  # steps by which rounding may move a sum
 SLACK = 2.0  # steps by which a line may miss its target before it is refined
 DIGITS = 3  # of the factor of a product
@@ -213,7 +214,7 @@ def products_of(rows, multipliers, numbers, steps):
 
     They have a single coefficient, with few digits.
     """
-    if len(multipliers) ** 3 / 2 > MAX_SUMS:
+    if len(multipliers) ** 3 / 2 > MAX_PRODUCTS:
         return
     for pair in combinations(multipliers, 2):
         values = rows[:, pair].prod(axis=1)
