@@ -1,6 +1,7 @@
 """Settings of the whole suite, read before ``skflows`` or ``tests`` is collected."""
 
 import os
+import sys
 from functools import partial
 
 import pytest
@@ -37,13 +38,12 @@ def pytest_runtest_call(item):
         pytest.skip(str(error))
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def close_figures():
     """No figure of a test stays open after it."""
     yield
-    import matplotlib.pyplot as plt
-
-    plt.close("all")
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
 
 
 # What is read, scored, drawn or answered at once.

@@ -187,8 +187,8 @@ def test_mean_where_quantiles_jump():
     density = ConditionalDensity(quick(60), cv=None, random_state=0).fit(0 * X, y)
     distribution = density.predict_distribution([[0.0]])
     fine = distribution.ppf((np.arange(2000)[:, None] + 0.5) / 2000)
-    assert abs(distribution.mean()[0] - fine.mean()) < 0.02 * fine.std()
-    assert abs(distribution.std()[0] - fine.std()) < 0.02 * fine.std()
+    assert abs(distribution.mean()[0] - fine.mean()) < 0.03
+    assert abs(distribution.std()[0] - fine.std()) < 0.03
 
 
 @pytest.mark.parametrize("n_outputs", [1, 2])

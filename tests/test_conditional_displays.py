@@ -23,8 +23,6 @@ from skflows.inspection import (
 from skflows.inspection._conditional_density import N_BINS
 from skflows.inspection._predictive_bands import _along, name_of
 
-pytestmark = pytest.mark.usefixtures("close_figures")
-
 
 @pytest.fixture(scope="module")
 def fitted():

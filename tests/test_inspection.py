@@ -26,9 +26,6 @@ NEEDS_X = [DensityDisplay, SamplesDisplay, LatentDisplay]
 ALL = [*NEEDS_X, LossCurveDisplay]
 
 
-pytestmark = pytest.mark.usefixtures("close_figures")
-
-
 @pytest.fixture(scope="module")
 def iris():
     return load_iris(as_frame=True).data

@@ -14,8 +14,6 @@ from sklearn.neighbors import KernelDensity
 from skflows import StackedDensity
 from skflows.inspection import LeaderboardDisplay
 
-pytestmark = pytest.mark.usefixtures("close_figures")
-
 
 @pytest.fixture(scope="module")
 def mixture():

@@ -46,9 +46,6 @@ METHODS = {
 each_display = pytest.mark.parametrize("display", ALL)
 
 
-pytestmark = pytest.mark.usefixtures("close_figures")
-
-
 @pytest.fixture(scope="module")
 def detector():
     mixture = GaussianMixture(3, random_state=0)

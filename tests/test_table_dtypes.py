@@ -403,7 +403,6 @@ def test_descriptions_of_questions(mixed):
     assert repr(density.marginal("kind")) == "<ConditionalTable of 'kind'>"
 
 
-@pytest.mark.usefixtures("close_figures")
 def test_density_display_of_a_table(mixed):
     pytest.importorskip("matplotlib")
     density, table = mixed

@@ -37,7 +37,7 @@ def test_counts_of_classes_are_smoothed(rates, n_levels, is_poisson, gain):
     all_rows = np.tile(np.log(true.mean(axis=0)), (len(rates), 1))
     bases = np.stack([all_rows, _latent_classes.poisson(levels, counts)])
     expected = _latent_classes.tilted(bases, true.mean(axis=0), scores, counts)
-    own = expected[is_poisson]
+    own = expected[int(is_poisson)]
     assert own.sum(axis=1) == pytest.approx(np.ones(len(rates)))
     assert own @ levels == pytest.approx(counts @ levels / 300, rel=0.03)
     table = _latent_classes.shrunk(counts, expected[: 1 + is_poisson])

@@ -399,7 +399,7 @@ def test_modelled_gaps_of_other_columns_are_evidence():
     assert own.predict_proba("kind", {"rating": 0.0})[0, 1] < 0.4
 
 
-@pytest.mark.parametrize("component", ["network", "quantile classes of 1"])
+@pytest.mark.parametrize("component", ["network on pairs", "quantile classes of 1"])
 def test_modelled_gaps_sum_to_one(keep_components, component):
     """In each member: a value comes after the variable that says whether there is one."""
     keep_components(lambda each: each.name == component)

@@ -12,9 +12,8 @@ from ..distribution.normal import log_normal_mass
 from ..preprocessing.dequantizer import Dequantizer
 from ._circle import Circle
 
-FARTHEST = 4.5  # of nodes and edges in the latent space, in standard deviations
-N_NODES, NODES_PER_FLOW = 61, 6  # for moments
-N_EDGES = 121  # of the cells of regions
+FARTHEST = 4.5  # of the nodes in the latent space, in standard deviations
+N_NODES, NODES_PER_FLOW = 121, 8
 TOLERANCE = 1e-8  # of a quantile, in probability
 NEAR = 1e-5  # error, relative to a probability, from which a step of Newton leaves 1e-10 or less
 MAX_STEPS = 60
@@ -188,8 +187,7 @@ class FlowMixture:
 
     def nodes(self):
         """Return values of y at equidistant latent ones, dealt out to the flows, and weights."""
-        n_flows = len(self.flows)
-        latent = places(max(N_NODES, NODES_PER_FLOW * n_flows), n_flows)
+        latent = self._latent_nodes()
         weight = [
             share * norm.pdf(part) / norm.pdf(part).sum()
             for share, part in zip(self.weights, latent, strict=True)
@@ -197,10 +195,16 @@ class FlowMixture:
         return np.clip(self._at_latent(latent), *self.reach[0]), np.concatenate(weight)
 
     def edges(self):
-        """Return more such values, not limited, and their `cdf` for a single flow, or None."""
-        latent = places(max(N_EDGES, NODES_PER_FLOW * len(self.flows)), len(self.flows))
+        """Return such values beyond reach too, and their `cdf` for a single flow, or None."""
+        latent = self._latent_nodes()
         y = self._at_latent(latent)
         return y, np.broadcast_to(norm.cdf(latent[0]), y.shape) if len(latent) == 1 else None
+
+    def _latent_nodes(self):
+        """Return the latent values of each flow: nodes of different flows do not coincide."""
+        n_flows = len(self.flows)
+        latent = np.linspace(-FARTHEST, FARTHEST, max(N_NODES, NODES_PER_FLOW * n_flows))
+        return [latent[i::n_flows] for i in range(n_flows)]
 
     def _at_latent(self, latent):
         """Return y at latent values of each flow, side by side."""
@@ -245,12 +249,6 @@ class FlowMixture:
             row, draw = np.nonzero(member == i)
             y[row, draw] = inverse(flow, latent[row, draw], self.context[row])
         return y
-
-
-def places(n, n_flows):
-    """Return n equidistant latent values, dealt out to flows: different ones for each."""
-    latent = np.linspace(-FARTHEST, FARTHEST, n)
-    return [latent[i::n_flows] for i in range(n_flows)]
 
 
 def signs_of(flows, ends):
