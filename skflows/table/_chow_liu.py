@@ -14,7 +14,7 @@ from scipy.sparse.csgraph import (
     connected_components,
     minimum_spanning_tree,
 )
-from scipy.special import gammaln, logsumexp, ndtri, softmax
+from scipy.special import gammaln, ndtri
 from torch import nn
 
 from ._variables import first_features
@@ -122,8 +122,9 @@ def dependence(counts, marginal):
     evidence = (gammaln(counts + prior) - gammaln(prior)).sum(axis=2) - counts @ np.log(marginal)
     evidence += (gammaln(STRENGTHS) - gammaln(n[:, None] + STRENGTHS)).T
     tables = (counts + prior) / (n + STRENGTHS[:, None])[:, :, None]
-    table = np.einsum("sk,skc->kc", softmax(evidence, axis=0), tables)
-    return (logsumexp(evidence, axis=0) - np.log(len(STRENGTHS))).sum(), table
+    total = np.logaddexp.reduce(evidence, axis=0)
+    table = np.einsum("sk,skc->kc", np.exp(evidence - total), tables)
+    return (total - np.log(len(STRENGTHS))).sum(), table
 
 
 def rooted(joined):
