@@ -502,6 +502,7 @@ def test_numbers_between_levels_look_like_numbers():
         ([0, 10, 20, 40, 50], range(0, 60, 10)),
         ([99, 1199, 5999], [99, 1199, 5999]),
         ([2, 4, 6], range(2, 7)),
+        (range(0, 25 * 10**13, 10**13), range(0, 25 * 10**13, 10**13)),  # odds of 1e312
     ],
 )
 def test_numbers_between_listed_ones_have_their_step(numbers, possible):

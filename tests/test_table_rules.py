@@ -10,7 +10,7 @@ import pytest
 from _tables import few_components, quick, schema_of  # noqa: F401
 from scipy.special import logsumexp
 
-from skflows import DensityClassifier, load
+from skflows import DensityClassifier, TableDensity, load
 from skflows.columns.checks import ColumnWarning
 from skflows.table import _rule_search
 from skflows.table._rules import Order, Rules
@@ -419,9 +419,13 @@ def test_products_beside_columns_with_gaps_are_found():
     assert found["rule"].tolist()[:2] == ["amount = price * quantity", "tax = 0.01 * amount * rate"]
 
 
-def test_factors_of_a_known_product_are_told_unless_the_other_is_0():
-    table = bills()[["price", "quantity", "amount"]]
-    density = quick().fit(table)
+@pytest.fixture(scope="module")
+def density_of_bills():
+    return quick().fit(bills()[["price", "quantity", "amount"]])
+
+
+def test_factors_of_a_known_product_are_told_unless_the_other_is_0(density_of_bills):
+    table, density = bills()[["price", "quantity", "amount"]], density_of_bills
     asked, is_0 = table.copy(), (table["quantity"] == 0).to_numpy()
     asked["price"] = np.nan
     filled = density.impute(asked)["price"]
@@ -448,6 +452,29 @@ def test_products_are_kept_beside_given_values_that_no_row_has():
     with pytest.warns(ColumnWarning, match="numbers above 0"):
         right, wrong = density.score_samples(table)
     assert wrong < right - 3
+
+
+def test_products_are_kept_where_absurd_factors_are_clipped(density_of_bills, monkeypatch):
+    drawn_by_members = TableDensity._drawn_by_members
+
+    def with_absurd_prices(density, values, random_state):
+        drawn = drawn_by_members(density, values, random_state)
+        drawn[np.isnan(values[:, 0]), 0] = 1e6
+        return drawn
+
+    monkeypatch.setattr(TableDensity, "_drawn_by_members", with_absurd_prices)
+    highest = density_of_bills._schema.reach(400)[1][0]
+    drawn = density_of_bills.sample(50, random_state=0)
+    assert (drawn["price"] == highest).all() and drawn["quantity"].nunique() > 3
+    assert np.allclose(drawn["amount"], highest * drawn["quantity"], atol=0.0051)
+
+
+def test_clipping_breaks_no_rule_with_a_given_value(density_of_bills):
+    """Five times the highest plausible price is less than 1,400."""
+    assert density_of_bills._schema.reach(400)[1][0] < 280
+    for given in ({"amount": 1400.0}, {"amount": 1400.0, "quantity": 2}):
+        drawn = density_of_bills.sample(5, given=given, random_state=0)
+        assert np.allclose(drawn["price"] * drawn["quantity"], 1400, atol=0.0255)
 
 
 def test_a_finer_term_than_its_rounded_sum_has_several_values():

@@ -720,7 +720,9 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         generalised Pareto distributions of the outer tenth of the values of `fit` on each side: all
         of n draws lie within either end with a probability of 99 %, where n is at least the number
         of rows of `fit`. Rows with values beyond are drawn again, up to ten times, and then
-        clipped, unless a given value of theirs lies beyond.
+        clipped, unless a given value of theirs lies beyond. Clipped rows keep all rules: columns
+        that follow from others are computed again, and a row that cannot keep a rule beside its
+        given values stays as drawn.
 
         Parameters
         ----------
@@ -790,10 +792,10 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
     def _complete(self, values, random_state, keeps_orders=True):
         """Return variables, the unknown ones drawn given the known ones, none absurdly far out.
 
-        Rows of which a known value lies far out are drawn as they are: others may depend on it.
-        What functions expect of values that are not far out is not either.
+        Rows of which a known value lies far out are drawn as they are: others may depend on it. A
+        value that follows by a rule from values within their reach may lie beyond its reach. Rows
+        stay as drawn if a rule with a known value would break by clipping.
         """
-
         rules = self._schema.rules if keeps_orders else self._schema.rules.without_orders()
 
         def draw(values):
@@ -806,7 +808,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         def far_out(values):
             is_far = (values < low) | (values > high)
             rows = np.flatnonzero(is_far.any(axis=1))
-            is_far[rows] &= ~rules.follow(self._schema, values[rows])
+            is_far[rows] = rules.far_out(self._schema, values[rows], is_far[rows])
             return is_far
 
         drawn = draw(values)
@@ -817,8 +819,11 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             if not len(rows):
                 return drawn
             drawn[rows] = draw(values[rows])
-        is_far = far_out(drawn[rows])
-        drawn[rows] = np.where(is_far, np.clip(drawn[rows], low, high), drawn[rows])
+        last = drawn[rows]
+        clipped = np.where(far_out(last), np.clip(last, low, high), last)
+        rules.fill(self._schema, clipped, np.isnan(values[rows]) & ~np.isnan(last))
+        breaks = rules.are_kept(self._schema, last) & ~rules.are_kept(self._schema, clipped)
+        drawn[rows] = np.where(breaks[:, None], last, clipped)
         return drawn
 
     def _drawn_by_members(self, values, random_state):

@@ -619,14 +619,25 @@ class Rules:
             terms[keeps & known] += rule.counts.log_holds - log_kept
         return terms
 
-    def follow(self, schema, values):
-        """Return which variables have the value that a function expects, like the values."""
-        rows, follow = self.encoded(schema, values), np.zeros(values.shape, dtype=bool)
+    def far_out(self, schema, values, is_far):
+        """Return which variables lie far out, except for targets that follow from none of these."""
+        rows, is_far = self.encoded(schema, values), is_far.copy()
+        for rule in self.functions:
+            determinants = np.concatenate([schema.of_column[i] for i in rule.determinants])
+            error = np.abs(rows[:, rule.target.column] - rule.expected(rows))
+            holds = (error <= rule.target.tolerance) & ~is_far[:, determinants].any(axis=1)
+            is_far[np.ix_(holds, rule.target.variables)] = False
+        return is_far
+
+    def are_kept(self, schema, values):
+        """Return which rows break no rule."""
+        rows, kept = self.encoded(schema, values), np.ones(len(values), dtype=bool)
         for rule in self.functions:
             error = np.abs(rows[:, rule.target.column] - rule.expected(rows))
-            holds = error <= rule.target.tolerance
-            follow[np.ix_(holds, rule.target.variables)] = True
-        return follow
+            kept &= ~(error > rule.target.tolerance)  # not if one is unknown
+        for rule in self.orders:
+            kept &= ~rule.is_broken(rows)
+        return kept
 
     def without_orders(self):
         """Return the other rules."""

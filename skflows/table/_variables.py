@@ -389,7 +389,7 @@ class Levels:
         levels, step = np.array(self.levels, dtype=np.float64), self.step
         if self.lattice is not None:
             common, _ = lattice_of(levels) or (step, 0)
-            if (common / step) ** (len(levels) - 1) > LEAST_ODDS:
+            if (len(levels) - 1) * np.log(common / step) > np.log(LEAST_ODDS):
                 step = common
             levels, _ = lattice(levels, step)
         return Grid(levels, True, self.step)
