@@ -93,9 +93,8 @@ def test_tables_come_back_in_the_form_of_the_fit(folder, capsysbinary, monkeypat
         ("compress fractions.csv --model new", "has 0.5 in column 'first', row 2: only whole"),
         ("compress texts.csv --model new", "only whole numbers can be compressed"),
         ("compress counts.csv --model none/new", "cannot write none/new: No such file"),
-        ("decompress counts.skfc --model images.skflows", "no images of skflows: File is not a"),
+        ("decompress counts.skfc --model images.skflows", "not a compressed image file: File is"),
         ("decompress images.skfc --model counts.skflows", "not the output of FlowCompressor"),
-        ("decompress unsafe.skfc --model images.skflows", "its images have other names"),
         ("score images.skflows counts.csv", "use skflows compress or decompress"),
     ],
 )
@@ -113,11 +112,6 @@ def test_errors(folder, capsys, line, message):
         "fractions.csv", index=False
     )
     frame.assign(first="word").to_csv("texts.csv", index=False)
-    with zipfile.ZipFile("images.skfc") as archive:
-        names, rows = json.loads(archive.read("names.json")), archive.read("rows")
-    with zipfile.ZipFile("unsafe.skfc", "w") as archive:
-        archive.writestr("names.json", json.dumps(["../0.png", *names[1:]]))
-        archive.writestr("rows", rows)
     before = {file.name for file in folder.iterdir()}
     assert run(f"{line} -o output") == 2
     out, err = capsys.readouterr()
@@ -126,3 +120,53 @@ def test_errors(folder, capsys, line, message):
     assert message in err
     assert err.count("\n") == 1
     assert {file.name for file in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda names: ["../0.png", *names[1:]], "has '../0.png', which is no name of an image"),
+        (lambda names: [*names[:-1], 5], "has 5, which is no name of an image"),
+        (lambda names: [*names[:-1], names[0]], "has two images with the name '0.png'"),
+        (lambda names: names[1:], "has 29 names for 30 images"),
+        (lambda names: {"0.png": 0}, "names.json holds a dict, not a list"),
+        (lambda names: "x" * 2000, "names.json has more than 1000 bytes"),
+    ],
+)
+def test_wrong_names_of_images(folder, capsys, monkeypatch, change, message):
+    monkeypatch.setattr("skflows.cli._compress.MOST_NAMES", 1000)
+    with zipfile.ZipFile("images.skfc") as archive:
+        names, rows = json.loads(archive.read("names.json")), archive.read("rows")
+    with zipfile.ZipFile("wrong.skfc", "w") as archive:
+        archive.writestr("names.json", json.dumps(change(names)), zipfile.ZIP_DEFLATED)
+        archive.writestr("rows", rows)
+    assert run("decompress wrong.skfc --model images.skflows -o restored") == 2
+    err = capsys.readouterr().err
+    assert message in err and err.count("\n") == 1
+    assert not (folder / "restored").exists()
+
+
+@pytest.mark.parametrize(
+    ("entry", "method"), [("rows", zipfile.ZIP_DEFLATED), ("names.json", zipfile.ZIP_BZIP2)]
+)
+def test_entries_that_may_expand_are_not_read(folder, capsys, entry, method):
+    """A few bytes could fill the memory."""
+    with zipfile.ZipFile("images.skfc") as archive:
+        entries = [(info, archive.read(info)) for info in archive.infolist()]
+    with zipfile.ZipFile("bomb.skfc", "w") as archive:
+        for info, data in entries:
+            used = method if info.filename == entry else info.compress_type
+            archive.writestr(info.filename, data, used)
+    assert run("decompress bomb.skfc --model images.skflows -o restored") == 2
+    assert f"{entry} has the compression method {method}, not " in capsys.readouterr().err
+
+
+def test_damaged_names_of_images(folder, capsys):
+    """zlib raises errors of its type."""
+    data = bytearray((folder / "images.skfc").read_bytes())
+    start = data.index(b"names.json") + len("names.json")
+    data[start : start + 8] = b"\xff" * 8
+    (folder / "damaged.skfc").write_bytes(data)
+    assert run("decompress damaged.skfc --model images.skflows -o restored") == 2
+    err = capsys.readouterr().err
+    assert "damaged.skfc is not a compressed image file: Error -3 while decompressing" in err

@@ -91,6 +91,20 @@ def test_classes_of_all_rows_begin_with_the_classes_of_a_fold(monkeypatch, fit):
     assert found > good - 0.01 > lower + 0.2
 
 
+@pytest.mark.parametrize("seed", [0, 7])
+def test_overlapping_classes_of_all_rows_are_no_poorer_than_those_of_a_fold(seed):
+    """They begin with the covariances of the fold too, by which classes of one place differ."""
+    rng = np.random.default_rng(seed)
+    means, factors = 0.7 * rng.normal(size=(6, 4)), rng.normal(size=(6, 4, 4))
+    own = rng.integers(6, size=900)
+    X = means[own] + np.einsum("nij,nj->ni", factors[own], rng.normal(size=(900, 4)))
+    schema = schema_of(X, random_state=np.random.RandomState(0))
+    all_rows, fold = (TableView(schema, schema.encode(rows)) for rows in (X, X[:765]))
+    start = fit_latent_classes(fold, 6, "linear", np.random.RandomState(seed))
+    again = fit_latent_classes(all_rows, 6, "linear", np.random.RandomState(0), start=start)
+    assert again.log_prob(all_rows).mean() > start.log_prob(all_rows).mean()
+
+
 def test_components_with_weight_are_fitted_to_all_rows_from_their_fold(monkeypatch):
     X, starts = np.random.default_rng(0).normal(size=(60, 2)), []
     fit = _latent_classes.fit_latent_classes

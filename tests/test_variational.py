@@ -277,7 +277,7 @@ def test_values_that_are_nan_at_draws_only():
 
 def test_refined_draws_are_correct(unreliable, monkeypatch):
     """By the flow as it was fitted."""
-    monkeypatch.setattr("skflows.variational._chains.MOST_LEARNED", 0)
+    monkeypatch.setattr("skflows.variational._chains.MAX_R_HAT", math.inf)
     sample = unreliable.refine(4000, 0, n_chains=40, max_steps=400)
     assert sample.X.shape == (4000, 2)
     assert sample.r_hat.max() < 1.05
@@ -328,7 +328,7 @@ def test_refined_draws_have_what_the_flow_missed(missing_a_mode):
 
 
 def test_chains_disagree_if_the_flow_missed_something(missing_a_mode, monkeypatch):
-    monkeypatch.setattr("skflows.variational._chains.MOST_LEARNED", 0)
+    monkeypatch.setattr("skflows.variational._chains.MAX_R_HAT", math.inf)
     with pytest.warns(ConvergenceWarning, match="The chains disagree after 100 steps"):
         missing_a_mode.refine(4000, 0, max_steps=100)
 

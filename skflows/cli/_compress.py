@@ -2,6 +2,7 @@
 
 import io
 import json
+import reprlib
 import sys
 import zipfile
 
@@ -23,6 +24,7 @@ from ._tables import (
     new_folder,
     one_line,
     open_table,
+    reading,
     say,
     shown,
     standard_input,
@@ -36,51 +38,33 @@ OF_IMAGES = {"n_transforms": 3, "hidden_layer_sizes": (32, 32), "batch_size": 32
 OPTIONS = "max_iter", "time_limit", "random_state"  # of a new model
 NAMES, ROWS = "names.json", "rows"  # in a file of images, which is a zip archive
 MOST_NAMES = 2**26  # bytes
+COMPRESS_AGAIN = "it is damaged; compress the images again"
 
 
 def run_compress(args):
     """Write images or a table of whole numbers without loss, by a model that may be new."""
     check_writable(args.output, args.data, args.model)
     options = {name: getattr(args, name) for name in OPTIONS if getattr(args, name) is not None}
-    is_new, interrupted = not args.model.exists(), False
-    if is_new:
-        check_writable(args.model, args.data)
-    elif options:
-        option = f"--{next(iter(options)).replace('_', '-')}"
-        raise ValueError(f"{option} is for a new model, but {args.model} exists: leave out one")
-    else:
-        compressor = load_compressor(args)
-    if are_images := args.data.is_dir():
+    compressor, interrupted = stored_compressor(args, options), False
+    form = None
+    if args.data.is_dir():
         names, X = read_images(args.data)
-        flow = GlowDensity(image_shape=X.shape[1:], **SETTINGS, **OF_IMAGES)
     else:
-        table = open_table(args.data, args.sep, args.decimal)
-        X = whole_numbers(table.read(), args.data)
-        flow = NSFDensity(discrete=[*range(X.shape[1])], **SETTINGS)
-    if is_new:
-        compressor = FlowCompressor(flow.set_params(**options), lossless=True)
-        interrupted = fit_with_progress(compressor, X)
-        if not are_images:
-            set_form(compressor, table.form)
-        compressor.save(args.model)
-        size = args.model.stat().st_size
-        say(f"wrote {args.model}: {size} bytes, which skflows decompress needs", args.output)
+        X, form = read_whole_numbers(args)
+    if compressor is None:
+        compressor, interrupted = new_compressor(args, X, form, options)
     check_like_fit(X, compressor, args)
-    data = compressor.compress(X if are_images else X[compressor.feature_names_in_])
-    if are_images:
-        file = io.BytesIO()
-        with zipfile.ZipFile(file, "w") as archive:
-            archive.writestr(NAMES, json.dumps(names), zipfile.ZIP_DEFLATED)
-            archive.writestr(ROWS, data)
-        data = file.getvalue()
+    if form is None:
+        data, unit = packed(names, compressor.compress(X)), "images"
+    else:
+        data, unit = compressor.compress(X[compressor.feature_names_in_]), "rows"
     if is_standard(args.output):
         sys.stdout.buffer.write(data)
     else:
         with replace_file(args.output) as file:
             file.write(data)
-    what = f"{len(X)} {'images' if are_images else 'rows'}"
     rate = f"{8 * len(data) / np.size(X):.3g} bits a value"
-    say(f"wrote {shown(args.output)}: {len(data)} bytes for {what}, {rate}", args.output)
+    say(f"wrote {shown(args.output)}: {len(data)} bytes for {len(X)} {unit}, {rate}", args.output)
     return interrupted
 
 
@@ -96,21 +80,83 @@ def run_decompress(args):
         write_table(columns, args.output, form_of(compressor))
         say(f"wrote {shown(args.output)}: {len(rows)} rows", args.output)
         return
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            if archive.getinfo(NAMES).file_size > MOST_NAMES:
-                raise ValueError("its names are too long")
-            names, data = json.loads(archive.read(NAMES)), archive.read(ROWS)
-    except (zipfile.BadZipFile, KeyError, ValueError) as error:
-        raise ValueError(f"{args.data} has no images of skflows: {one_line(error)}") from error
-    images = compressor.decompress(data).reshape(-1, *shape).astype(np.uint8)
-    are_plain = isinstance(names, list) and all(isinstance(n, str) and is_plain(n) for n in names)
-    if not are_plain or len(set(names)) != len(images):
-        raise ValueError(f"{args.data} is damaged: its images have other names")
+    names, rows = unpacked(data, args.data)
+    images = compressor.decompress(rows).reshape(-1, *shape).astype(np.uint8)
+    if len(names) != len(images):
+        raise ValueError(
+            f"{args.data} has {len(names)} names for {len(images)} images: {COMPRESS_AGAIN}"
+        )
     with new_folder(args.output) as folder:
         for name, image in zip(names, images, strict=True):
             pillow().fromarray(image[..., 0] if shape[2] == 1 else image).save(folder / name)
     say(f"wrote {args.output}: {len(images)} images")
+
+
+def stored_compressor(args, options):
+    """Return the stored compressor, or None if there is no file, so that a new one is needed."""
+    if not args.model.exists():
+        check_writable(args.model, args.data)
+        return None
+    if options:
+        option = f"--{next(iter(options)).replace('_', '-')}"
+        raise ValueError(f"{option} is for a new model, but {args.model} exists: leave out one")
+    return load_compressor(args)
+
+
+def new_compressor(args, X, form, options):
+    """Fit and store a compressor of a table, or of images if there is no form of a file.
+
+    Return it, and whether Ctrl-C ended the fit.
+    """
+    if form is None:
+        flow = GlowDensity(image_shape=X.shape[1:], **SETTINGS, **OF_IMAGES)
+    else:
+        flow = NSFDensity(discrete=[*range(X.shape[1])], **SETTINGS)
+    compressor = FlowCompressor(flow.set_params(**options), lossless=True)
+    interrupted = fit_with_progress(compressor, X)
+    if form is not None:
+        set_form(compressor, form)
+    compressor.save(args.model)
+    size = args.model.stat().st_size
+    say(f"wrote {args.model}: {size} bytes, which skflows decompress needs", args.output)
+    return compressor, interrupted
+
+
+def packed(names, rows):
+    """Return the bytes of a zip archive of the names and the compressed pixels of images."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(NAMES, json.dumps(names), zipfile.ZIP_DEFLATED)
+        archive.writestr(ROWS, rows, zipfile.ZIP_STORED)
+    return file.getvalue()
+
+
+def unpacked(data, path):
+    """Return what `packed` was given, or raise an error if it did not write the file."""
+    with reading(path, "compressed image"), zipfile.ZipFile(io.BytesIO(data)) as archive:
+        for entry, method in (NAMES, zipfile.ZIP_DEFLATED), (ROWS, zipfile.ZIP_STORED):
+            # Other methods may expand a few bytes without limit.
+            if (given := archive.getinfo(entry).compress_type) != method:
+                raise ValueError(f"{entry} has the compression method {given}, not {method}")
+        with archive.open(NAMES) as file:
+            text = file.read(MOST_NAMES + 1)
+        if len(text) > MOST_NAMES:
+            raise ValueError(f"{NAMES} has more than {MOST_NAMES} bytes")
+        names, rows = json.loads(text), archive.read(ROWS)
+        if not isinstance(names, list):
+            raise ValueError(f"{NAMES} holds a {type(names).__name__}, not a list")
+    seen = set()
+    for name in names:
+        if not (isinstance(name, str) and is_plain(name)):
+            raise ValueError(
+                f"{path} has {reprlib.repr(name)}, which is no name of an image: {COMPRESS_AGAIN}"
+            )
+        if name in seen:
+            raise ValueError(
+                f"{path} has two images with the name {reprlib.repr(name)}: {COMPRESS_AGAIN}"
+            )
+        seen.add(name)
+    return names, rows
 
 
 def load_compressor(args):
@@ -137,9 +183,11 @@ def check_like_fit(X, compressor, args):
             )
 
 
-def whole_numbers(frame, path):
-    """Return a table in float64, or raise an error if there are other values."""
-    frame = numbers(frame, path, "only whole numbers can be compressed")
+def read_whole_numbers(args):
+    """Return a table in float64 and the form of its file; other values are an error."""
+    path = args.data
+    table = open_table(path, args.sep, args.decimal)
+    frame = numbers(table.read(), path, "only whole numbers can be compressed")
     for name in frame:
         is_other = (frame[name] % 1 != 0) | (frame[name].abs() > EXACT)
         if is_other.any():
@@ -147,7 +195,7 @@ def whole_numbers(frame, path):
                 f"{path} has {frame[name][is_other.idxmax()]:.17g} in column {name!r}, row "
                 f"{is_other.argmax() + 1}: only whole numbers up to 2**53 can be compressed"
             )
-    return frame
+    return frame, table.form
 
 
 def is_plain(name):

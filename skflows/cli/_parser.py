@@ -400,7 +400,7 @@ COMMANDS = {
     "compress": (
         _add_compress,
         partial(_run, "_compress", "run_compress"),
-        "write images or whole numbers in fewer bytes, exactly, by a model of data like them",
+        "compress images or a table of whole numbers without loss, by a model of similar data",
     ),
     "decompress": (
         _add_decompress,

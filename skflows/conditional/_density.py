@@ -351,9 +351,9 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         self._bounds = validate_bounds(
             estimator.bounds, Y, self._dequantizer, names=names, what=what
         )
-        self._reach = np.transpose(plausible_ends(Y.min(axis=0), Y.max(axis=0)))
+        self._moment_ends = np.transpose(plausible_ends(Y.min(axis=0), Y.max(axis=0)))
         if self._circle:
-            self._reach[np.isfinite(self._circle.periods)] = -np.inf, np.inf
+            self._moment_ends[np.isfinite(self._circle.periods)] = -np.inf, np.inf
             estimator = self._circle.checked_flow(estimator, self._bounds)
         rows = np.column_stack([self._circle.cut_open(Y), context])
         self.held_out_ = [held_out for _, held_out in splits]
@@ -587,7 +587,7 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         return self._mixture(self.flows_, self._signs, self.weights_, context)
 
     def _mixture(self, flows, signs, weights, context):
-        about_y = self._circle, self._dequantizer, self._bounds, self._reach
+        about_y = self._circle, self._dequantizer, self._bounds, self._moment_ends
         return FlowMixture(flows, signs, weights, *about_y, context)
 
     def _encoded(self, X):

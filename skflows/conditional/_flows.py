@@ -13,9 +13,8 @@ from ..preprocessing.dequantizer import Dequantizer
 from ._circle import Circle
 
 FARTHEST = 4.5  # of the nodes in the latent space, in standard deviations
-N_NODES, NODES_PER_FLOW = 121, 8
+N_NODES, NODES_PER_FLOW = 121, 12
 TOLERANCE = 1e-8  # of a quantile, in probability
-NEAR = 1e-5  # error, relative to a probability, from which a step of Newton leaves 1e-10 or less
 MAX_STEPS = 60
 # Larger chunks for a single output: networks see a context once for all values of y there.
 CHUNK_FACTOR = 16
@@ -39,8 +38,8 @@ class FlowMixture:
         Which outputs are discrete.
     bounds : ndarray of shape (n_outputs, 2) or None
         Between which y lies.
-    reach : ndarray of shape (n_outputs, 2)
-        Between which values are for moments: heavy tails may have no mean.
+    moment_ends : ndarray of shape (n_outputs, 2)
+        The `plausible_ends` of the outputs.
     context : ndarray of shape (n, n_context)
         The encoded rows of X.
     """
@@ -51,7 +50,7 @@ class FlowMixture:
     circle: Circle
     dequantizer: Dequantizer
     bounds: np.ndarray | None
-    reach: np.ndarray
+    moment_ends: np.ndarray
     context: np.ndarray
 
     def of(self, indices):
@@ -163,7 +162,6 @@ class FlowMixture:
         By Newton's method, or bisection where a step leaves the interval.
         """
         low, high = low.copy(), high.copy()
-        near = np.maximum(TOLERANCE, NEAR * np.minimum(q, 1 - q))
         left = np.flatnonzero(low < high)
         for _ in range(MAX_STEPS):
             if not len(left):
@@ -180,35 +178,25 @@ class FlowMixture:
             middle = (low[left] + high[left]) / 2
             is_inside = (step >= low[left]) & (step <= high[left])
             y[left] = np.where(is_inside, step, middle)
-            left = left[
-                (np.abs(excess) > near[left]) & (low[left] < middle) & (middle < high[left])
-            ]
+            left = left[(np.abs(excess) > TOLERANCE) & (low[left] < middle) & (middle < high[left])]
         return y
 
     def nodes(self):
-        """Return values of y at equidistant latent ones, dealt out to the flows, and weights."""
-        latent = self._latent_nodes()
+        """Return values of y at equidistant latent ones, dealt out to the flows, and weights.
+
+        Nodes of different flows do not coincide. The last value is the `cdf` there, for a single
+        flow.
+        """
+        n_flows = len(self.flows)
+        places = np.linspace(-FARTHEST, FARTHEST, max(N_NODES, NODES_PER_FLOW * n_flows))
+        latent = [places[i::n_flows] for i in range(n_flows)]
         weight = [
             share * norm.pdf(part) / norm.pdf(part).sum()
             for share, part in zip(self.weights, latent, strict=True)
         ]
-        return np.clip(self._at_latent(latent), *self.reach[0]), np.concatenate(weight)
-
-    def edges(self):
-        """Return such values beyond reach too, and their `cdf` for a single flow, or None."""
-        latent = self._latent_nodes()
-        y = self._at_latent(latent)
-        return y, np.broadcast_to(norm.cdf(latent[0]), y.shape) if len(latent) == 1 else None
-
-    def _latent_nodes(self):
-        """Return the latent values of each flow: nodes of different flows do not coincide."""
-        n_flows = len(self.flows)
-        latent = np.linspace(-FARTHEST, FARTHEST, max(N_NODES, NODES_PER_FLOW * n_flows))
-        return [latent[i::n_flows] for i in range(n_flows)]
-
-    def _at_latent(self, latent):
-        """Return y at latent values of each flow, side by side."""
-        return np.column_stack([self._nodes_of(i, part) for i, part in enumerate(latent)])
+        y = np.column_stack([self._nodes_of(i, part) for i, part in enumerate(latent)])
+        below = np.broadcast_to(norm.cdf(latent[0]), y.shape) if n_flows == 1 else None
+        return y, np.concatenate(weight), below
 
     def _nodes_of(self, i, latent):
         """Return y at latent values, of shape (n, k), for each row under flow i."""
@@ -221,7 +209,7 @@ class FlowMixture:
         return in_blocks(nodes, self.context, each=k)
 
     def draws(self, n_draws):
-        """Return draws from a quasi-random sequence, within reach."""
+        """Return draws from a quasi-random sequence."""
         d, turn = self.n_outputs, turns(self.weights, n_draws)
         latent = ndtri(qmc.Sobol(d, seed=0).random(n_draws) * (1 - 1e-9) + 5e-10)
         ends = np.cumsum(np.bincount(turn, minlength=len(self.flows)))[:-1]
@@ -237,8 +225,7 @@ class FlowMixture:
                 y[:, turn == i] = drawn.reshape(-1, len(part), d)
             return y
 
-        y = np.clip(in_blocks(draws, self.context, each=n_draws), *self.reach.T)
-        return np.moveaxis(y, 1, 0)
+        return np.moveaxis(in_blocks(draws, self.context, each=n_draws), 1, 0)
 
     def sample(self, size, random_state):
         """Return random draws."""

@@ -24,8 +24,8 @@ class Source(Protocol):
     """What a model supplies about k outputs in each of n rows.
 
     Values that a method gets, m of them, belong to the rows that an array of indices names. `cdf`,
-    `ppf`, `nodes` and `edges` are asked of a single output only. Values are not yet rounded to
-    possible ones, nor wrapped.
+    `ppf` and `nodes` are asked of a single output only. Values are not yet rounded to possible
+    ones, nor wrapped.
     """
 
     n: int
@@ -33,6 +33,7 @@ class Source(Protocol):
     possible: list[Grid | None]  # the values that each output can have, if it is discrete
     period: np.ndarray  # of each output, infinite if it does not wrap around
     start: np.ndarray  # the least value of each output that wraps around
+    moment_ends: np.ndarray  # (k, 2): moments take values beyond these for the ends
 
     def log_density(self, y: np.ndarray, row: np.ndarray) -> np.ndarray:
         """Return the log-density in nats at y, of shape (m, k); of discrete outputs, per step."""
@@ -46,16 +47,10 @@ class Source(Protocol):
     def ppf(self, q: np.ndarray, row: np.ndarray, low: np.ndarray | None = None) -> np.ndarray:
         """Return where `cdf` is q; for outputs that wrap around, within a period from `low`."""
 
-    def nodes(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return values (n, p) for moments, and their weights, which add up to 1.
+    def nodes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Return values (n, p), close where the density is high, their weights and their `cdf`.
 
-        They lie between `plausible_ends`.
-        """
-
-    def edges(self) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return values (n, p), close where the density is high, and their `cdf`.
-
-        This is None if it takes a call of `cdf`.
+        The weights, for moments, add up to 1. The last is None if it takes a call of `cdf`.
         """
 
     def draws(self, n_draws: int) -> np.ndarray:
@@ -398,9 +393,12 @@ class ConditionalDistribution:
         if self.is_discrete and len(self.support) <= MAX_VALUES:
             return self.support, self._masses()
         if self._is_single:
-            y, weight = self._source.nodes()
+            y, weight, _ = self._source.nodes()
+            ends = self._source.moment_ends[0]
         else:
             y, weight = np.moveaxis(self._raw_draws, 0, -1), 1 / N_DRAWS
+            ends = self._source.moment_ends.T[:, None, :, None]
+        y = np.clip(y, *ends)
         return np.moveaxis(self._in_period(np.moveaxis(y, -1, 0)), 0, -1), weight
 
     def _masses(self):
@@ -417,7 +415,8 @@ class ConditionalDistribution:
 
     def _edges(self):
         """Return edges of cells of a single output, and their `cdf` or None."""
-        return self._source.edges()
+        edges, _, below = self._source.nodes()
+        return edges, below
 
     def _limits(self, tail):
         """Return ends that contain all but the tails of the distributions of a single output."""

@@ -48,9 +48,10 @@ def mixture_weights(scores, weight=None):
     for _ in range(EM_STEPS if is_known.any() else 0):
         total = densities @ shares
         shares = shares * (weight / total @ densities)
-        if weight @ np.log(total) - before < EM_TOLERANCE:
+        score = weight @ np.log(total)
+        if score - before < EM_TOLERANCE:
             break
-        before = weight @ np.log(total)
+        before = score
     return shares / shares.sum()
 
 

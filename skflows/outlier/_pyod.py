@@ -23,8 +23,9 @@ class PyODDetector(PersistenceMixin, MetaEstimatorMixin, BaseEstimator):
 
     PyOD's conventions are opposite to scikit-learn's: higher scores are more abnormal, and outliers
     have the label 1. The combinations of PyOD, such as SUOD and LSCP, take this detector as one of
-    their own. It has the attributes and methods of PyOD's `BaseDetector`, except for those that
-    PyOD has deprecated and for rejection. PyOD need not be installed.
+    their own. It has the attributes and methods of PyOD's `BaseDetector`, except
+    `fit_predict_score`, `predict_with_rejection` and `compute_rejection_stats`. PyOD need not be
+    installed.
 
     Parameters
     ----------
@@ -202,7 +203,7 @@ class PyODDetector(PersistenceMixin, MetaEstimatorMixin, BaseEstimator):
         return (probabilities, self._confidence(scores)) if return_confidence else probabilities
 
     def predict_confidence(self, X: Table) -> Floats:
-        """Return how sure each label is to stay the same with other training rows.
+        """Return the probability that each label stays the same if training rows are drawn again.
 
         See `Perini et al. (2020) <https://doi.org/10.1007/978-3-030-67664-3_14>`_.
 

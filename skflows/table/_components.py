@@ -40,7 +40,7 @@ def components(schema, n, settings):
     """Return the components for ``n`` rows, the quick ones first.
 
     Their recipes are functions: ``recipe(train, held_out, seed, seconds)`` returns a member, from
-    views of rows. With ``start``, a member of the same component, it begins with its classes.
+    views of rows. Those that are refitted take a ``start``, a member with whose classes they begin.
     """
     from ._binned_classes import fit_binned_classes
     from ._latent_classes import fit_kernels, fit_latent_classes
@@ -69,7 +69,7 @@ def components(schema, n, settings):
     if d and n <= MAX_KERNELS:
         portfolio += [kernels(space) for space in spaces]
     if sum(variable.has_number or variable.n_levels > 1 for variable in schema.variables) < 2:
-        return portfolio  # a network is for what variables say about one another
+        return portfolio  # with one varying column there is no dependence to learn
     network = partial(fit_network, settings=settings)
     networks = [Component("network", network, is_trained=True)]
     if has_normal(schema) or has_forest(schema):

@@ -536,7 +536,7 @@ class Training:
         score = np.average(greatest + np.log(sums), weights=self.weight)
         return score, share, (filled, spread)
 
-    def fit(self, share, n_more=0):
+    def fit(self, share, n_more=0, has_covariances=False):
         """Return the mixture after expectation-maximisation.
 
         It begins with ``n_more`` classes that are then removed one by one, first the ones without
@@ -548,16 +548,19 @@ class Training:
             The classes of rows at the start.
         n_more : int, default=0
             How many of these are removed.
+        has_covariances : bool, default=False
+            Whether the first classes have covariances too, or differ in their means alone.
         """
         share = share * self.weight[:, None]
         n_classes = share.shape[1] - n_more
         mean, variances = marginal_moments(self.y, self.has)
-        # The first classes differ in their means; covariances follow.
         filled = np.where(self.has, self.y, mean)
         means = share.T @ filled / (share.sum(axis=0)[:, None] + 1e-9)
         covariances = np.tile(np.diag(variances), (share.shape[1], 1, 1))
         group = complete_rows(self.y, self.has)
         before, completed = -np.inf, None
+        if has_covariances:
+            completed = np.where(self.has, self.y, means[:, None]), np.zeros_like(covariances)
         for step in range(N_STEPS + STEPS_PER_REMOVAL * n_more):
             if completed is not None:
                 means, covariances = moments(share, *completed, group, self.space)
@@ -642,7 +645,7 @@ def fit_latent_classes(view, n_classes, space, random_state, start=None):
     """
     training = Training(view, space, random_state)
     if start is not None:
-        return training.fit(start.posterior(view)[1][training.rows])
+        return training.fit(start.posterior(view)[1][training.rows], has_covariances=True)
     n, d = training.y.shape
     work = n * (n_classes + MORE_CLASSES) * d**2 * len(training.patterns.groups)
     is_slow = work > WORK_WITH_MORE or training.features.size > MANY_VALUES

@@ -264,6 +264,7 @@ class OneColumn:
         self.possible = [variable.possible]
         self.period = np.array([np.inf if variable.period is None else variable.period])
         self.start = np.zeros(1)
+        self.moment_ends = np.array([[-np.inf, np.inf]])  # nodes lie between `plausible_ends`
         self._last = None, None  # the first of some rows, and their distribution
 
     def _variable(self, start):
@@ -326,11 +327,7 @@ class OneColumn:
         starts = range(0, max(self.n, 1), ROWS_AT_ONCE)
         of_blocks = [self._variable(start).nodes() for start in starts]
         y, weight = (np.concatenate(each) for each in zip(*of_blocks, strict=True))
-        return y, weight
-
-    def edges(self):
-        """Return numbers on a grid."""
-        return self.nodes()[0], None
+        return y, weight, None
 
     def sample(self, size, random_state):
         """Return random draws."""

@@ -11,7 +11,7 @@ from ._fit import learned_flow
 FIRST_STEP, TRAJECTORY, MOST_LEAPS = 0.5, 1.5, 16  # whitened rows have scales of about 1
 WANTED_ACCEPTANCE, ADAPTATION, JITTER = 0.8, 0.1, 1.0
 WARM_UP_STEPS, WIDE = 50, 2.0
-LEARNED_STEPS, MOST_LEARNED, MAX_R_HAT = 100, 3, 1.1
+LEARNED_STEPS, MAX_R_HAT = 100, 1.1
 ROUNDING = 1e-12  # relative difference of states that are the same
 
 
@@ -158,9 +158,9 @@ class Chains:
 def adapted_chains(target, flow, y, generator):
     """Return chains whose step sizes are adapted, whose flow lets them agree, and their first run.
 
-    As long as they disagree, another flow learns their states by likelihood. The second one is
-    trained on the target afterwards, which reaches what no chain has reached, but may lose a mode.
-    There is nothing to learn if they do not move.
+    As long as they disagree, up to three further flows learn their states by likelihood. The second
+    one is trained on the target afterwards, which reaches what no chain has reached, but may lose a
+    mode. There is nothing to learn if they do not move.
 
     Parameters
     ----------
@@ -174,13 +174,12 @@ def adapted_chains(target, flow, y, generator):
         What `Chains.run` returned when they agreed; None if they never did.
     """
     chains = Chains(target, flow, y, generator)
-    for number in range(MOST_LEARNED):
+    for trained_on in (None, target, None):
         chains.start()
         states, acceptance = chains.run(LEARNED_STEPS)
         r_hat, _ = diagnostics(states.numpy())
         if not r_hat.max() > MAX_R_HAT:  # NaN if they do not move
             return chains, (states, acceptance)
-        trained_on = target if number % 2 else None
         chains.use(learned_flow(states.flatten(0, 1), generator, trained_on), states[-1])
     chains.start()
     return chains, None

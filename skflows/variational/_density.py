@@ -437,6 +437,10 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
         The time hardly depends on ``n_samples``: at least 100 steps are made, which by default
         suffice for 6,400 rows.
 
+        ``max_steps`` limits only the steps whose states may become rows. Before these, each chain
+        makes up to 100 steps, or up to 700 if the chains disagree. Training the affine couplings
+        evaluates the function at up to 256,000 rows: 100 epochs of 10 mini-batches of 256.
+
         Parameters
         ----------
         n_samples : int, default=1000
@@ -451,8 +455,8 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
             misses a part of the function, R-hat says so.
 
         max_steps : int, default=1000
-            Largest number of steps of each chain. They end when R-hat is at most 1.01 for all
-            columns, and there are enough rows.
+            Largest number of steps of each chain from which rows are chosen. They end when R-hat is
+            at most 1.01 for all columns, and there are enough rows.
 
         log_density : callable, default=None
             The function, which a saved or copied estimator does not keep.

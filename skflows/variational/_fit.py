@@ -92,6 +92,8 @@ def fit_to_modes(bijection, start, target, n_features, generator, schedule):
 def learned_flow(y, generator, target=None):
     """Return a flow from rows to latent ones that is trained by the likelihood of these rows.
 
+    Its architecture depends on ``target``: spline couplings without, affine couplings with one.
+
     Parameters
     ----------
     y : Tensor of shape (n, d)
@@ -99,8 +101,7 @@ def learned_flow(y, generator, target=None):
     generator : torch.Generator
         Draws everything.
     target : TargetDensity, default=None
-        Log-density and gradient of rows, on which affine couplings are trained in addition. None
-        leaves it at the likelihood, by spline couplings.
+        Log-density and gradient of rows. If given, the flow is trained on them afterwards.
     """
     d = y.shape[1]
     whiten = affine_map(y.mean(0), y.T.cov().reshape(d, d), principal=True)
