@@ -20,7 +20,17 @@ import pytest
 
 import skflows
 from skflows import AutoDensity, DensityOutlierDetector, MAFDensity, NSFDensity, TableDensity
-from skflows.cli import _columns, _demo, _main, _model_files, _models, _progress, _score, _tables
+from skflows.cli import (
+    _arguments,
+    _columns,
+    _demo,
+    _main,
+    _model_files,
+    _models,
+    _progress,
+    _score,
+    _tables,
+)
 from skflows.cli._main import with_options
 from skflows.columns.checks import names_rows
 from skflows.density import ARCHITECTURES, FlowDensity
@@ -956,6 +966,19 @@ def test_leading_zeros_are_no_numbers_for_a_flow(folder, capsys):
         _columns.numbers(frame, "t.csv")
     with pytest.raises(ValueError, match="'name' holds 'Bonn'"):
         _columns.numbers(frame[["name"]], "t.csv")
+
+
+@pytest.mark.parametrize("name", ["price", "unit price", "weight, kg", 'the "net" price', "cost's"])
+def test_remedies_are_commands_for_all_names(name):
+    frame = pd.DataFrame({name: ["1", "2", "x"]})
+    with pytest.raises(ValueError, match="'x'") as error:
+        _columns.numbers(frame, "t.csv", _columns.REMEDY_OF_FIT)
+    text = str(error.value)
+    exclude = text.partition("--exclude ")[2].partition(", or read")[0]
+    kind = text.partition("--kind ")[2].partition(", by a density")[0]
+    assert [_arguments.names(word) for word in shlex.split(exclude)] == [[name]]
+    kinds = [_arguments.kind(word) for word in shlex.split(kind)]
+    assert kinds == [(name, ("continuous",))]
 
 
 @pytest.mark.parametrize("content", ["gzip", "UTF-8"])

@@ -1,6 +1,7 @@
 """Displays of predicted distributions."""
 
 from datetime import datetime
+from itertools import accumulate
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,8 +12,11 @@ from scipy.integrate import trapezoid
 from sklearn.base import BaseEstimator
 from sklearn.linear_model import LinearRegression
 from test_conditional import heteroscedastic, quick, table
+from test_output_distributions import Normals
 
 from skflows import ConditionalDensity, FlowRegressor
+from skflows.columns.lattice import Grid
+from skflows.distribution.distribution import distribution_of
 from skflows.inspection import (
     ConditionalDensityDisplay,
     PosteriorCalibrationDisplay,
@@ -20,7 +24,7 @@ from skflows.inspection import (
     PredictiveCalibrationDisplay,
     posterior_calibration,
 )
-from skflows.inspection._conditional_density import N_BINS
+from skflows.inspection._conditional_density import N_BINS, _curves
 from skflows.inspection._predictive_bands import _along, name_of
 
 
@@ -231,10 +235,45 @@ def test_density_at_rows(fitted):
     prices = pd.Series(np.rint(1000 * y), name="price")
     regressor = FlowRegressor(ConditionalDensity(quick(2), cv=None), calibration=None)
     display = ConditionalDensityDisplay.from_estimator(regressor.fit(X, prices), X[:2])
+    ends = ends_of_bins(regressor.predict_distribution(X[:2]), display.grid)
     assert display.axes_[0].get_xlabel() == "price"
-    assert display.density.shape == (N_BINS, 2)
-    width = display.grid[1] - display.grid[0]
-    assert np.allclose(width * display.density.sum(axis=0), 1, atol=0.01)
+    assert N_BINS / 2 < len(display.grid) <= N_BINS and display.density.shape[1] == 2
+    assert np.allclose(np.diff(ends) @ display.density, 1, atol=0.01)
+
+
+def ends_of_bins(distribution, centres):
+    """Return the ends of bins, each of which ends where the next one starts."""
+    values = distribution.support
+    first = np.searchsorted(values, distribution._limits(1e-3)[0])
+    start = values[first] - np.diff(values)[max(first - 1, 0)] / 2
+    return [*accumulate(centres, lambda end, centre: 2 * centre - end, initial=start)]
+
+
+@pytest.mark.parametrize(
+    ("mean", "top", "period", "atoms"),
+    [
+        (0.0, 600, np.inf, []),  # about half of the probability is at 0
+        (300.0, 600, np.inf, []),
+        (300.0, 600, np.inf, [300.0]),
+        (20.0, 1439, 1440.0, []),  # minutes of a day
+    ],
+)
+def test_bins_of_whole_numbers_hold_what_their_values_do(mean, top, period, atoms):
+    source = Normals(mean, 60.0, [Grid(np.arange(top + 1.0), True, 1.0)], [period])
+    distribution = distribution_of(source)
+    drawn = _curves(distribution, 200, np.array(atoms))
+    values = distribution.support
+    low, high = distribution._limits(1e-3)
+    values = values[(low <= values) & (values <= high)]
+    centres = np.sort([*drawn["grid"], *atoms])
+    ends = ends_of_bins(distribution, centres)
+    assert ends[-1] == values[-1] + 0.5
+    widths, mass = np.diff(ends), distribution.pmf(values[:, None])
+    # Each bin has as many values, except the last one, an atom and the bins at its sides.
+    assert (widths == widths[0]).sum() >= len(widths) - 1 - 3 * len(atoms)
+    kept = ~np.isin(centres, atoms)
+    of_bins = np.add.reduceat(mass, np.searchsorted(values, ends[:-1]))
+    np.testing.assert_allclose((drawn["density"].T * widths[kept]).T, of_bins[kept], atol=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Regression by a conditional density: predictions, intervals and their coverage."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 from sklearn.compose import TransformedTargetRegressor
@@ -389,7 +390,7 @@ def test_saved_and_loaded(fitted, tmp_path):
 @pytest.mark.parametrize("kind", ["array", "list", "Series", "DataFrame", "polars"])
 def test_targets_that_float64_would_round_are_refused(kind):
     y = 2**60 + np.arange(60)
-    pd, pl = (pytest.importorskip(name) for name in ("pandas", "polars"))
+    pl = pytest.importorskip("polars")
     forms = {
         "array": y,
         "list": y.tolist(),
@@ -402,3 +403,19 @@ def test_targets_that_float64_would_round_are_refused(kind):
     small(max_iter=1).fit(np.arange(60.0)[:, None], y - 2**60)
     with pytest.raises(ValueError, match="column 0 holds 1152921504606846977"):
         small().fit(y[:, None], np.arange(60.0))
+
+
+def test_names_of_outputs_exist_only_if_they_are_texts():
+    X, y = heteroscedastic(60)
+    density = ConditionalDensity(quick(1), cv=None, random_state=0)
+    regressor = FlowRegressor(density, calibration=None)
+    for named, names in (
+        (pd.Series(y, name="price"), ["price"]),
+        (y, None),
+        (pd.DataFrame({"price": y, "size": -y}), ["price", "size"]),
+        (pd.DataFrame({0: y}), None),
+        (pd.DataFrame({"price": y, 0: -y}), None),
+    ):
+        for estimator in (density, regressor):
+            assert getattr(estimator.fit(X, named), "output_names_", None) == names
+            assert hasattr(estimator, "output_names_") == (names is not None)

@@ -511,6 +511,7 @@ def test_latent_shows_the_six_least_normal_coordinates_by_default():
     assert {"x2", "x7"} < set(display.coordinate_names)
     assert display.coordinate_names == sorted(display.coordinate_names)
     assert "6 of 9 coordinates" in display.figure_.get_supxlabel()
+    assert display.n_all == 9
     assert LatentDisplay.from_estimator(power, X, features=range(9)).Z.shape == (200, 9)
     assert LatentDisplay.from_estimator(same, X, features=["x4"]).ks_[0] < 0.02
 

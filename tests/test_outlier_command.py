@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ from skflows import TableDensity
 from skflows.cli import main
 from skflows.cli._outliers import QUICK, TABLE_SECONDS
 from skflows.cli._progress import print_status
-from skflows.cli._report import doubt_about_bulk, value_text
+from skflows.cli._report import doubt_about_bulk, value_text, verdict
 
 SEED = "--random-state 0"
 
@@ -212,6 +213,25 @@ def test_small_deviations_of_p_values_are_no_doubt():
     assert doubt_about_bulk(p_values**1.05) == ""
     assert "not uniform" in doubt_about_bulk(p_values**1.5)
     assert "skflows impute" in doubt_about_bulk(p_values**1.5, has_gaps=True)
+
+
+@pytest.mark.parametrize(
+    ("n_flags", "fdr", "sentence"),
+    [
+        (1, 0.05, "1 of 100 rows is odd enough to check</strong>. Expect that fewer than 1 of"),
+        (30, 0.1, "30 of 100 rows are odd enough to check</strong>. Expect that about 3 or fewer"),
+    ],
+)
+def test_verdict_of_a_report(n_flags, fdr, sentence):
+    found = SimpleNamespace(
+        outlier=np.arange(100) < n_flags,
+        scores=np.zeros(100),
+        fdr=fdr,
+        reference=None,
+        frame=pd.DataFrame({"x": np.zeros(100)}),
+        contributions=-np.ones((100, 1)),
+    )
+    assert sentence in verdict(found)
 
 
 def test_values_of_a_report():

@@ -73,6 +73,12 @@ def names(text):
     return names
 
 
+def listed_name(name):
+    """Return the name of a column as `names` reads it."""
+    needs_quotes = name.startswith(" ") or any(mark in name for mark in ',"\r\n')
+    return '"{}"'.format(name.replace('"', '""')) if needs_quotes else name
+
+
 def kind(text):
     """Return a column and its kind with arguments, from ``COLUMN=KIND,ARGUMENT,...``."""
     name, sign, rest = text.rpartition("=")

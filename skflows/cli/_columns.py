@@ -1,6 +1,7 @@
 """Choosing the columns of a table, those that hold dates, and its complete rows."""
 
 import re
+import shlex
 import warnings
 
 import numpy as np
@@ -9,13 +10,14 @@ from ..columns.arrays import check_exact_table, listed
 from ..columns.checks import MANY_ROWS, names_rows, warn_of_row_names
 from ..columns.dates import parsed
 from ..columns.formats import is_word
+from ._arguments import listed_name
 from ._cells import PADDED
 from ._forms import dates_of
 from ._tables import import_pandas, restore_integers, without_formula
 
 REMEDY = "correct these entries, or encode the texts as numbers"
 REMEDY_OF_FIT = (
-    "leave it out with --exclude {0}, or read such entries as missing with --kind {0}=continuous, "
+    "leave it out with --exclude {name}, or read such entries as missing with --kind {kind}, "
     "by a density of tables"
 )
 MOST_MISTAKES = 0.1  # share of entries that are not numbers: with more, they are texts
@@ -102,9 +104,11 @@ def numbers(frame, path, remedy=REMEDY):
         else:
             padded = next(cell for cell in cells if PADDED.fullmatch(cell))
             fault = f"holds {padded!r}: if it holds quantities, remove leading zeros"
+        kind = shlex.quote(f"{names[0]}=continuous")
+        remedy = remedy.format(name=shlex.quote(listed_name(str(names[0]))), kind=kind)
         raise ValueError(
             f"{path} has columns that are not numbers: {_quoted(names)} ({names[0]!r} {fault}); "
-            f"{remedy.format(names[0])}"
+            f"{remedy}"
         )
     for problem, fault in {"missing": numbers.isna(), "infinite": np.isinf(numbers)}.items():
         if where := _listed_counts(fault.sum()):

@@ -132,12 +132,13 @@ def verdict(found):
                 + ("a larger reference." if found.reference else "<code>--reference</code>.")
             )
         return f"{text}: none is odd enough for a false discovery rate of {found.fdr:.3g}."
-    expected = max(1, round(found.fdr * n_flags))
-    rows = "row is" if n_flags == 1 else "rows are"
+    expected = found.fdr * n_flags
+    most = "fewer than 1" if expected < 1 else f"about {round(expected):,} or fewer"
+    verb = "is" if n_flags == 1 else "are"
     doubt = "" if found.reference else ", if the curve below holds"
     return (
-        f"<strong>{n_flags:,} of {n:,} {rows} odd enough to check</strong>. Expect that about "
-        f"{expected:,} or fewer of these are in order (a false discovery rate of {found.fdr:.3g}"
+        f"<strong>{n_flags:,} of {n:,} rows {verb} odd enough to check</strong>. Expect that "
+        f"{most} of these are in order (a false discovery rate of {found.fdr:.3g}"
         f"{doubt}). {most_odd(found)}"
     )
 

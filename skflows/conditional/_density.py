@@ -179,8 +179,8 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
     n_outputs_ : int
         Number of columns of y.
 
-    output_names_ : list of str or None
-        Names of the columns of y, if it has any.
+    output_names_ : list of str
+        Names of the columns of y seen in `fit`, if they are all strings.
 
     See Also
     --------
@@ -336,7 +336,9 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         splits = self._splits(pairs, random_state)
         context = self._fit_encoder(pairs, trees, splits if self._has_own_splits else ())
         self.n_outputs_ = Y.shape[1]
-        self.output_names_ = None if names is None else [str(name) for name in names]
+        self.__dict__.pop("output_names_", None)  # of an earlier fit
+        if names is not None and all(isinstance(name, str) for name in names):
+            self.output_names_ = [*names]
         is_grid, what = row_shape(estimator) is not None, self._outputs
         discrete = Dequantizer.for_parameter(estimator.discrete, Y, names, is_grid, what=what)
         self._circle = Circle.for_parameter(self.circular, Y, names, discrete.columns)

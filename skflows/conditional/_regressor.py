@@ -86,8 +86,8 @@ class FlowRegressor(
     n_outputs_ : int
         Number of columns of y.
 
-    output_names_ : list of str or None
-        Names of the columns of y, if it has any.
+    output_names_ : list of str
+        Names of the columns of y seen in `fit`, if they are all strings.
 
     References
     ----------

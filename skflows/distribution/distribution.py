@@ -401,9 +401,14 @@ class ConditionalDistribution:
         y = np.clip(y, *ends)
         return np.moveaxis(self._in_period(np.moveaxis(y, -1, 0)), 0, -1), weight
 
-    def _masses(self):
-        """Return the probabilities of all values of a single, discrete output, (n, n_values)."""
-        return np.diff(self._continuous_cdf(self._grids[0].ends[:, None]), axis=0).T
+    def _masses(self, edges=slice(None)):
+        """Return the probabilities of all values of a single, discrete output, (n, n_values).
+
+        Given indices of values as edges, return the probability of the values from each edge up to,
+        but not including, the next one.
+        """
+        ends = self._grids[0].ends[edges]
+        return np.diff(self._continuous_cdf(ends[:, None]), axis=0).T
 
     def _histogram(self):
         """Return edges (n, k + 1) and probabilities (n, k) of cells of a single output."""
@@ -531,9 +536,9 @@ class CircularDistribution(ConditionalDistribution):
         y = np.clip(y, self._low, self._low + self._period)
         return super()._continuous_cdf(y) - self._below
 
-    def _masses(self):
+    def _masses(self, edges=slice(None)):
         n = len(self.support)
-        ends = self._grids[0].ends[n : 2 * n + 1]
+        ends = self._grids[0].ends[n : 2 * n + 1][edges]
         return np.diff(super()._continuous_cdf(ends[:, None]), axis=0).T
 
     def _quantiles(self, q, row):

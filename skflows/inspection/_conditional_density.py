@@ -145,7 +145,7 @@ class ConditionalDensityDisplay:
                 )
             fields = _output(estimator, X, grid_resolution)
             names = getattr(estimator, "output_names_", None) if y is None else None
-            name = name_of(y) if names is None else str(names[0])
+            name = name_of(y) if names is None else names[0]
             fields |= {"y": None if y is None else np.ravel(y), "name": name}
         return cls(**fields).plot(ax=ax)
 
@@ -228,24 +228,33 @@ def _column_of_table(density, X, column, grid_resolution):
             fields["y"] = np.array([value if value is None else str(value) for value in y])
         proba = density.predict_proba(column, X).T
         return fields | {"grid": grid, "density": proba, "is_discrete": True}
-    fields |= _curves(density.predict_distribution(column, X), grid_resolution)
-    is_shown = ~np.isin(fields["grid"], part.atoms)
-    return fields | {name: fields[name][is_shown] for name in ("grid", "density")}
+    return fields | _curves(density.predict_distribution(column, X), grid_resolution, part.atoms)
 
 
-def _curves(distribution, grid_resolution):
-    """Return the densities of the rows of a distribution, or the probabilities of some values."""
+def _curves(distribution, grid_resolution, atoms=()):
+    """Return the densities of the rows of a distribution, or the probabilities of some values.
+
+    Atoms are left out.
+    """
     low, high = distribution._limits(TAIL)
     if not distribution.is_discrete:
         grid = np.linspace(low, high, grid_resolution)
+        grid = grid[~np.isin(grid, atoms)]
         return {"grid": grid, "density": distribution.pdf(grid[:, None]), "is_discrete": False}
-    grid = distribution.support
-    grid = grid[(low <= grid) & (grid <= high)]
-    if len(grid) <= MAX_STEMS:
-        return {"grid": grid, "density": distribution.pmf(grid[:, None]), "is_discrete": True}
-    edges = np.linspace(low, high, N_BINS + 1)
-    heights = np.diff(distribution.cdf(edges[:, None]), axis=0) / np.diff(edges)[:, None]
-    return {"grid": (edges[1:] + edges[:-1]) / 2, "density": heights, "is_discrete": False}
+    values = distribution.support
+    shown = np.flatnonzero((low <= values) & (values <= high))
+    # Bins of as many values each: bins of equal width would alias with the lattice.
+    n_together = 1 if len(shown) <= MAX_STEMS else -(-len(shown) // N_BINS)
+    is_atom = np.isin(values, atoms)
+    apart = shown[is_atom[shown]]  # an atom has a bin of its own
+    edges = np.unique([*shown[::n_together], shown[-1] + 1, *apart, *(apart + 1)])
+    grid, heights = values[edges[:-1]], distribution._masses(edges).T
+    if n_together > 1:
+        widths = np.gradient(values)  # of the cells of values
+        ends = values[0] - widths[0] / 2 + np.append(0.0, np.cumsum(widths))[edges]
+        grid, heights = (ends[1:] + ends[:-1]) / 2, heights / np.diff(ends)[:, None]
+    kept = ~is_atom[edges[:-1]]
+    return {"grid": grid[kept], "density": heights[kept], "is_discrete": n_together == 1}
 
 
 def _check_few(n_rows):

@@ -48,8 +48,8 @@ class LatentDisplay:
     coordinate_names : list of str
         Names of the coordinates.
 
-    n_coordinates : int, default=None
-        Number of coordinates of which these are the farthest from N(0, 1), for a note below the
+    n_all : int, default=None
+        Number of coordinates in all, if these are the farthest from N(0, 1), for a note below the
         panels. If None, there is no note.
 
     Attributes
@@ -78,10 +78,10 @@ class LatentDisplay:
     ((150, 4), (4,))
     """
 
-    def __init__(self, *, Z, coordinate_names, n_coordinates=None):
+    def __init__(self, *, Z, coordinate_names, n_all=None):
         self.Z = Z
         self.coordinate_names = coordinate_names
-        self.n_coordinates = n_coordinates
+        self.n_all = n_all
 
     @classmethod
     def from_estimator(
@@ -144,16 +144,16 @@ class LatentDisplay:
         indices = None if features is None else resolve_features(features, names)
         named = hasattr(estimator, "feature_names_in_")
         Z = np.asarray(estimator.transform(X if named else rows))
-        n_coordinates = None
+        n_all = None
         if indices is None:
             # Sorting the negated distances keeps the column order among ties.
             worst = np.argsort(-_ks_distances(Z), kind="stable")[:MAX_PANELS]
             indices = sorted(worst)
-            n_coordinates = len(names) if len(names) > MAX_PANELS else None
+            n_all = len(names) if len(names) > MAX_PANELS else None
         display = cls(
             Z=Z[:, indices],
             coordinate_names=[names[i] for i in indices],
-            n_coordinates=n_coordinates,
+            n_all=n_all,
         )
         return display.plot(ax=ax, kind=kind, **kwargs)
 
@@ -213,9 +213,9 @@ class LatentDisplay:
             )
             panel.spines[["top", "right"]].set_visible(False)
         self._label(kind)
-        if self.n_coordinates is not None and ax is None:
+        if self.n_all is not None and ax is None:
             self.figure_.supxlabel(
-                f"the {n} of {self.n_coordinates} coordinates that are farthest from N(0, 1)",
+                f"the {n} of {self.n_all} coordinates that are farthest from N(0, 1)",
                 fontsize="medium",
             )
         return self
