@@ -86,6 +86,10 @@ def test_few_rows(folder, capsys):
     assert run("predict model.skflows few.csv --coverage 0.5") == 0
     predicted = pd.read_csv(StringIO(capsys.readouterr().out.partition("mean,")[2]))
     assert np.isfinite(predicted).all(axis=None)
+    assert run("fit few.csv --target id -o model.skflows --max-iter 1") == 0
+    assert run("predict model.skflows few.csv -o predicted.csv --coverage 0.5") == 0
+    dtypes = pd.read_csv("predicted.csv").dtypes
+    assert "".join(dtype.kind for dtype in dtypes) == "fiii"  # an id is a whole number
 
 
 def test_models_of_arrays(folder, capsys):

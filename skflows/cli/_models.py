@@ -4,6 +4,7 @@ import sys
 import time
 from itertools import repeat
 
+import numpy as np
 from sklearn.utils import check_random_state
 
 from ..columns.arrays import EXACT
@@ -238,6 +239,12 @@ def filled_columns(batch, filled, decimals):
     return columns
 
 
+def as_integers(values):
+    """Return whole numbers as integers, and other numbers as they are."""
+    is_whole = (values % 1 == 0) & (np.abs(values) < EXACT)  # neither is infinite
+    return values.astype(np.int64) if is_whole.all() else values
+
+
 def run_predict(args):
     """Predict the target of the rows of a table, with intervals, in batches."""
     check_writable(args.output, args.model, args.data)
@@ -277,7 +284,10 @@ def run_predict(args):
             else:
                 distribution = model.predict_distribution(X)
                 low, high = model.predict_interval(X, coverage).T
-                columns = distribution.mean(), distribution.median(), low, high
+                ends = distribution.median(), low, high
+                if distribution.is_discrete:
+                    ends = map(as_integers, ends)
+                columns = distribution.mean(), *ends
             append(named.assign(**dict(zip(added, columns, strict=True))))
             n_rows += len(X)
     if args.output and is_classifier:
