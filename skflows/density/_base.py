@@ -150,8 +150,8 @@ class FittedFlowMixin(
         from . import _evaluation
         from ._distribution import RowDensity
 
-        if self._dequantizer.alike and flow.is_separate:
-            density = RowDensity(flow, self._dequantizer, self.n_features_in_)
+        density = RowDensity(flow, self._dequantizer, self.n_features_in_)
+        if density.is_normal_in_cells:
             return _evaluation.map_rows(density, "forward", X)[0]
 
         def log_density(rows):

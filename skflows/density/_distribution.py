@@ -38,6 +38,9 @@ class RowDensity(nn.Module):
             gap[dequantizer.columns] = torch.from_numpy(dequantizer.gap)
             points = points.new_full((len(dequantizer.points()), n_features), 0.5)
             points[:, dequantizer.columns] = torch.from_numpy(np.array(dequantizer.points()))
+        # Values of a continuous column have no cell, and a draw from none is NaN.
+        is_discrete = n_features == len(dequantizer.columns)
+        self.is_normal_in_cells = is_discrete and dequantizer.alike and flow.is_separate
         self.register_buffer("points", points.to(device_of(flow)))
         self.register_buffer("gap", gap.to(device_of(flow)))
 
@@ -45,7 +48,7 @@ class RowDensity(nn.Module):
         """Return the log-density of rows ``(n, n_features)``, as `score_samples` does."""
         if not len(self.points):
             return self.flow.log_prob(x)
-        if self.dequantizer.alike and self.flow.is_separate:
+        if self.is_normal_in_cells:
             ends = x - self.gap / 2, x + self.gap / 2
             drawn = [self.flow.point_of_cell(*ends, share) for share in self.points]
             log_probs = [self.flow.log_prob(point) - log_density for point, log_density in drawn]
