@@ -113,14 +113,21 @@ def test_score_is_close_to_the_probability(density):
     """Closer than a mean over as many uniform points."""
     rng, rows = np.random.default_rng(0), X[:40]
     shares = torch.from_numpy(rng.uniform(size=(64, 40, 64)))
-    low, high = torch.from_numpy(rows - 0.5), torch.from_numpy(rows + 0.5)
-    drawn = [density.flow_.point_of_cell(low, high, share) for share in shares]
+    x, gap = torch.from_numpy(rows), torch.ones(64, dtype=torch.float64)
+    drawn = [density.flow_.point_of_cell(x, gap, share) for share in shares]
     logs = torch.stack([density.flow_.log_prob(x) - log_weight for x, log_weight in drawn])
     probability = (logs.logsumexp(0) - math.log(64)).numpy()
     uniform = [torch.from_numpy(rows + p - 0.5) for p in density._dequantizer.points()]
     uniform = np.logaddexp(*[density.flow_.log_prob(x).numpy() for x in uniform]) - math.log(2)
     error = np.abs(density.score_samples(rows) - probability).mean()
     assert error < 0.8 * np.abs(uniform - probability).mean()
+
+
+def test_a_value_whose_cell_float64_cannot_tell_has_a_finite_score(density):
+    """1e16 plus or minus a half is 1e16."""
+    rows = X[:2].copy()
+    rows[1, 5] = 1e16
+    assert np.isfinite(density.score_samples(rows)).all()
 
 
 def test_arrays_and_rows_are_the_same(density):

@@ -63,7 +63,7 @@ class Flow(nn.Module):
         """Whether preprocessing maps each column by itself."""
         return not any(isinstance(each, Whiten) for each in self.preprocess.modules())
 
-    def point_of_cell(self, low, high, share):
+    def point_of_cell(self, x, gap, share):
         """Return a point of the cell of each row, and its log-density in the cell.
 
         It has a normal distribution within the cell after preprocessing, which is closer to the
@@ -71,12 +71,14 @@ class Flow(nn.Module):
 
         Parameters
         ----------
-        low, high : tensor of shape (n, d)
-            The ends of the cells.
+        x : tensor of shape (n, d)
+            The middles of the cells.
+        gap : tensor of shape (d,)
+            The widths of the cells.
         share : tensor that broadcasts to (n, d)
             Uniform noise from 0 to 1: the probability in the cell below the point.
         """
-        y_low, y_high = self.preprocess(low)[0], self.preprocess(high)[0]
+        y_low, y_high = (self.preprocess(x + end)[0] for end in (-gap / 2, gap / 2))
         is_upper = y_low > 0  # the lower tail has more digits
         left = torch.where(is_upper, -y_high, y_low)
         right = torch.where(is_upper, -y_low, y_high)
@@ -86,10 +88,10 @@ class Flow(nn.Module):
         y = ndtri(ndtr(left).clamp(min=LEAST_MASS) + torch.where(is_upper, 1 - share, share) * mass)
         y = torch.minimum(torch.maximum(y, left), right)
         y = torch.where(is_upper, -y, y)
-        x, log_det = self.preprocess.inverse(y)
+        point, log_det = self.preprocess.inverse(y)
         log_density = (normal_log_density(y) - mass.log()).sum(-1) - log_det
-        x = torch.where(is_far[..., None], low + share * (high - low), x)
-        return x, torch.where(is_far, -(high - low).log().sum(-1), log_density)
+        point = torch.where(is_far[..., None], x + gap * (share - 0.5), point)
+        return point, torch.where(is_far, -gap.log().sum(-1), log_density)
 
 
 class ContinuousFlow(Flow):

@@ -49,8 +49,7 @@ class RowDensity(nn.Module):
         if not len(self.points):
             return self.flow.log_prob(x)
         if self.is_normal_in_cells:
-            ends = x - self.gap / 2, x + self.gap / 2
-            drawn = [self.flow.point_of_cell(*ends, share) for share in self.points]
+            drawn = [self.flow.point_of_cell(x, self.gap, share) for share in self.points]
             log_probs = [self.flow.log_prob(point) - log_density for point, log_density in drawn]
             log_volume = self.gap.log().sum()
         else:
