@@ -5,8 +5,8 @@
 
 DIR holds the posteriors, see `variational.py`. A peer is trained for as many seconds of processor
 time as our fit took. zuko and normflows are given our map to unconstrained and whitened columns,
-but for one that starts without. NumPyro and its sampler NUTS need the model as NumPyro writes it;
-compilation does not count.
+except for one that starts without. NumPyro and its sampler NUTS get the model in NumPyro's own
+language; compilation does not count.
 """
 
 import argparse

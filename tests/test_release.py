@@ -1,4 +1,4 @@
-"""What packages and archives are told: the same version and dependencies everywhere."""
+"""The files of a release state the same version and dependencies everywhere."""
 
 import json
 import re

@@ -2,7 +2,6 @@
 
 import sys
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -307,7 +306,6 @@ def test_display_of_a_conditional(density, table, name):
     marks = [line for line in display.axes_[1].lines if line.get_linestyle() == "--"]
     assert len(marks) == (not pd.isna(observed))
     assert display.axes_[0].get_xlabel() == name
-    plt.close("all")
 
 
 def test_displays_of_unknown_columns(density, table):
@@ -338,7 +336,6 @@ def test_display_of_samples(density, table):
     display = SamplesDisplay.from_estimator(density, few, names[:2], random_state=0)
     assert display.categories["grade"] == ["low", "mid", "high"]
     assert (display.X[:, 1] == 1).all() and np.isnan(display.X[:, 0]).all()
-    plt.close("all")
 
 
 def test_arrays_with_gaps():

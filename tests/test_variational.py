@@ -660,8 +660,7 @@ def test_checkpoint(tmp_path):
 
 
 def test_displays(fitted):
-    plt = pytest.importorskip("matplotlib.pyplot")
+    pytest.importorskip("matplotlib.pyplot")
     X = fitted.sample(50, random_state=0)
     skflows.inspection.LossCurveDisplay.from_estimator(fitted)
     skflows.inspection.SamplesDisplay.from_estimator(fitted, X)
-    plt.close("all")

@@ -44,9 +44,9 @@ def make_parser():
     parser = _arguments.Parser("skflows", description=DESCRIPTION, **style)
     parser.add_argument("--version", action="version", version=f"skflows {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, (add_arguments, run, text) in COMMANDS.items():
+    for name, (add_arguments, module, text) in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text, **style)
-        command.set_defaults(run=run)
+        command.set_defaults(run=partial(_run, module, f"run_{name}"))
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
         add_arguments(command)
     return parser
@@ -367,49 +367,49 @@ def _run(module, name, args):
     return getattr(import_module(f".{module}", __package__), name)(args)
 
 
-# Name of each command, with the function that adds its arguments, the one that runs it, and its
+# Name of each command, with the function that adds its arguments, the module that runs it, and its
 # help.
 COMMANDS = {
     "fit": (
         _add_fit,
-        partial(_run, "_models", "run_fit"),
+        "_models",
         "fit a density, a regressor or a classifier to a table (Ctrl-C keeps the best weights so "
         "far)",
     ),
     "score": (
         _add_score,
-        partial(_run, "_score", "run_score"),
+        "_score",
         "give each row of a table its log-density and an outlier flag",
     ),
-    "sample": (_add_sample, partial(_run, "_models", "run_sample"), "draw new rows from a model"),
+    "sample": (_add_sample, "_models", "draw new rows from a model"),
     "predict": (
         _add_predict,
-        partial(_run, "_models", "run_predict"),
+        "_models",
         "predict the target of each row of a table, with intervals or probabilities",
     ),
     "impute": (
         _add_impute,
-        partial(_run, "_models", "run_impute"),
+        "_models",
         "fill in the missing values of a table by a table model",
     ),
     "outliers": (
         _add_outliers,
-        partial(_run, "_outliers", "run_outliers"),
+        "_outliers",
         "flag the outliers of a table and say why they are odd",
     ),
     "compress": (
         _add_compress,
-        partial(_run, "_compress", "run_compress"),
+        "_compress",
         "compress images or a table of whole numbers without loss, by a model of similar data",
     ),
     "decompress": (
         _add_decompress,
-        partial(_run, "_compress", "run_decompress"),
+        "_compress",
         "restore the images or the table that skflows compress wrote",
     ),
     "demo": (
         _add_demo,
-        partial(_run, "_demo", "run_demo"),
+        "_demo",
         "compare a flow with scikit-learn's densities on a real table",
     ),
 }

@@ -278,11 +278,11 @@ def fit_fold(fit, train, held_out, seed, seconds):
     return [Fold(member, scores, getattr(member, "interrupted", False))]
 
 
-def refits_of(components, starts, view, seed):
-    """Return the tasks that fit components to all rows, beginning with members of a fold."""
+def refits_of(starts, view, seed):
+    """Return the tasks that fit components to all rows, from pairs of one and its first member."""
     return [
         Task([(component.name, 0)], partial(fit_to_all, component.recipe, start, view, seed))
-        for component, start in zip(components, starts, strict=True)
+        for component, start in starts
     ]
 
 

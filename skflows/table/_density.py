@@ -490,13 +490,12 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         from ._components import refits_of, with_own_maps
 
         weights = weights_of(scores_of(done), folds.held_out_weight, MIN_WEIGHT)
-        again = [
+        starts = [
             (component, with_own_maps(fitted, views).members[0])
             for (component, fitted), weight in zip(done, weights, strict=True)
             if component.refit and weight > 0
         ]
-        components, starts = zip(*again, strict=True) if again else ((), ())
-        return refits_of(components, starts, view, seed)
+        return refits_of(starts, view, seed)
 
     def _attributes(self, rows, folds, views, done):
         """Return the attributes of a density that consists of fitted components."""
@@ -805,14 +804,17 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
 
         low, high = self._schema.reach(len(values))
 
+        def is_beyond(values):
+            return (values < low) | (values > high)
+
         def far_out(values):
-            is_far = (values < low) | (values > high)
+            is_far = is_beyond(values)
             rows = np.flatnonzero(is_far.any(axis=1))
             is_far[rows] = rules.far_out(self._schema, values[rows], is_far[rows])
             return is_far
 
         drawn = draw(values)
-        rows = np.flatnonzero(~((values < low) | (values > high)).any(axis=1))
+        rows = np.flatnonzero(~is_beyond(values).any(axis=1))
         for _ in range(ROUNDS_FAR_OUT):
             is_far = far_out(drawn[rows])
             rows = rows[is_far.any(axis=1)]

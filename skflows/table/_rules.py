@@ -107,6 +107,10 @@ class Function:
         """The determinants and the target."""
         return *self.determinants, self.target.column
 
+    def is_broken(self, rows):
+        """Return which rows break the rule; none with an unknown value does."""
+        return np.abs(rows[:, self.target.column] - self.expected(rows)) > self.target.tolerance
+
     def tells(self, schema, i):
         """Return whether the rule tells a single value of column i, given its other columns."""
         return i == self.target.column
@@ -195,10 +199,7 @@ class Formula(Function):
 
     def count(self, rows, weight):
         """Return the counts of rows."""
-        is_broken = (
-            np.abs(rows[:, self.target.column] - self.expected(rows)) > self.target.tolerance
-        )
-        return Counts.of_breaks(is_broken, rows[:, self.columns], weight)
+        return Counts.of_breaks(self.is_broken(rows), rows[:, self.columns], weight)
 
     def expected(self, rows):
         """Return what the target should be in each row, NaN where it would be outside its kind."""
@@ -632,10 +633,7 @@ class Rules:
     def are_kept(self, schema, values):
         """Return which rows break no rule."""
         rows, kept = self.encoded(schema, values), np.ones(len(values), dtype=bool)
-        for rule in self.functions:
-            error = np.abs(rows[:, rule.target.column] - rule.expected(rows))
-            kept &= ~(error > rule.target.tolerance)  # not if one is unknown
-        for rule in self.orders:
+        for rule in [*self.functions, *self.orders]:
             kept &= ~rule.is_broken(rows)
         return kept
 
