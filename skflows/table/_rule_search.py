@@ -2,6 +2,7 @@
 
 from functools import partial
 from itertools import chain, combinations, permutations, product
+from math import comb
 
 import numpy as np
 
@@ -189,10 +190,10 @@ def sums_of(rows, numbers, steps):
         return
     known = known[:N_SCREENED]
     for size in (3, 4):
-        sets = np.array(list(combinations(numbers, size)), dtype=int)
         signs = np.array([(1, *each) for each in product((1, -1), repeat=size - 1)])
-        if not len(sets) or len(sets) * len(signs) > MAX_SUMS:
+        if not 0 < comb(len(numbers), size) * len(signs) <= MAX_SUMS:
             return
+        sets = np.array([*combinations(numbers, size)], dtype=int)
         width = np.array([max(steps[j] for j in each) for each in sets]) * TOLERANCE
         for sign in signs:
             total = sum(s * known[:, sets[:, k]] for k, s in enumerate(sign))
