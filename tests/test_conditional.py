@@ -64,6 +64,8 @@ def test_context_rides_beside_the_rows(name):
     z, log_det = wrapped(rows)
     expected = bijection(rows[:, :3], rows[:, 3:])
     torch.testing.assert_close((z, log_det), expected)
+    at_contexts = wrapped.given_others(rows[:, 3:]).forward(rows[None, :, :3])
+    torch.testing.assert_close((at_contexts[0][0], at_contexts[1][0]), expected)
     moved = torch.cat([rows[:, :3], rows[:, 3:] + 1], 1)
     assert not torch.allclose(wrapped(moved)[0], z)
     (z, log_det), pullback = wrapped.vjp(rows)
