@@ -41,7 +41,7 @@ class GivenUnivariate(Given):
         columns = x.mT.contiguous()
         mapped = [
             direction(part, self.params.expand(len(part), -1, -1, -1))
-            for part in columns.split(max(1, VALUES_AT_ONCE // columns.shape[-1]))
+            for part in columns.split(VALUES_AT_ONCE // (columns.shape[-1] + 1) + 1)
         ]
         z, log_det = (torch.cat(parts) for parts in zip(*mapped, strict=True))
         return z.mT, log_det

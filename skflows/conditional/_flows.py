@@ -148,7 +148,7 @@ class FlowMixture:
         Also return the log-density there: of a normal, plus the logarithm of the slope.
         """
         images = self.circle.images(y)
-        rows = images.reshape(-1, y.shape[-1], 1)
+        rows = images.reshape(len(images) * len(y), *y.shape[1:], 1)
         latent, log_slope = (
             np.reshape(each, (len(given), *images.shape))
             for each in zip(*(flow.map("forward", rows) for flow in given), strict=True)

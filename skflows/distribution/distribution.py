@@ -357,7 +357,7 @@ class ConditionalDistribution:
         def of_block(values, row):
             return function(values.reshape(-1, d), np.repeat(row, k)).reshape(len(row), k)
 
-        results = in_blocks(of_block, values.reshape(n, k, d), np.arange(n), each=k)
+        results = in_blocks(of_block, values.reshape(n, k, d), np.arange(n), each=max(k, 1))
         return np.moveaxis(results.reshape(n, *entries), 0, -1)
 
     def _continuous_cdf(self, y):
