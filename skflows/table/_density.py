@@ -144,11 +144,12 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
 
     max_iter : int or "auto", default="auto"
         Largest number of epochs of each network. The other components are fitted in any case, which
-        is about half of a fit; `time_limit` limits these too. "auto" takes about 800 steps of 128 rows over
-        all folds, within 50 to 100 epochs; up to 1,000 rows have 5 folds, so 1,000 rows have 50
-        epochs and 1,001 rows 100. Beyond 4,000 rows there is one network, of at least 100 epochs,
-        in place of two. Its batches have up to 512 rows. Beyond 50,000 rows, an epoch has 50,000 of
-        them in turn, and the other components are fitted to as many, which bounds time and memory.
+        takes about half of the time of a fit; `time_limit` limits these too. "auto" takes about
+        800 steps of 128 rows over all folds, within 50 to 100 epochs; up to 1,000 rows have 5
+        folds, so 1,000 rows have 50 epochs and 1,001 rows 100. Beyond 4,000 rows there is one
+        network, of at least 100 epochs, in place of two. Its batches have up to 512 rows. Beyond
+        50,000 rows, an epoch has 50,000 of them in turn, and the other components are fitted to as
+        many, which bounds time and memory.
 
     time_limit : float, default=None
         Seconds that `fit` may take, about, for all components and folds together. One component is
