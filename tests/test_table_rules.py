@@ -375,6 +375,30 @@ def test_terms_of_a_known_sum_are_told_by_all_queries():
     assert np.isfinite(wrong).all() and (wrong < log_holds - 5).all()
 
 
+def test_sums_of_multiples_are_found_and_kept():
+    rng = np.random.default_rng(0)
+    won, drawn, goals = rng.integers(0, 90, (3, 200))
+    table = pd.DataFrame({"won": won, "drawn": drawn, "points": 3 * won + drawn, "goals": goals})
+    density = quick().fit(table)
+    assert density.rules_["rule"].tolist() == ["points = 3 * won + drawn"]
+    sample = density.sample(100, random_state=0)
+    assert (sample["points"] == 3 * sample["won"] + sample["drawn"]).all()
+    filled = density.impute(table.assign(won=np.nan))
+    assert (filled["won"] == won).all()
+
+
+def test_sums_of_multiples_have_factors_of_few_digits():
+    rng = np.random.default_rng(0)
+    rows = rng.gamma(3, 50, size=(300, 5)).round(2)
+    rows[:, 3] = (1.19 * rows[:, 0] + 0.5 * rows[:, 1] - 4.9).round(2)
+    rows[rng.permutation(300)[:6], 3] += 20  # exceptions
+    rows[:, 4] = (np.pi * rows[:, 0] + np.e * rows[:, 2]).round(2)
+    sums = _rule_search.multiples_of(rows, [*range(5)], dict.fromkeys(range(5), 0.01))
+    found = {determinants: (*factors, constant) for determinants, _, factors, constant in sums}
+    assert found.pop((0, 1)) == pytest.approx((1.19, 0.5, -4.9), abs=0.006)
+    assert not any(4 in determinants for determinants in found)
+
+
 def bills(n=400):
     """Amounts of orders, of which a few are unknown."""
     rng = np.random.default_rng(0)

@@ -37,6 +37,10 @@ N_SCREENED = 100  # rows that show which sums may be constant, and which lines a
 N_LINES = 20  # of which all rows show which is best
 LIKELY = 0.9  # share of these in which they are
 MAX_SUMS = 250_000  # of three or four columns: tables of more than 30 have sums of fewer
+MAX_PAIRS_OF_TERMS = 600  # of multiples: tables of more than 35 columns have none
+TRIMMED, N_TRIMS = 0.8, 4  # share of rows that fit best, and least squares of these, one by one
+CLOSE = 0.25  # median error of a first fit, in standard deviations, that more may improve
+LEAST_SPREAD = 5  # standard deviation in steps, below which multiples fit by chance
 MAX_PRODUCTS = 50_000  # tables of more than 46 columns of numbers have none
 TOLERANCE = 0.51  # steps by which rounding may move a sum
 SLACK = 2.0  # steps by which a line may miss its target before it is refined
@@ -118,6 +122,7 @@ def formulas_of(schema, rows, targets):
     rules, are_lines = [], set()  # targets that are exactly on a line of another column
     relations = chain(
         sums_of(rows, numbers, steps),
+        multiples_of(rows, numbers, steps),
         products_of(rows, multipliers, numbers, steps),
         lines_of(rows, numbers, steps),
     )
@@ -209,6 +214,43 @@ def sums_of(rows, numbers, steps):
                         tuple(float(-sign[k] * sign[target]) for k in others),
                         float(constant[i] * sign[target]),
                     )
+
+
+def multiples_of(rows, numbers, steps):
+    """Yield sums of two columns times factors that a further column may be, as `sums_of` does.
+
+    The factors have few digits, such as 3 in points = 3 * won + drawn.
+    """
+    known = rows[~np.isnan(rows[:, numbers]).any(axis=1)][:N_SCREENED]
+    if len(known) < LEAST_ROWS or comb(len(numbers), 2) > MAX_PAIRS_OF_TERMS:
+        return
+    centre, scale = known.mean(axis=0), known.std(axis=0)
+    numbers = [j for j in numbers if scale[j] > 0]
+    wide = [j for j in numbers if scale[j] >= LEAST_SPREAD * steps[j]]
+    for pair in combinations(numbers, 2):
+        targets = [j for j in wide if j not in pair]
+        terms = (known[:, pair] - centre[[*pair]]) / scale[[*pair]]
+        if not targets or abs(np.mean(terms.prod(axis=1))) > 1 - 1e-9:  # they are on a line
+            continue
+        terms = np.column_stack([terms, np.ones(len(terms))])
+        slopes = np.linalg.lstsq(terms, known[:, targets])[0]
+        error = np.median(np.abs(known[:, targets] - terms @ slopes), axis=0)
+        for target in np.array(targets)[error <= CLOSE * scale[targets]]:
+            y, step = known[:, target], steps[target]
+            is_near = np.ones(len(y), dtype=bool)
+            for _ in range(N_TRIMS):
+                slopes = np.linalg.lstsq(terms[is_near], y[is_near])[0]
+                error = np.abs(y - terms @ slopes)
+                is_near = error <= max(np.quantile(error, TRIMMED), step)
+            if (error <= SLACK * step).mean() < LIKELY:
+                continue
+            factors = [float(f"{each:.{DIGITS}g}") for each in slopes[:2] / scale[[*pair]]]
+            if 0.0 in factors or set(map(abs, factors)) == {1.0}:  # a line, or a sum
+                continue
+            rest = y - known[:, pair] @ np.array(factors)
+            constant = round(np.median(rest) / step, 2) * step
+            if (np.abs(rest - constant) <= TOLERANCE * step).mean() >= LIKELY:
+                yield pair, int(target), tuple(factors), float(constant)
 
 
 def products_of(rows, multipliers, numbers, steps):
