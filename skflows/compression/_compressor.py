@@ -251,8 +251,8 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
             raise ValueError("data is damaged: its checksum does not match its content.")
         if fingerprint != self._fingerprint():
             raise ValueError(
-                "data was written with another flow, or with one fitted to other rows: decompress "
-                "it with the compressor that wrote it, saved by its method save."
+                "data was written with another flow, or with one fitted to other rows: give the "
+                "model that wrote it."
             )
         check(d == len(self.scale_), f"it claims {d} columns")
         check(n > 0 and len(body) >= least_length(n * d), f"it claims {n} rows")
@@ -293,7 +293,7 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
         for name, value in sorted(self.estimator_.flow_.state_dict().items()):
             content.update(name.encode())
             content.update(np.ascontiguousarray(value.cpu().numpy()).data)
-        content.update(self.scale_)
+        content.update(self.scale_.tobytes())
         for _, grid, _ in self.estimator_._dequantizer.groups():
             content.update(grid)
         return content.digest()[:8]

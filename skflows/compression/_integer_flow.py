@@ -73,8 +73,8 @@ class IntegerFlow:
         X = self.least + self.gap * number
         if self.has_loss:
             share = (torch.arange(N_POINTS) + 0.5)[:, None, None] / N_POINTS
-            points = self.flow.point_of_cell(*map(torch.from_numpy, (X, self.gap)), share)[0]
-            mean = points.numpy().mean(axis=0)
+            middle, gap = torch.from_numpy(X), torch.from_numpy(self.gap)
+            mean = self.flow.point_of_cell(middle, gap, share)[0].mean(0).numpy()
             inside = np.abs(mean - X) < self.gap / 2  # not if NaN, beyond bounds
             return np.where(inside, mean, X)
         for columns, grid in self.groups:
