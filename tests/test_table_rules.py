@@ -533,6 +533,24 @@ def test_probabilities_of_sums_sum_to_1():
     assert logsumexp(density.score_samples(every)) == pytest.approx(0, abs=1e-2)
 
 
+def test_lines_are_looked_for_in_the_rows_of_the_rarer_column():
+    rng = np.random.default_rng(0)
+    rows = rng.normal(100, 30, size=(2_000, 4)).round(2)
+    rows[:, 1] = (rows[:, 0] * 1.19).round(2)
+    rows[:, 3] = np.where(np.arange(2_000) % 40 == 0, (0.5 - 2 * rows[:, 0]).round(2), np.nan)
+    rows[::7, 0] = np.nan
+    lines = {
+        (*determinants, target): (*factors, constant)
+        for determinants, target, factors, constant in _rule_search.lines_of(
+            rows, [0, 1, 2, 3], dict.fromkeys(range(4), 0.01)
+        )
+    }
+    assert sorted(lines) == [(0, 1), (0, 3), (1, 0), (1, 3), (3, 0), (3, 1)]
+    assert lines[0, 1] == pytest.approx((1.19, 0.0), abs=0.01)
+    assert lines[0, 3] == pytest.approx((-2.0, 0.5), abs=0.01)
+    assert lines[3, 0] == pytest.approx((-0.5, 0.25), abs=0.01)
+
+
 def test_lines_among_multiples_take_time_in_proportion_to_their_number(monkeypatch):
     rng = np.random.default_rng(0)
     cents = rng.permutation(5_000)[:300]
