@@ -208,7 +208,9 @@ class ConditionalDistribution:
         Parameters
         ----------
         q : array-like
-            Probabilities that broadcast against one entry per row, and output.
+            Probabilities that broadcast against one entry per row, and output: as in scipy,
+            ``ppf([0.1, 0.9])`` of two rows is a quantile of each, and ``ppf([[0.1], [0.9]])`` two
+            quantiles of each, of shape (2, n_samples).
 
         Returns
         -------
