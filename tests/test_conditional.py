@@ -347,6 +347,15 @@ def test_categories_whatever_their_dtype(column):
     assert np.array_equal(encoder.transform(new), encoder.transform(table[:2]))
 
 
+def test_texts_that_hardly_repeat_are_named():
+    texts = [f"Person {i} of {i % 7}" for i in range(38)] + ["Person 0 of 0"] * 2
+    table = pd.DataFrame({"who": texts, "x": np.arange(40.0)})
+    with pytest.warns(UserWarning, match="38 of 40 texts in column 'who' of X differ.*Leave"):
+        ContextEncoder().fit(table)
+    few = table.assign(who=[text[-1] for text in texts])
+    ContextEncoder().fit(few)  # without a warning, which would be an error
+
+
 def test_warns_of_columns_that_are_unknown():
     X, y = table(60)
     encoder = ContextEncoder().fit(X, y)
