@@ -600,6 +600,13 @@ def test_lines_are_looked_for_in_the_rows_of_the_rarer_column():
     assert lines[3, 0] == pytest.approx((-0.5, 0.25), abs=0.01)
 
 
+def test_a_line_that_turns_out_flat_is_refined_to_finite_slopes():
+    x = np.repeat([0.0, 1.0, 2.0], [40, 40, 20])
+    y = np.where(x == 2.0, 1.0, 0.0)
+    lines = _rule_search.refinements(y, x, 0.1, 0.0, 0.3)
+    assert np.isfinite([(*factors, constant) for factors, constant in lines]).all()
+
+
 def test_lines_among_multiples_take_time_in_proportion_to_their_number(monkeypatch):
     rng = np.random.default_rng(0)
     cents = rng.permutation(5_000)[:300]

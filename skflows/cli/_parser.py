@@ -260,7 +260,11 @@ def _add_compress(command):
 def _add_decompress(command):
     command.add_argument("data", type=Path, help="file written by skflows compress")
     command.add_argument(
-        "-o", "--output", type=Path, required=True, help="new folder of images, or table"
+        "-o",
+        "--output",
+        type=_arguments.table,
+        required=True,
+        help="new folder of images, or table",
     )
     _add_compressor(command, "")
 

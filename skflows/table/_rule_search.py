@@ -356,8 +356,10 @@ def refinements(y, x, slope, constant, step):
             break
         centre, level = x[near].mean(), y[near].mean()
         apart = x[near] - centre
-        slope = apart @ (y[near] - level) / (apart @ apart)
-        constant = level - slope * centre
+        refined = apart @ (y[near] - level) / (apart @ apart)
+        if refined == 0:
+            break
+        slope, constant = refined, level - refined * centre
     lines = []
     for decimals in DECIMALS:
         for short in {
