@@ -22,10 +22,12 @@ from ..persistence.mixin import PersistenceMixin
 from ..preprocessing.sklearn_compat import HasMethods, Interval
 from ..preprocessing.validation import prepare_table
 from ..training.threads import fit_context
-from ._sections import SECTION, Reader, check, least_length, section
+from ._checks import check, least_length
 
 MAGIC, VERSION = b"SKFC", 5
-HEADER = struct.Struct("<4sB8sIId")  # magic, version, fingerprint, rows, columns, step (0: exact)
+# Magic, version, fingerprint, rows, columns, step (0 without loss), rows by the flow, words.
+HEADER = struct.Struct("<4sB8sIIdII")
+CHECKSUM = struct.Struct("<I")
 COARSEST = 4.0  # step at quality 0, in standard deviations of a column
 HALVING = 10  # points of quality that halve the step
 FLOWS = GlowDensity, MAFDensity, NICEDensity, NSFDensity, RealNVPDensity
@@ -200,11 +202,11 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
         code = self._code(step)
         rows = code.rounded(rows + 0.0)  # no negative zeros
         n_mapped, words = code.encoded(constriction, rows)
-        header = HEADER.pack(MAGIC, VERSION, self._fingerprint(), *rows.shape, step)
-        checksum = SECTION.pack(code.checksum(header, rows))
-        data = b"".join([header, SECTION.pack(n_mapped), section(words), checksum])
-        data = data.ljust(least_length(rows.size), b"\0")
-        return data + SECTION.pack(zlib.crc32(data))
+        about = *rows.shape, step, n_mapped, len(words)
+        header = HEADER.pack(MAGIC, VERSION, self._fingerprint(), *about)
+        content = words.astype("<u4").tobytes().ljust(least_length(rows.size), b"\0")
+        data = header + content + CHECKSUM.pack(code.checksum(header, rows))
+        return data + CHECKSUM.pack(zlib.crc32(data))
 
     def decompress(self, data: bytes) -> Floats:
         """Return the rows that `compress` wrote.
@@ -235,19 +237,21 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
         if not isinstance(data, bytes | bytearray | memoryview):
             raise TypeError(f"data is a {type(data).__name__}; give the bytes of compress.")
         data = bytes(data)
-        if len(data) < HEADER.size + SECTION.size or data[: len(MAGIC)] != MAGIC:
+        if len(data) < HEADER.size + 2 * CHECKSUM.size or data[: len(MAGIC)] != MAGIC:
             raise ValueError(
                 "data is not the output of FlowCompressor.compress: it lacks the signature "
                 f"{MAGIC!r}."
             )
-        _, version, fingerprint, n, d, step = HEADER.unpack_from(data)
+        header = data[: HEADER.size]
+        _, version, fingerprint, n, d, step, n_mapped, n_words = HEADER.unpack(header)
+        content = data[HEADER.size : -2 * CHECKSUM.size]
+        (of_rows,), (of_data,) = map(CHECKSUM.unpack, (data[-8:-4], data[-4:]))
         if version != VERSION:
             raise ValueError(
                 f"data has version {version} of the format; this release of skflows reads version "
                 f"{VERSION}."
             )
-        body, (checksum,) = data[: -SECTION.size], SECTION.unpack(data[-SECTION.size :])
-        if zlib.crc32(body) != checksum:
+        if zlib.crc32(data[: -CHECKSUM.size]) != of_data:
             raise ValueError("data is damaged: its checksum does not match its content.")
         if fingerprint != self._fingerprint():
             raise ValueError(
@@ -255,22 +259,20 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
                 "model that wrote it."
             )
         check(d == len(self.scale_), f"it claims {d} columns")
-        check(n > 0 and len(body) >= least_length(n * d), f"it claims {n} rows")
-        reader = Reader(body, HEADER.size)
+        size = 4 * n_words
+        is_whole = len(content) == max(size, least_length(n * d)) and not any(content[size:])
+        check(is_whole, "it does not end where it should")
+        check(0 < n >= n_mapped, f"it claims {n} rows, {n_mapped} of them by the flow")
         if step == 0:
             n_discrete = len(self.estimator_._dequantizer.columns)
             check(n_discrete == d, "it claims that columns are discrete")
         else:
             least = COARSEST * 2.0 ** (-100 / HALVING)
             check(least <= step <= COARSEST, f"it claims a step of {step}")
-        n_mapped = reader.number(SECTION)
-        check(n_mapped <= n, f"it claims {n_mapped} rows of {n}")
-        words = reader.words()
-        checksum = reader.number(SECTION)
-        reader.end(n * d)
+        words = np.frombuffer(content[:size], "<u4").astype(np.uint32)
         code = self._code(step)
         rows = code.decoded(constriction, words, n, n_mapped)
-        if code.checksum(body[: HEADER.size], rows) != checksum:
+        if code.checksum(header, rows) != of_rows:
             raise ValueError(
                 "the rows differ from those that were compressed: the flow rounds differently on "
                 "this machine. Decompress them on a machine like the one that compressed them."

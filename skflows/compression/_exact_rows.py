@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 
 from ._bits import CHUNK, Stack
-from ._sections import check
+from ._checks import check
 
 DTYPES = "u1", "<u2", "<i4", "<f8"  # of numbers of values, and of the values themselves
 DISTANCES = 0, 1, 3  # of bytes whose differences are coded
