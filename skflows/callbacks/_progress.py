@@ -6,8 +6,9 @@ from time import monotonic
 
 FIRST_LINE = 10  # seconds after which a fit says how far it is
 # Callers whose fits are parts of something larger, such as a search, or say themselves how far
-# they are. A `fit` of ours runs in functions of the others.
-OTHER_CALLERS = ("joblib.", "sklearn.", "skflows.cli.")
+# they are. All fits run in functions of the others.
+WORKERS = ("joblib.", "multiprocessing.", "concurrent.", "dask.", "distributed.")
+OTHER_CALLERS = (*WORKERS, "sklearn.", "skflows.cli.")
 CALLERS_OF_ALL = ("sklearn.base", "sklearn.callback.", "sklearn.utils.")
 
 
