@@ -253,7 +253,7 @@ def gaussian_process(data):
     return log_density, 13, positive(0, 1), to_draws
 
 
-def lotka_volterra(data, n_parts=5):
+def lotka_volterra(data, n_parts=3):  # of a year, which change the log-density by .005
     y = torch.tensor(data["y"], dtype=torch.float64).log()
     y_init = torch.tensor(data["y_init"], dtype=torch.float64).log()
     h = 1 / n_parts
@@ -264,16 +264,16 @@ def lotka_volterra(data, n_parts=5):
         loss = torch.stack([-rate[1], rate[3]])
 
         def slope(log_z):  # of the logarithms, by which no population becomes negative
-            return growth + loss * log_z.flip(0).exp()
+            return torch.addcmul(growth, loss, log_z.flip(0).exp())
 
         log_z, path = start.T.log(), []
         for _ in data["ts"]:
             for _ in range(n_parts):
                 k1 = slope(log_z)
-                k2 = slope(log_z + h / 2 * k1)
-                k3 = slope(log_z + h / 2 * k2)
-                k4 = slope(log_z + h * k3)
-                log_z = log_z + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+                k2 = slope(log_z.add(k1, alpha=h / 2))
+                k3 = slope(log_z.add(k2, alpha=h / 2))
+                k4 = slope(log_z.add(k3, alpha=h))
+                log_z = log_z.add((k2 + k3).mul(2) + k1 + k4, alpha=h / 6)
             path.append(log_z.T)
         likelihood = Normal(torch.stack(path, 1), sigma[:, None]).log_prob(y).sum((1, 2))
         likelihood = likelihood + Normal(start.log(), sigma).log_prob(y_init).sum(1)

@@ -881,9 +881,15 @@ def test_words_that_are_read_as_missing_are_counted(folder, tmp_path, capsys, re
     )
     assert frame["cc"].isna().tolist() == [True, False, True]
     recwarn.clear()
-    _tables.open_table(path, texts=["cc"])  # as in later commands
+    table = _tables.open_table(path, texts=["cc"])
     (warned,) = [str(w.message) for w in recwarn]
     assert warned.startswith("'NA' in 2 of 3 rows of 'cc': read as missing")
+    recwarn.clear()
+    _tables.open_table(path, texts=["cc"], form=table.form)  # as in later commands
+    path.with_stem("new").write_text("cc,kind,n,day,ok\nnull,big,1,,\n")
+    _tables.open_table(path.with_stem("new"), texts=["cc"], form=table.form)
+    (warned,) = [str(w.message) for w in recwarn]
+    assert warned.startswith("'null' in 1 of 1 rows of 'cc': read as missing")
     recwarn.clear()
     _tables.open_table(path, texts=["cc"], codes=["cc"])
     _tables.read_table(path, used=["n", "day", "ok"])

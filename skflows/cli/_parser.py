@@ -75,7 +75,7 @@ def _add_fit(command):
         type=_arguments.positive,
         metavar="N",
         help="largest number of epochs (default: 100; with texts or missing values, about 800 "
-        "steps over all folds, within 50 to 150 epochs)",
+        "steps over all folds, within 50 to 100 epochs)",
     )
     command.add_argument(
         "--time-limit",

@@ -9,11 +9,13 @@ import numpy as np
 
 from ._rules import (
     ROUNDING,
+    STEPS_APART,
     Groups,
     Linear,
     Lookup,
     Order,
     Product,
+    RoundedSum,
     Rules,
     Target,
     lattice_of_variable,
@@ -43,6 +45,8 @@ CLOSE = 0.25  # median error of a first fit, in standard deviations, that more m
 LEAST_SPREAD = 5  # standard deviation in steps, below which multiples fit by chance
 MAX_PRODUCTS = 50_000  # tables of more than 46 columns of numbers have none
 TOLERANCE = 0.51  # steps by which rounding may move a sum
+# The same if its columns were rounded on their own; their least deviation, in steps.
+TOLERANCE_APART, LEAST_SPREAD_APART = 1.51, 8
 SLACK = 2.0  # steps by which a line may miss its target before it is refined
 DIGITS = 3  # of the factor of a product
 DECIMALS = range(7)  # of factors that are tried, or of their inverses
@@ -152,12 +156,20 @@ def formulas_of(schema, rows, targets):
         share = is_exception.mean()
         # A column that is nearly constant may be left out, and a sum tells little of it.
         most = [np.unique(column, return_counts=True)[1].max() for column in (x, *terms.T)]
-        if share > min(MAX_EXCEPTIONS, MAX_RELATIVE * (1 - max(most) / len(x))):
+        most_exceptions = min(MAX_EXCEPTIONS, MAX_RELATIVE * (1 - max(most) / len(x)))
+        make = Product if is_product else Linear
+        is_sum = len(factors) > 1 and set(map(abs, factors)) == {1.0}
+        columns = np.array([[*determinants, target]])
+        if share > most_exceptions and is_sum and may_be_rounded_apart(columns, rows[known], steps):
+            make, tolerance = RoundedSum, STEPS_APART * steps[target]
+            is_exception = misses_of([line], x, others, variable, tolerance)[:, 0]
+            share = is_exception.mean()
+        if share > most_exceptions:
             continue
         if are_random(is_exception, np.delete(codes_of(rows[known]), target, axis=1)):
             n_negative = sum(factor < 0 for factor in line[0])
             rank = (round(share, 3), len(determinants) - 1.5, n_negative, (-target,))
-            (factors, constant, nudge), make = line, Product if is_product else Linear
+            factors, constant, nudge = line
             arguments = factors if is_product else (factors, constant)
             rules.append((rank, determinants, target, make, *arguments, variable, nudge))
             if len(determinants) == 1 and rank[0] == 0:  # no other line would be better
@@ -173,6 +185,21 @@ def misses_of(lines, x, others, variable, tolerance):
     factors, constants, nudges = (np.array(each) for each in zip(*lines, strict=True))
     expected = rounded(others @ factors.T + constants, variable, nudges)
     return ~(np.abs(x[:, None] - expected) <= tolerance)
+
+
+def may_be_rounded_apart(sets, rows, steps):
+    """Return which sets of columns may be sums up to a step, as each was rounded on its own.
+
+    Their columns have the same step, which is small beside their range: otherwise sums agree by
+    chance.
+    """
+    columns = np.unique(sets)
+    step, spread = np.zeros(rows.shape[1]), np.zeros(rows.shape[1])
+    step[columns] = [steps[j] for j in columns]
+    spread[columns] = rows[:, columns].std(axis=0)
+    is_small = spread >= LEAST_SPREAD_APART * step
+    is_same = np.ptp(step[sets], axis=1) <= ROUNDING * step[sets].max(axis=1)
+    return is_same & is_small[sets].all(axis=1)
 
 
 def codes_of(rows):
@@ -200,7 +227,9 @@ def sums_of(rows, numbers, steps):
         if not 0 < comb(len(numbers), size) * len(signs) <= MAX_SUMS:
             return
         sets = np.array([*combinations(numbers, size)], dtype=int)
-        width = np.array([max(steps[j] for j in each) for each in sets]) * TOLERANCE
+        is_apart = may_be_rounded_apart(sets, known, steps)
+        width = np.array([max(steps[j] for j in each) for each in sets])
+        width *= np.where(is_apart, TOLERANCE_APART, TOLERANCE)
         for sign in signs:
             total = sum(s * known[:, sets[:, k]] for k, s in enumerate(sign))
             constant = np.median(total, axis=0)
