@@ -278,6 +278,20 @@ def test_kernels_are_a_density_with_exact_conditionals(table):
         np.testing.assert_allclose(np.exp(odds), seen * code[:, k], atol=1e-8)
 
 
+def test_kernels_are_as_narrow_as_the_rows_that_have_close_ones():
+    """The others are left to other components of the mixture."""
+    rng = np.random.default_rng(0)
+    wide, close = rng.normal(size=(150, 3)), rng.normal(size=(75, 3))
+    rows = np.concatenate([wide, close, close + 0.05 * rng.normal(size=(75, 3))])
+    view = TableView(schema_of(pd.DataFrame(rows)), rows)
+    kernels, one = (
+        fit(view, "linear", np.random.RandomState(0))
+        for fit in (fit_kernels, lambda view, *args: fit_latent_classes(view, 1, *args))
+    )
+    times = np.sqrt(kernels.covariances[0, 0, 0] / one.covariances[0, 0, 0]) * 300 ** (1 / 7)
+    assert times == pytest.approx(_latent_classes.BANDWIDTHS[0])  # alone, 1 is likelier
+
+
 def test_kernels_keep_to_a_category_that_tells_something():
     """How much levels are smoothed is up to rows that are left out, column by column."""
     rng = np.random.default_rng(0)

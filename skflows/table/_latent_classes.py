@@ -659,7 +659,9 @@ def fit_kernels(view, space, random_state, start=None):
 
     Their covariance is the rows', narrowed by a bandwidth. Missing numbers are conditional means,
     and the levels of a row are mixed with their marginal frequencies (Aitchison & Aitken, 1976).
-    The bandwidth and the shares of the latter maximise the likelihood of rows that are left out.
+    The bandwidth and the shares of the latter maximise the likelihood of rows that are left out,
+    under equal parts of kernels and of a single class: other components model the rows that have no
+    close ones.
 
     References
     ----------
@@ -685,7 +687,13 @@ def fit_kernels(view, space, random_state, start=None):
     of_levels = [
         smoothed(one_hot, np.exp(one.tables[j][0]), rows) for j, one_hot in training.levels.items()
     ]
-    bandwidth, *shares = likeliest([of_numbers, *of_levels], training.weight[rows])
+    scott = n ** (-1 / (d + 4))
+    centred = unit[rows] - solve_triangular(factor, one.means[0], lower=True)
+    beside = d * np.log(scott) - 0.5 * scott**2 * (centred**2).sum(axis=1)
+    for j, one_hot in training.levels.items():
+        frequency = one_hot[rows].toarray() @ np.exp(one.tables[j][0])
+        beside += np.log(np.where(frequency > 0, frequency, 1.0))
+    bandwidth, *shares = likeliest([of_numbers, *of_levels], training.weight[rows], beside)
     tables = {}
     for (j, one_hot), share in zip(training.levels.items(), shares, strict=True):
         of_row = (1 - SHARES[share]) * one_hot.toarray()
@@ -716,7 +724,7 @@ def smoothed(one_hot, frequencies, rows):
 
 
 @one_thread()
-def likeliest(terms, weight):
+def likeliest(terms, weight, beside):
     """Return one option of each term, so that their sum has the greatest likelihood.
 
     Options are improved one term after the other.
@@ -727,14 +735,18 @@ def likeliest(terms, weight):
         Log-probabilities of rows in each class.
     weight : ndarray of shape (n_rows,)
         Of the rows.
+    beside : ndarray of shape (n_rows,)
+        Log-probabilities of rows under a model that has as much weight as all classes.
     """
     options = [len(term) // 2 for term in terms]
     terms, weight = [torch.from_numpy(term) for term in terms], torch.from_numpy(weight)
+    beside = torch.from_numpy(beside)
     for _ in range(N_ROUNDS):
         before = list(options)
         for i, term in enumerate(terms):
             others = sum(terms[j][options[j]] for j in range(len(terms)) if j != i)
-            scores = [weight @ torch.logsumexp(others + option, 1) for option in term]
+            kernels = [torch.logsumexp(others + option, 1) for option in term]
+            scores = [weight @ torch.logaddexp(each, beside) for each in kernels]
             options[i] = int(np.argmax(scores))
         if options == before:
             break
