@@ -131,8 +131,8 @@ class MaskedAutoregressive(Bijection):
     def given(self, context: Tensor | None) -> Given:
         if context is None or not self.n_context or self.net.n_features > 1:
             return super().given(context)
-        # The parameters of a single column do not depend on its values.
-        params = self._params_of(context.new_zeros(1, len(context)), context)
+        # The parameters of a single column do not depend on its values: one value is enough.
+        params = self._params_of(context.new_zeros(1, 1), context)
         return GivenUnivariate(self.univariate, params)
 
     def is_sequential(self, inverse: bool = False) -> bool:
