@@ -26,15 +26,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from compression import crops, mnist, side_by_side
+from compression import crops, mnist, side_by_side, stored_density
 from PIL import Image
-from protocol import append, limits_of_processor_time, print_table, read
+from protocol import append, print_table, read
 from sklearn.datasets import load_digits
 from sklearn.frozen import FrozenEstimator
 
-import skflows
-from skflows import FlowCompressor, GlowDensity, NSFDensity
-from skflows.training.flow_fit import TRAINING_SHARE
+from skflows import FlowCompressor
 
 N_TEST = 1000
 
@@ -96,30 +94,6 @@ def sizes_of_others(test, shape, n_across):
     return sizes
 
 
-def density_of(train, shape, seconds):
-    """Return a fitted density."""
-    settings = {
-        "dropout": 0.0,
-        "learning_rate_init": 4e-3,
-        "max_iter": 1000,
-        "time_limit": seconds / TRAINING_SHARE,
-        "contamination": None,
-        "random_state": 0,
-    }
-    if shape is not None:
-        density = GlowDensity(
-            image_shape=shape,
-            n_transforms=3,
-            hidden_layer_sizes=(32, 32),
-            batch_size=32,
-            **settings,
-        )
-    else:
-        density = NSFDensity(discrete=list(range(train.shape[1])), **settings)
-    with limits_of_processor_time():
-        return density.fit(train)
-
-
 def show(lines):
     """Print the tables of `compression.md`: bits per value, and times."""
     frame = pd.DataFrame(lines).set_index("set")
@@ -146,12 +120,7 @@ def main():
         return
     torch.set_num_threads(1)
     train, test, shape, n_across = of_set(args.set, args.data)
-    if args.model and args.model.exists():
-        density = skflows.load(args.model)
-    else:
-        density = density_of(train, shape, args.seconds)
-        if args.model:
-            density.save(args.model)
+    density = stored_density(args.model, train, shape, args.seconds)
     compressor = FlowCompressor(FrozenEstimator(density), lossless=True).fit(train[:500])
     start = time.process_time()
     data = compressor.compress(test)

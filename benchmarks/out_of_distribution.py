@@ -23,7 +23,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from lossless import density_of, of_set
+from compression import density_of
+from lossless import of_set
 from PIL import Image
 from protocol import append, print_table, read
 from scipy import ndimage

@@ -1,11 +1,13 @@
 """Speech by WaveFlow: nats per sample beside Gaussian processes, and a vocoder.
 
     python benchmarks/waveforms.py heights --sounds DIR --out waveforms.jsonl
-    python benchmarks/waveforms.py vocoder --sounds DIR --out waveforms.jsonl --wav DIR
+    python benchmarks/waveforms.py vocoder --out waveforms.jsonl --wav DIR
     python benchmarks/waveforms.py show --out waveforms.jsonl
 
 DIR holds the spoken words of Debian's alsa-utils (/usr/share/sounds/alsa). Without it, espeak-ng is
-the voice, and reads the sentences below. Lines already in ``--out`` are not run again.
+the voice, and reads the sentences below. The vocoder always hears espeak-ng, in several voices:
+ten for training, one to choose temperatures, and four others to test. Lines already in ``--out``
+are not run again.
 """
 
 import argparse
@@ -20,7 +22,7 @@ import numpy as np
 import pandas as pd
 import torch
 from protocol import append, limits_of_processor_time, print_table
-from scipy import linalg, signal
+from scipy import linalg, optimize, signal
 
 from skflows import ConditionalDensity, WaveFlowDensity
 from skflows.training.flow_fit import TRAINING_SHARE
@@ -55,10 +57,32 @@ SENTENCES = {
         Jane found a silver coin beneath the floor. Two boys were racing down the steep hill.
     """,
 }
+VOICES = {  # with words a minute
+    "fit": {
+        "en-us+m1": 150,
+        "en-us+m3": 190,
+        "en-us+f1": 165,
+        "en-us+f2": 140,
+        "en-gb+m2": 175,
+        "en-gb+m4": 145,
+        "en-gb+f3": 185,
+        "en-gb-scotland+m5": 160,
+        "en-us+klatt": 170,
+        "en-us+f5": 155,
+    },
+    "validate": {"en-us+m8": 160},
+    "test": {"en-us+m7": 165, "en-gb+f4": 150, "en-gb-x-rp+m6": 180, "en-us+anika": 170},
+}
 HEIGHTS = 8, 16, 32, 64
 ORDERS = 1, 2, 4, 8, 16, 32, 64
-FFT = 256  # four frames of a window, at each 128 samples
+FFT = 256
+MEL_HOP = 64  # samples between frames
+SPOKEN_HOP = 200  # samples between windows that the vocoder is fitted to
+OVERLAP = 64  # samples, of windows that are spoken
+TEMPERATURES = 0.4, 0.6, 0.8, 1.0
+N_ITER = 60  # of Griffin-Lim
 N_BANDS = 20
+SETTINGS_OF_VOCODER = {"n_transforms": 3, "hidden_layer_sizes": (32, 32, 32, 32)}
 SETTINGS = {
     "n_transforms": 2,
     "hidden_layer_sizes": (16, 16, 16, 16),
@@ -89,14 +113,27 @@ def words(folder):
 def sentences():
     """Return what espeak-ng reads of each part, by the first three words."""
 
-    def read(text):
-        command = ["espeak-ng", "--stdout", text]
-        sound = subprocess.run(command, capture_output=True, check=True).stdout
-        return from_wave(io.BytesIO(sound), sum(map(ord, text)))
-
     return {
-        part: {"_".join(line.split()[:3]): read(line) for line in text.split(".") if line.strip()}
+        part: {"_".join(line.split()[:3]): spoken(line) for line in text.split(".") if line.strip()}
         for part, text in SENTENCES.items()
+    }
+
+
+def spoken(text, *options):
+    """Return what espeak-ng reads."""
+    command = ["espeak-ng", *options, "--stdout", text]
+    sound = subprocess.run(command, capture_output=True, check=True).stdout
+    return from_wave(io.BytesIO(sound), sum(map(ord, "".join([text, *options]))))
+
+
+def voices():
+    """Return the sentences of each part in each of its voices."""
+    return {
+        part: {
+            voice: spoken(SENTENCES[part], "-v", voice, "-s", str(speed))
+            for voice, speed in speeds.items()
+        }
+        for part, speeds in VOICES.items()
     }
 
 
@@ -143,15 +180,19 @@ def mel_bank():
 
 BANK = mel_bank()
 TAPER = np.hanning(FFT + 1)[:-1]
+WINDOW = np.hanning(FFT + 2)[1:-1]  # of Griffin-Lim, which divides by it
 
 
 def log_mel(x):
-    """Return log-mel frames of signals (..., length), of shape (..., length // 128, N_BANDS)."""
-    hop = FFT // 2
-    pad = [(0, 0)] * (x.ndim - 1) + [(hop // 2, hop // 2)]
+    """Return log-mel frames of signals (..., length), of shape (..., length // 64, N_BANDS)."""
+    return np.log(power_of(x) @ BANK.T / BANK.sum(axis=1) + NOISE**2)
+
+
+def power_of(x):
+    """Return the power spectra of frames."""
+    pad = [(0, 0)] * (x.ndim - 1) + [2 * [(FFT - MEL_HOP) // 2]]
     frames = np.lib.stride_tricks.sliding_window_view(np.pad(x, pad, "reflect"), FFT, axis=-1)
-    power = np.abs(np.fft.rfft(frames[..., ::hop, :] * TAPER)) ** 2 / (TAPER**2).sum()
-    return np.log(power @ BANK.T / BANK.sum(axis=1) + NOISE**2)
+    return np.abs(np.fft.rfft(frames[..., ::MEL_HOP, :] * TAPER)) ** 2 / (TAPER**2).sum()
 
 
 def mel_covariance(mel, gain):
@@ -217,26 +258,78 @@ def seconds_to_sample(density):
 
 
 def vocoder(data, record, seconds, height, wav):
-    X, test = windows(data["fit"], HOP), windows(data["test"], LENGTH)
-    gain = best_gain(windows(data["validate"], LENGTH))
+    validate, test = (windows(data[part], LENGTH) for part in ("validate", "test"))
+    if record.wants("AR(64)"):
+        covariance = linalg.toeplitz(covariance_of_order(list(data["fit"].values()), 64))
+        record.add(float(gaussian_log_density(test, covariance).mean()) / LENGTH, 0.0)
     models = {
-        "Gaussian given mel frames": MelGaussian(gain),
+        "Griffin-Lim given mel frames": GriffinLim(),
+        "Gaussian given mel frames": MelGaussian(best_gain(validate[::4])),
         f"WaveFlow given mel frames, height {height}, {seconds:g} s": MelFlow(seconds, height),
     }
     for name, model in models.items():
         if not record.wants(name):
             continue
         started = time.process_time()
-        model.fit(X)
+        model.fit(windows(data["fit"], SPOKEN_HOP))
+        line = {}
         taken = time.process_time() - started
-        distances = []
-        for title, x in data["test"].items():
-            x = x[: len(x) // (LENGTH // 2) * (LENGTH // 2)]
-            y = overlap_added(model.sample(log_mel(windows({title: x}, LENGTH // 2))), len(x))
-            distances.append(np.sqrt(((log_mel(y) - log_mel(x)) ** 2).mean()))
-            if wav:
-                write(Path(wav) / f"{title}_{type(model).__name__}.wav", y)
-        record.add(model.score(test), taken, log_mel_distance=float(np.mean(distances)))
+        if isinstance(model, GriffinLim):
+            temperature, score = None, None
+        else:
+            by_temperature = {t: distances(model, data["validate"], t)[0] for t in TEMPERATURES}
+            temperature = min(by_temperature, key=by_temperature.get)
+            score, line["temperature"] = model.score(test), temperature
+        line["log_mel_distance"], line["spectral_distance"] = distances(
+            model, data["test"], temperature, wav
+        )
+        record.add(score, taken, **line)
+
+
+def distances(model, recordings, temperature, wav=None):
+    """Return the mean distances of frames and of spectra between recordings and their copies."""
+    found = []
+    for title, x in recordings.items():
+        step = LENGTH - OVERLAP
+        x = x[: (len(x) - OVERLAP) // step * step + OVERLAP]
+        x = x[: len(x) // MEL_HOP * MEL_HOP]
+        if isinstance(model, GriffinLim):
+            y = model.spoken(log_mel(x))
+        else:
+            rows = model.sample(log_mel(windows({title: x}, step)), temperature)
+            y = overlap_added(rows, len(x))
+        pairs = [(log_mel(each), np.log(power_of(each) + NOISE**2)) for each in (x, y)]
+        found.append([np.sqrt(((a - b) ** 2).mean()) for a, b in zip(*pairs, strict=True)])
+        if wav:
+            write(Path(wav) / f"{title}_{type(model).__name__}.wav", y)
+    return np.mean(found, axis=0).tolist()
+
+
+class GriffinLim:
+    """Phases that agree with magnitudes of spectra, which have the given energies of bands."""
+
+    def fit(self, X):
+        pass
+
+    def spoken(self, mel):
+        energy = np.maximum(np.exp(mel) - NOISE**2, 0) * BANK.sum(axis=1)
+        magnitude = np.sqrt([optimize.nnls(BANK, each)[0] for each in energy]).T
+        options = {"nperseg": FFT, "noverlap": FFT - MEL_HOP, "window": WINDOW}
+        magnitude = magnitude * np.sqrt((WINDOW**2).sum()) / WINDOW.sum()
+        length = len(mel) * MEL_HOP
+        edge = (FFT - MEL_HOP) // 2
+        phase = np.exp(2j * np.pi * np.random.default_rng(0).random(magnitude.shape))
+        previous = 0
+        for _ in range(N_ITER):  # with momentum, as in librosa
+            x = self.inverse(magnitude * phase, options)
+            new = signal.stft(x, boundary=None, padded=False, **options)[2]
+            phase = new - 0.99 / 1.99 * previous
+            phase /= np.maximum(np.abs(phase), 1e-12)
+            previous = new
+        return self.inverse(magnitude * phase, options)[edge : edge + length]
+
+    def inverse(self, spectra, options):
+        return signal.istft(spectra, boundary=False, **options)[1]
 
 
 class MelGaussian:
@@ -249,43 +342,60 @@ class MelGaussian:
     def score(self, X):
         return float(mel_gaussian(X, self.gain).mean()) / LENGTH
 
-    def sample(self, frames):
+    def sample(self, frames, temperature):
         noise = np.random.default_rng(0).standard_normal((len(frames), LENGTH))
         factors = [linalg.cholesky(mel_covariance(mel, self.gain), lower=True) for mel in frames]
-        return np.array([factor @ z for factor, z in zip(factors, noise, strict=True)])
+        return temperature * np.array([f @ z for f, z in zip(factors, noise, strict=True)])
 
 
 class MelFlow:
+    """Windows divided by their loudness at each sample, which their frames give."""
+
     def __init__(self, seconds, height):
         flow = WaveFlowDensity(
             height=height,
-            n_frames=4,
+            n_frames=LENGTH // MEL_HOP,
             max_iter=1000,  # time ends the training
             time_limit=seconds / TRAINING_SHARE,
             early_stopping=False,
             batch_size=16,
-            **SETTINGS,
+            **SETTINGS | SETTINGS_OF_VOCODER,
         )
         self.density = ConditionalDensity(flow, cv=None, random_state=0)
 
+    def prepared(self, frames):
+        """Return the context of windows, and their standard deviation at each sample."""
+        level = 0.5 * np.log(np.exp(frames) @ (BANK.sum(axis=1) / BANK.sum()))
+        place = (np.arange(LENGTH) + 0.5) / MEL_HOP - 0.5
+        at = [np.interp(place, np.arange(len(each)), each) for each in level]
+        context = np.concatenate([frames - 2 * level[..., None], level[..., None]], axis=-1)
+        return context.reshape(len(frames), -1), np.exp(at)
+
     def fit(self, X):
+        context, scale = self.prepared(log_mel(X))
         with limits_of_processor_time():
-            self.density.fit(log_mel(X).reshape(len(X), -1), X)
+            self.density.fit(context, X / scale)
 
     def score(self, X):
-        return self.density.score(log_mel(X).reshape(len(X), -1), X) / LENGTH
+        context, scale = self.prepared(log_mel(X))
+        return self.density.score(context, X / scale) / LENGTH - float(np.log(scale).mean())
 
-    def sample(self, frames):
-        return self.density.sample(frames.reshape(len(frames), -1), random_state=0)[:, 0]
+    def sample(self, frames, temperature):
+        context, scale = self.prepared(frames)
+        noise = np.random.default_rng(0).standard_normal((len(frames), LENGTH))
+        rows = np.hstack([temperature * noise, self.density.encoder_.transform(context)])
+        with torch.no_grad():
+            return scale * self.density.flows_[0].inverse(torch.from_numpy(rows))[0].numpy()
 
 
 def overlap_added(rows, length):
-    """Return a signal from independent windows that overlap by half, faded in and out."""
-    fade = np.sin(np.pi * (np.arange(LENGTH) + 0.5) / LENGTH)
-    total = np.zeros(length)
+    """Return a signal from windows that are faded into each other."""
+    fade = np.sin(np.pi / 2 * (np.arange(OVERLAP) + 0.5) / OVERLAP)
+    weight = np.concatenate([fade, np.ones(LENGTH - 2 * OVERLAP), fade[::-1]])
+    total = np.zeros(length + LENGTH)
     for i, row in enumerate(rows):
-        total[i * LENGTH // 2 :][:LENGTH] += fade * row
-    return total
+        total[i * (LENGTH - OVERLAP) :][:LENGTH] += weight * row
+    return total[:length]
 
 
 def write(path, samples):
@@ -323,10 +433,12 @@ def show(lines):
         "nats_per_sample": ("nats per sample", 3),
         "lead": ("minus Gaussian", 3),
         "log_mel_distance": ("log-mel distance", 2),
+        "spectral_distance": ("spectral distance", 2),
+        "temperature": ("temperature", 1),
         "seconds": ("seconds", 0),
     }
     lines = pd.DataFrame(lines)
-    given = lines["model"].str.contains("given mel frames")
+    given = lines["data"] == "voices"
     for title, own in ("Without a context", lines[~given]), ("Given mel frames", lines[given]):
         gaussian = own[~own["model"].str.contains("WaveFlow")]
         best = gaussian.groupby("data")["nats_per_sample"].max()
@@ -345,16 +457,17 @@ def main():
     parser.add_argument("--seconds", type=float, default=60, help="of training a vocoder")
     parser.add_argument("--wav", help="a folder for what the vocoder speaks")
     options = parser.parse_args()
-    record = Record(options.out, "words" if options.sounds else "sentences")
+    data = "voices" if options.part == "vocoder" else "words" if options.sounds else "sentences"
+    record = Record(options.out, data)
     if options.part == "show":
         show(record.lines)
         return
     torch.set_num_threads(1)
-    data = words(options.sounds) if options.sounds else sentences()
     if options.part == "heights":
+        data = words(options.sounds) if options.sounds else sentences()
         heights(data, record, options.heights)
     for height in options.heights if options.part == "vocoder" else ():
-        vocoder(data, record, options.seconds, height, options.wav)
+        vocoder(voices(), record, options.seconds, height, options.wav)
 
 
 if __name__ == "__main__":

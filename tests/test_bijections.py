@@ -106,6 +106,23 @@ def test_rows_do_not_depend_on_each_other(name, d, n_context):
 
 
 @every_bijection
+@pytest.mark.parametrize("d", [1, 5])
+def test_rows_at_given_contexts(name, d):
+    bijection, x, context = make_case(name, d, 3)
+    given, some = bijection.given(context), torch.tensor([2, 0, 2])
+    own_context = context if context is None else context[some]
+    rows = torch.stack([x, x.roll(1, 0), x / 2])
+    for direction in ("forward", "inverse"):
+        map_ = getattr(bijection, direction)
+        mapped = [map_(each, context) for each in rows]
+        expected = [torch.stack(each) for each in zip(*mapped, strict=True)]
+        assert_close(getattr(given, direction)(rows), tuple(expected), rtol=1e-12, atol=1e-12)
+        expected = map_(x[some], own_context)
+        found = getattr(given.take(some), direction)(x[None, some])
+        assert_close(tuple(each[0] for each in found), expected, rtol=1e-12, atol=1e-12)
+
+
+@every_bijection
 @in_two_sizes
 def test_rows_have_any_leading_shape(name, d, n_context):
     bijection, x, context = make_case(name, d, n_context)

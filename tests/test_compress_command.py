@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from skflows import FlowCompressor, NICEDensity
 from skflows.cli import _main
 
 
@@ -67,6 +68,8 @@ def test_tables_come_back_in_the_form_of_the_fit(folder, capsysbinary, monkeypat
     # Another table, whose columns have another order, by the stored model.
     frame = pd.read_csv("counts.csv", sep=";")[::-1]
     frame[["third", "first", "second"]].to_csv("others.csv", index=False)
+    assert run("decompress counts.skfc --model counts.skflows -o parts/") == 0
+    pd.testing.assert_frame_equal(pd.read_parquet("parts"), pd.read_csv("counts.csv", sep=";"))
     capsysbinary.readouterr()
     assert run("compress others.csv --model counts.skflows -o -") == 0
     out, err = capsysbinary.readouterr()
@@ -93,8 +96,17 @@ def test_tables_come_back_in_the_form_of_the_fit(folder, capsysbinary, monkeypat
         ("compress fractions.csv --model new", "has 0.5 in column 'first', row 2: only whole"),
         ("compress texts.csv --model new", "only whole numbers can be compressed"),
         ("compress counts.csv --model none/new", "cannot write none/new: No such file"),
-        ("decompress counts.skfc --model images.skflows", "not a compressed image file: File is"),
-        ("decompress images.skfc --model counts.skflows", "not the output of FlowCompressor"),
+        (
+            "decompress counts.skfc --model images.skflows",
+            "holds a table, but images.skflows compresses",
+        ),
+        (
+            "decompress images.skfc --model counts.skflows",
+            "holds images, but counts.skflows compresses",
+        ),
+        ("decompress counts.csv --model images.skflows", "not a compressed image file: File is"),
+        ("decompress counts.csv --model counts.skflows", "not the output of FlowCompressor"),
+        ("decompress counts.skfc --model other.skflows", "rows: give the model that wrote it"),
         ("score images.skflows counts.csv", "use skflows compress or decompress"),
     ],
 )
@@ -112,6 +124,8 @@ def test_errors(folder, capsys, line, message):
         "fractions.csv", index=False
     )
     frame.assign(first="word").to_csv("texts.csv", index=False)
+    other = FlowCompressor(NICEDensity(n_transforms=1, max_iter=1), lossless=True)
+    other.fit(frame).save("other.skflows")
     before = {file.name for file in folder.iterdir()}
     assert run(f"{line} -o output") == 2
     out, err = capsys.readouterr()

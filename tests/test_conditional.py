@@ -64,6 +64,8 @@ def test_context_rides_beside_the_rows(name):
     z, log_det = wrapped(rows)
     expected = bijection(rows[:, :3], rows[:, 3:])
     torch.testing.assert_close((z, log_det), expected)
+    at_contexts = wrapped.given_others(rows[:, 3:]).forward(rows[None, :, :3])
+    torch.testing.assert_close((at_contexts[0][0], at_contexts[1][0]), expected)
     moved = torch.cat([rows[:, :3], rows[:, 3:] + 1], 1)
     assert not torch.allclose(wrapped(moved)[0], z)
     (z, log_det), pullback = wrapped.vjp(rows)
@@ -343,6 +345,15 @@ def test_categories_whatever_their_dtype(column):
     encoder = ContextEncoder().fit(table)
     new = pd.DataFrame({"code": column, "x": [0.5, 1.0]})
     assert np.array_equal(encoder.transform(new), encoder.transform(table[:2]))
+
+
+def test_texts_that_hardly_repeat_are_named():
+    texts = [f"Person {i} of {i % 7}" for i in range(38)] + ["Person 0 of 0"] * 2
+    table = pd.DataFrame({"who": texts, "x": np.arange(40.0)})
+    with pytest.warns(UserWarning, match="38 of 40 texts in column 'who' of X differ.*Leave"):
+        ContextEncoder().fit(table)
+    few = table.assign(who=[text[-1] for text in texts])
+    ContextEncoder().fit(few)  # without a warning, which would be an error
 
 
 def test_warns_of_columns_that_are_unknown():

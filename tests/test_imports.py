@@ -47,7 +47,7 @@ PRIVATE_NAMES = {
     "preprocessing": {"_init_callback_context"},  # of scikit-learn's class and of its stand-in
     "cli": {"_encoding", "_fit_chunks", "_schema"},
     "columns": {"_row_shape"},
-    "compression": {"_dequantizer", "_has_exact_inverse"},
+    "compression": {"_dequantizer"},
     "conditional": {
         "_central_interval",
         "_central_scores",

@@ -5,12 +5,13 @@ from functools import partial
 
 import numpy as np
 import pytest
-from joblib import parallel_config
+from joblib import Parallel, delayed, parallel_config
 from sklearn.base import BaseEstimator, _fit_context
 from sklearn.callback import CallbackSupportMixin
+from sklearn.pipeline import make_pipeline
 from test_data_parallel import in_processes
 
-from skflows.callbacks import Checkpoint
+from skflows.callbacks import Checkpoint, _progress
 from skflows.callbacks._run import training_file
 from skflows.ensemble._folds import Folds, make_folds
 from skflows.ensemble._mixture import (
@@ -78,7 +79,7 @@ class Toy(CallbackSupportMixin, BaseEstimator):
         return found | {"members_": members}
 
     @_fit_context(prefer_skip_nested_validation=True)  # ends the callbacks, also after an error
-    def fit(self, X):
+    def fit(self, X, y=None):
         run_mixture(
             self,
             list(self.components),
@@ -365,3 +366,36 @@ def test_a_group_keeps_what_all_of_its_processes_know():
         assert density.component_names_ == ["a"]
         with pytest.raises(KeyboardInterrupt):
             Toy([Component("a", nothing), Component("b", interrupt)]).fit(X)
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_long_fit_says_how_far_it_is_to_a_person_who_waits(monkeypatch, capsys, is_terminal):
+    seconds = [0]
+
+    def recipe(i, limit):
+        seconds[0] += 4
+        return 0.0
+
+    monkeypatch.setattr(_progress, "monotonic", lambda: seconds[0])
+    monkeypatch.setattr("sys.stderr.isatty", lambda: is_terminal)
+    components = [Component(name, recipe) for name in "abcd"]
+    toy = Toy(components, verbose="auto")
+    toy.fit(X)
+    lines = ["skflows: 2 of 4 components after 16 s", "skflows: 4 of 4 components after 32 s"]
+    assert capsys.readouterr().err.splitlines() == lines * is_terminal
+    make_pipeline(toy).fit(X)
+    with parallel_config("threading"):
+        Parallel(2)(delayed(toy.fit)(X) for _ in range(2))
+    toy.set_params(verbose=False).fit(X)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_long_fit_says_how_long_it_takes(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    progress = _progress.Progress(Toy(verbose="auto"))
+    progress.announce(11, "it takes 11 s")
+    progress.announce(9, "it takes 9 s")
+    said = "skflows: it takes 11 s (verbose=False prints no progress)\n"
+    assert capsys.readouterr() == ("", said)
+    _progress.Progress(Toy(verbose=1)).announce(9, "it takes 9 s")
+    assert capsys.readouterr() == ("it takes 9 s\n", "")

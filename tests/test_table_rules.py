@@ -375,6 +375,55 @@ def test_terms_of_a_known_sum_are_told_by_all_queries():
     assert np.isfinite(wrong).all() and (wrong < log_holds - 5).all()
 
 
+def test_sums_of_multiples_are_found_and_kept():
+    rng = np.random.default_rng(0)
+    won, drawn, goals = rng.integers(0, 90, (3, 200))
+    table = pd.DataFrame({"won": won, "drawn": drawn, "points": 3 * won + drawn, "goals": goals})
+    density = quick().fit(table)
+    assert density.rules_["rule"].tolist() == ["points = 3 * won + drawn"]
+    sample = density.sample(100, random_state=0)
+    assert (sample["points"] == 3 * sample["won"] + sample["drawn"]).all()
+    filled = density.impute(table.assign(won=np.nan))
+    assert (filled["won"] == won).all()
+
+
+def test_sums_whose_columns_were_rounded_on_their_own_are_found_and_kept():
+    rng = np.random.default_rng(0)
+    rent, food = rng.gamma(3, 20, 300), rng.gamma(2, 30, 300)
+    table = pd.DataFrame({"rent": rent, "food": food, "all": rent + food}).round(1)
+    density = quick().fit(table)
+    assert density.rules_["rule"].tolist() == ["all = rent + food +/- 0.1"]
+    terms = ["rent", "food"]
+    for rows in (table, density.sample(300, random_state=0)):
+        steps = ((rows["all"] - rows[terms].sum(axis=1)) / 0.1).round(6)
+        assert steps.abs().max() == 1
+        assert 0.65 < (steps == 0).mean() < 0.85
+    assert np.allclose(density.impute(table[terms].assign(all=np.nan)), table, atol=0.11)
+    # Given the terms, the probabilities of all totals sum to 1, and the rule holds with that of
+    # 300 rows without an exception.
+    every = pd.DataFrame({"all": np.arange(1, 4_000) / 10})
+    given = pd.DataFrame([table.loc[0, terms]] * len(every)).reset_index(drop=True)
+    scores = density.condition(given).score_samples(every) + np.log(0.1)
+    is_kept = (every["all"] - given.sum(axis=1)).abs() < 0.11
+    assert logsumexp(scores) == pytest.approx(0, abs=0.01)
+    assert logsumexp(scores[is_kept]) == pytest.approx(np.log(301 / 302), abs=1e-6)
+    assert np.isfinite(scores).all()
+    told = density.predict_distribution("all", table[terms])
+    assert ((told.ppf(0.05) < table["all"]) & (table["all"] < told.ppf(0.95))).mean() > 0.8
+
+
+def test_sums_of_multiples_have_factors_of_few_digits():
+    rng = np.random.default_rng(0)
+    rows = rng.gamma(3, 50, size=(300, 5)).round(2)
+    rows[:, 3] = (1.19 * rows[:, 0] + 0.5 * rows[:, 1] - 4.9).round(2)
+    rows[rng.permutation(300)[:6], 3] += 20  # exceptions
+    rows[:, 4] = (np.pi * rows[:, 0] + np.e * rows[:, 2]).round(2)
+    sums = _rule_search.multiples_of(rows, [*range(5)], dict.fromkeys(range(5), 0.01))
+    found = {determinants: (*factors, constant) for determinants, _, factors, constant in sums}
+    assert found.pop((0, 1)) == pytest.approx((1.19, 0.5, -4.9), abs=0.006)
+    assert not any(4 in determinants for determinants in found)
+
+
 def bills(n=400):
     """Amounts of orders, of which a few are unknown."""
     rng = np.random.default_rng(0)
@@ -531,6 +580,31 @@ def test_probabilities_of_sums_sum_to_1():
     assert density.rules_["rule"].tolist() == ["both = first + second"]
     every = pd.DataFrame(product(range(4), range(4), range(7)), columns=table.columns)
     assert logsumexp(density.score_samples(every)) == pytest.approx(0, abs=1e-2)
+
+
+def test_lines_are_looked_for_in_the_rows_of_the_rarer_column():
+    rng = np.random.default_rng(0)
+    rows = rng.normal(100, 30, size=(2_000, 4)).round(2)
+    rows[:, 1] = (rows[:, 0] * 1.19).round(2)
+    rows[:, 3] = np.where(np.arange(2_000) % 40 == 0, (0.5 - 2 * rows[:, 0]).round(2), np.nan)
+    rows[::7, 0] = np.nan
+    lines = {
+        (*determinants, target): (*factors, constant)
+        for determinants, target, factors, constant in _rule_search.lines_of(
+            rows, [0, 1, 2, 3], dict.fromkeys(range(4), 0.01)
+        )
+    }
+    assert sorted(lines) == [(0, 1), (0, 3), (1, 0), (1, 3), (3, 0), (3, 1)]
+    assert lines[0, 1] == pytest.approx((1.19, 0.0), abs=0.01)
+    assert lines[0, 3] == pytest.approx((-2.0, 0.5), abs=0.01)
+    assert lines[3, 0] == pytest.approx((-0.5, 0.25), abs=0.01)
+
+
+def test_a_line_that_turns_out_flat_is_refined_to_finite_slopes():
+    x = np.repeat([0.0, 1.0, 2.0], [40, 40, 20])
+    y = np.where(x == 2.0, 1.0, 0.0)
+    lines = _rule_search.refinements(y, x, 0.1, 0.0, 0.3)
+    assert np.isfinite([(*factors, constant) for factors, constant in lines]).all()
 
 
 def test_lines_among_multiples_take_time_in_proportion_to_their_number(monkeypatch):

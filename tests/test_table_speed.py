@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from _tables import schema_of, view_of
+from numpy.testing import assert_allclose
 from sklearn.cluster import KMeans
 
 from skflows import TableDensity
@@ -266,3 +267,18 @@ def test_a_view_of_rows_goes_with_its_last_reference():
         assert gone() is None
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("space", ["quantile", "linear"])
+def test_columns_that_are_mapped_together_have_the_cells_of_each(space):
+    rng = np.random.default_rng(0)
+    plain, sizes = rng.standard_t(3, size=(200, 3)), rng.gamma(2, 3, (200, 1))
+    X = np.hstack([plain[:, :1], rng.poisson(3, (200, 1)), plain[:, 1:], sizes])
+    schema = schema_of(X, random_state=np.random.RandomState(0))
+    values = schema.encode(np.vstack([X, 1e6 * X[:3], np.full((1, 5), np.nan)]))
+    values[5, 0] = np.nan
+    code = schema.code(values)
+    cells = schema.cells(values, code, space)
+    for j, variable in enumerate(schema.variables):
+        one = np.stack(variable.cells(values[:, j], code[:, j], space))
+        assert_allclose(np.stack(cells[1:-1])[:, :, j], one, rtol=1e-12, atol=1e-12)

@@ -17,9 +17,10 @@ from sklearn.model_selection import GroupKFold
 
 import skflows
 from skflows import ConditionalDensity, FlowRegressor, MAFDensity, NSFDensity
-from skflows.bijections._flow import Flow
-from skflows.conditional import _density, _flows
+from skflows.conditional import _density
 from skflows.conditional._trees import Boosting, Forest, TreePredictions, least_squares, shares_of
+from skflows.density import _evaluation
+from skflows.nn.residual_mlp import ResidualMLP
 
 FLOW = NSFDensity(n_transforms=1, hidden_layer_sizes=8, max_iter=3)
 
@@ -67,19 +68,46 @@ def test_the_distribution_of_flows_with_trees_is_one(fitted):
     assert fitted.density_.weights_.sum() == pytest.approx(1)
 
 
-def test_nodes_of_many_rows_are_mapped_in_large_chunks(fitted, monkeypatch):
-    """Networks see the context of a row once, so that larger chunks do not leave the cache."""
+def test_networks_see_a_row_once_for_each_question(fitted, monkeypatch):
     X, _ = steps(150)
-    sizes, inverse = [], Flow.inverse
+    seen, output = [], ResidualMLP.forward
     monkeypatch.setattr(
-        Flow, "inverse", lambda self, rows: sizes.append(len(rows)) or inverse(self, rows)
+        ResidualMLP,
+        "forward",
+        lambda self, x, context: seen.append(len(context)) or output(self, x, context),
     )
-    expected = fitted.predict(X)
-    assert len(sizes) == len(fitted.density_.flows_)
-    assert min(sizes) > 150 * 20
-    monkeypatch.setattr(_flows, "CHUNK_FACTOR", 1)
-    assert_allclose(fitted.predict(X), expected, rtol=1e-9)
-    assert len(sizes) > 3 * len(fitted.density_.flows_)
+    distribution = fitted.predict_distribution(X)
+    for ask in (
+        distribution.mean,
+        lambda: distribution.ppf(np.linspace(0.05, 0.95, 19)[:, None]),
+        lambda: distribution.logpdf(np.linspace(-3, 8, 30)[:, None]),
+        lambda: distribution.rvs(20, random_state=0),
+    ):
+        seen.clear()
+        ask()
+        assert len(seen) == len(fitted.density_.flows_) and max(seen) == 150
+
+
+def test_answers_do_not_depend_on_blocks(fitted, monkeypatch):
+    """Nor on how many values of a row are asked for together."""
+    X, _ = steps(40)
+    distribution = fitted.predict_distribution(X)
+    q = np.linspace(0.05, 0.95, 7)
+    expected = [distribution.mean(), distribution.rvs(3, random_state=0)]
+    y = distribution.ppf(q[:, None])
+    assert_allclose(y, [distribution.ppf(each) for each in q], rtol=1e-9)
+    below, density = distribution.cdf(y), distribution.logpdf(y)
+    row = np.r_[np.full(5, 3), np.arange(7, 9)]
+    of_pairs = distribution._source.cdf(y[[*range(5), 0, 0], row], row)
+    assert_allclose(of_pairs, np.r_[below[:5, 3], below[0, 7:9]], rtol=1e-12)
+    monkeypatch.setattr(_evaluation, "VALUES_AT_ONCE", 50)
+    found = [distribution.mean(), distribution.rvs(3, random_state=0)]
+    for values, others in zip(
+        [*found, distribution.ppf(q[:, None]), distribution.cdf(y), distribution.logpdf(y)],
+        [*expected, y, below, density],
+        strict=True,
+    ):
+        assert_allclose(values, others, rtol=1e-9)
 
 
 def test_files_and_pickles_hold_the_trees_without_skops(fitted, monkeypatch):

@@ -3,18 +3,48 @@
 import torch
 from torch import Tensor, nn
 
-from ..kernels import is_traced
 from ..nn.causal import CausalNet
 from ..nn.made import ResidualMADE
 from ..nn.vjp import Pullback
 from ._base import Bijection, Mapped
+from ._given import Given
+
+VALUES_AT_ONCE = 1024  # that share parameters: more of them leave the CPU's cache
 
 
-def distinct_neighbors(rows):
-    """Return rows without repetitions of the row before, and the place of each row."""
-    is_new = rows.new_ones(len(rows), dtype=torch.bool)
-    is_new[1:] = (rows[1:] != rows[:-1]).any(-1)
-    return rows[is_new], is_new.cumsum(0) - 1
+class GivenUnivariate(Given):
+    """A map of a single column at n contexts (see `Given`).
+
+    Parameters
+    ----------
+    univariate : Univariate
+        The map.
+    params : Tensor of shape (1, n_params, n)
+        Its parameters at each context.
+    """
+
+    def __init__(self, univariate, params):
+        self.univariate = univariate
+        self.params = params
+
+    def forward(self, x):
+        return self._mapped(self.univariate.forward, x)
+
+    def inverse(self, z):
+        return self._mapped(self.univariate.inverse, z)
+
+    def take(self, index):
+        return GivenUnivariate(self.univariate, self.params.index_select(-1, index))
+
+    def _mapped(self, direction, x):
+        """Map rows ``(k, n, 1)``."""
+        columns = x.mT.contiguous()
+        mapped = [
+            direction(part, self.params.expand(len(part), -1, -1, -1))
+            for part in columns.split(VALUES_AT_ONCE // (columns.shape[-1] + 1) + 1)
+        ]
+        z, log_det = (torch.cat(parts) for parts in zip(*mapped, strict=True))
+        return z.mT, log_det
 
 
 class MaskedAutoregressive(Bijection):
@@ -98,18 +128,19 @@ class MaskedAutoregressive(Bijection):
 
         return (x.mT, sum(log_slopes)), pullback
 
+    def given(self, context: Tensor | None) -> Given:
+        if context is None or not self.n_context or self.net.n_features > 1:
+            return super().given(context)
+        # The parameters of a single column do not depend on its values.
+        params = self._params_of(context.new_zeros(1, len(context)), context)
+        return GivenUnivariate(self.univariate, params)
+
     def is_sequential(self, inverse: bool = False) -> bool:
         return inverse
 
     def _params_of(self, x, context):
         """Return the parameters of the maps of columns x."""
-        is_scoring = not is_traced() and torch.is_inference_mode_enabled() and x.dim() == 2
-        if context is None or len(x) > 1 or not is_scoring:
-            return self._map_parameters(self.net(x, context))
-        # With one column, they depend on the context only, which the values of a condition share.
-        context, place = distinct_neighbors(context)
-        outputs = self.net(x.new_zeros(1, len(context)), context)
-        return self._map_parameters(outputs.index_select(-1, place))
+        return self._map_parameters(self.net(x, context))
 
     def _map_parameters(self, outputs):
         return outputs.unflatten(-2, (-1, self.univariate.n_params))
@@ -170,3 +201,5 @@ class GridAutoregressive(MaskedAutoregressive):
 
         x = self.net.solve(next_row, z, context)
         return x.mT, sum(log_dets)
+
+    given = Bijection.given

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..nn.vjp import Pullback, by_autograd, drop_inherited_vjp
+from ._given import Given, GivenChain, in_turn
 
 Mapped = tuple[Tensor, Tensor]  # rows, and the log-determinant of each
 
@@ -95,6 +96,10 @@ class Bijection(nn.Module, ABC):
         score, _ = through_inverse(score, torch.ones_like(mapped[1]))
         return mapped, score, pullback
 
+    def given(self, context: Tensor | None) -> Given:
+        """Return the map at contexts ``(n, n_context)``, for many rows of each (see `Given`)."""
+        return Given(self, context if self.n_context else None)
+
     def is_sequential(self, inverse: bool = False) -> bool:
         """Whether a direction takes many small operations, which gain nothing from threads."""
         return False
@@ -132,18 +137,13 @@ class Chain(Bijection):
         self.shares_parameters = sum(map(len, of_parts)) > len(list(self.parameters()))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Mapped:
-        log_det = x.new_zeros(x.shape[:-1])
-        for bijection in self.bijections:
-            x, step = bijection(x, context)
-            log_det = log_det + step
-        return x, log_det
+        return in_turn(self.bijections, x, context)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> Mapped:
-        log_det = z.new_zeros(z.shape[:-1])
-        for bijection in reversed(self.bijections):
-            z, step = bijection.inverse(z, context)
-            log_det = log_det + step
-        return z, log_det
+        return in_turn([each.inverse for each in reversed(self.bijections)], z, context)
+
+    def given(self, context: Tensor | None) -> Given:
+        return GivenChain([bijection.given(context) for bijection in self.bijections])
 
     def vjp(self, x: Tensor, context: Tensor | None = None) -> tuple[Mapped, Pullback]:
         if self.shares_parameters:

@@ -53,6 +53,10 @@ class FirstColumns(_OfFirstColumns):
         x, log_det = self.bijection.inverse(first, context)
         return torch.cat([x, others], -1), log_det
 
+    def given_others(self, others):
+        """Return the map of the first columns at n rows of the others (see `Given`)."""
+        return self.bijection.given(None)
+
     def vjp(self, x, context=None):
         first, others = self._split(x)
         (z, log_det), through = self.bijection.vjp(first, context)
@@ -85,6 +89,10 @@ class Conditional(_OfFirstColumns):
 
     def inverse(self, z, context=None):
         return self.bijection.inverse(*self._split(z))
+
+    def given_others(self, others):
+        """Return the map of the first columns at n contexts (see `Given`)."""
+        return self.bijection.given(others[..., : self.bijection.n_context])
 
     def vjp(self, x, context=None):
         return self.bijection.vjp(*self._split(x))

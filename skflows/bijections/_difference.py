@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from ._base import Bijection, Mapped
+from ._given import Given
 from ._standardize import weighted_moments
 
 
@@ -41,19 +42,42 @@ class Difference(Bijection):
         residual, _ = self(x)
         self.residual_scale.copy_(weighted_moments(residual[..., : len(self.loc)], weight)[1])
 
-    def _split(self, rows):
-        """Return the first columns, the others, and the map of the predictions."""
+    def given_others(self, others):
+        """Return the map of the first columns at n rows of the others (see `Given`)."""
         d = len(self.loc)
-        predicted, _ = self.bijection(rows[..., -d:] * self.scale + self.loc)
-        return rows[..., :d], rows[..., d:], predicted
+        predicted, _ = self.bijection(others[..., -d:] * self.scale + self.loc)
+        return GivenDifference(self.bijection, predicted, self.residual_scale)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Mapped:
-        first, others, predicted = self._split(x)
-        mapped, log_det = self.bijection(first)
-        z = (mapped - predicted) / self.residual_scale
-        return torch.cat([z, others], -1), log_det - self.residual_scale.log().sum()
+        first, others = self._split(x)
+        z, log_det = self.given_others(others).forward(first)
+        return torch.cat([z, others], -1), log_det
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> Mapped:
-        first, others, predicted = self._split(z)
-        x, log_det = self.bijection.inverse(first * self.residual_scale + predicted)
-        return torch.cat([x, others], -1), log_det + self.residual_scale.log().sum()
+        first, others = self._split(z)
+        x, log_det = self.given_others(others).inverse(first)
+        return torch.cat([x, others], -1), log_det
+
+    def _split(self, rows):
+        d = len(self.loc)
+        return rows[..., :d], rows[..., d:]
+
+
+class GivenDifference(Given):
+    """The scaled difference between the map of rows and n rows of predictions (see `Given`)."""
+
+    def __init__(self, bijection, predicted, scale):
+        self.bijection = bijection
+        self.predicted = predicted
+        self.scale = scale
+
+    def forward(self, x):
+        mapped, log_det = self.bijection(x)
+        return (mapped - self.predicted) / self.scale, log_det - self.scale.log().sum()
+
+    def inverse(self, z):
+        x, log_det = self.bijection.inverse(z * self.scale + self.predicted)
+        return x, log_det + self.scale.log().sum()
+
+    def take(self, index):
+        return GivenDifference(self.bijection, self.predicted[index], self.scale)

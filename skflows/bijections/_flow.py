@@ -5,6 +5,7 @@ from torch import nn
 from torch.special import ndtr, ndtri
 
 from ._conditional import apart, innermost
+from ._given import GivenChain
 from ._normal import normal_log_density
 from ._standardize import Whiten
 
@@ -48,6 +49,14 @@ class Flow(nn.Module):
             return x[..., :d], fixed + trained
         x, fixed = self.preprocess.inverse(y, context)
         return x, fixed + trained
+
+    def given(self, context):
+        """Return the map at contexts ``(n, n_context)``, for many rows of each (see `Given`).
+
+        The flow is of rows that have their context in their last columns.
+        """
+        parts = self.preprocess, self.bijection
+        return GivenChain([part.given_others(context) for part in parts])
 
     def is_sequential(self, inverse=False):
         """Whether a direction takes many small operations (see `Bijection.is_sequential`)."""

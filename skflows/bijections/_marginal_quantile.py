@@ -97,6 +97,11 @@ class MarginalQuantile(Standardize):
         z, log_slope = self._splines().forward(unit.T, self.kinds)
         return z.T, log_det + log_slope.sum(0)
 
+    def forward_by_column(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        unit, log_slope = super().forward_by_column(x)
+        z, log_slope_of_splines = self._splines().forward(unit.T, self.kinds)
+        return z.T, log_slope + log_slope_of_splines.T
+
     def inverse(self, z: Tensor, context: Tensor | None = None) -> Mapped:
         unit, log_slope = self._splines().inverse(z.T, self.kinds)
         x, log_det = super().inverse(unit.T)

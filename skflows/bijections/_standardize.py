@@ -62,6 +62,10 @@ class Standardize(Bijection):
         z = ((x - self.loc) / self.scale).clamp(-FARTHEST, FARTHEST)
         return z, -self.scale.log().sum().expand(x.shape[:-1])
 
+    def forward_by_column(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Map each column separately, and return the logarithm of the slope of each value."""
+        return Standardize.forward(self, x)[0], -self.scale.log().expand(x.shape)
+
     def inverse(self, z: Tensor, context: Tensor | None = None) -> Mapped:
         return z * self.scale + self.loc, self.scale.log().sum().expand(z.shape[:-1])
 

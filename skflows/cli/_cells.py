@@ -88,7 +88,7 @@ def texts_and_codes(rows, columns, decimal):
     return tuple({columns[i] for i in some} for some in (padded, codes, others))
 
 
-def warn_of_words(rows, columns, codes):
+def warn_of_words(rows, columns, codes, known):
     """Warn of words, such as NA, that are read as missing values in columns of texts.
 
     Parameters
@@ -99,6 +99,8 @@ def warn_of_words(rows, columns, codes):
         The places and names of the columns.
     codes : set of str
         Columns in which NA is a value.
+    known : dict of str to str
+        Words of columns of which there is no need to warn.
     """
     counts, n_rows = Counter(), 0
     for row in rows:
@@ -109,7 +111,7 @@ def warn_of_words(rows, columns, codes):
     texts = [
         f"{word!r} in {count} of {n_rows} rows of {columns[i]!r}"
         for (i, word), count in sorted(counts.items())
-        if word != NAMIBIA or columns[i] not in codes
+        if not (word == NAMIBIA and columns[i] in codes) and known.get(columns[i]) != word
     ]
     if texts:
         more = len(texts) - MAX_COUNTS

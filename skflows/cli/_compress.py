@@ -72,8 +72,16 @@ def run_decompress(args):
     """Write the images or the table that `run_compress` stored."""
     compressor = load_compressor(args)
     shape = row_shape(compressor.estimator_)
-    check_writable(args.output if shape is None else args.output / PARTS, args.data, args.model)
+    target = args.output.parent if args.output.name == PARTS else args.output
+    check_writable(args.output if shape is None else target / PARTS, args.data, args.model)
     data = standard_input().read() if is_standard(args.data) else args.data.read_bytes()
+    holds = {b"PK": "images", b"SK": "a table"}.get(data[:2])
+    compresses = "a table" if shape is None else "images"
+    if holds not in (None, compresses):
+        raise ValueError(
+            f"{args.data} holds {holds}, but {args.model} compresses {compresses}: give --model "
+            f"the file by which {args.data} was compressed"
+        )
     if shape is None:
         rows = compressor.decompress(data).astype(np.int64)
         columns = dict(zip(compressor.feature_names_in_, rows.T, strict=True))
@@ -86,10 +94,10 @@ def run_decompress(args):
         raise ValueError(
             f"{args.data} has {len(names)} names for {len(images)} images: {COMPRESS_AGAIN}"
         )
-    with new_folder(args.output) as folder:
+    with new_folder(target) as folder:
         for name, image in zip(names, images, strict=True):
             pillow().fromarray(image[..., 0] if shape[2] == 1 else image).save(folder / name)
-    say(f"wrote {args.output}: {len(images)} images")
+    say(f"wrote {target}: {len(images)} images")
 
 
 def stored_compressor(args, options):

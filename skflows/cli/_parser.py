@@ -75,7 +75,7 @@ def _add_fit(command):
         type=_arguments.positive,
         metavar="N",
         help="largest number of epochs (default: 100; with texts or missing values, about 800 "
-        "steps over all folds, within 50 to 150 epochs)",
+        "steps over all folds, within 50 to 100 epochs)",
     )
     command.add_argument(
         "--time-limit",
@@ -260,7 +260,11 @@ def _add_compress(command):
 def _add_decompress(command):
     command.add_argument("data", type=Path, help="file written by skflows compress")
     command.add_argument(
-        "-o", "--output", type=Path, required=True, help="new folder of images, or table"
+        "-o",
+        "--output",
+        type=_arguments.table,
+        required=True,
+        help="new folder of images, or table",
     )
     _add_compressor(command, "")
 

@@ -4,16 +4,15 @@ import signal
 import sys
 import warnings
 from contextlib import contextmanager
-from time import monotonic
 
 from ..callbacks import Checkpoint
 from ..callbacks._checkpoint import has_checkpoint
+from ..callbacks._progress import Lines
 from ..table._duration import expected_duration, said
 from ._tables import is_standard
 
 QUICK_SECONDS = 8  # to fit in; to start, to explain and to write takes some more
 QUICK_IN_ALL = 20  # seconds
-FIRST_LINE = 10  # seconds after which a fit says how far it is
 SHORT_LIMIT = 30  # seconds: a shorter fit runs in one process, because processes take time to start
 
 
@@ -40,14 +39,11 @@ def progress_bars():
 
 
 class ProgressLines:
-    """A callback that prints how far a fit is, after ten seconds and at twice each time before.
-
-    An hour has ten lines.
-    """
+    """A callback that prints how far a fit is."""
 
     def setup(self, estimator, context):
         """Start the clock."""
-        self.start, self.due, self.total, self.n = monotonic(), FIRST_LINE, None, 0
+        self.lines, self.total, self.n = Lines(), None, 0
 
     def teardown(self, estimator, context):
         """Do nothing."""
@@ -62,12 +58,8 @@ class ProgressLines:
         if context.parent is None:
             return
         self.n += 1
-        seconds = monotonic() - self.start
-        if seconds >= self.due:
-            self.due = 2 * seconds
-            what = "epochs" if hasattr(estimator, "batch_size") else "components"
-            of = f" of {self.total}" if self.total else ""
-            print(f"skflows: {self.n}{of} {what} after {seconds:.0f} s", file=sys.stderr)
+        what = "epochs" if hasattr(estimator, "batch_size") else "components"
+        self.lines.print(self.n, self.total, what)
 
 
 def checkpoints(args):

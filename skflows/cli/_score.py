@@ -162,9 +162,11 @@ def given_values(model, texts):
             frame[name] = frame[name].astype(bool)
     frame = with_parsed(frame, {n: z for n, z in encoding.zones.items() if n in frame}, True)
     for name, values in encoding.unseen(frame.reindex(columns=encoding.keys)).items():
-        raise ValueError(
-            f"--given {name}={values[0]}: the fit has not seen this value; it has seen "
-            f"{listed(encoding.categories[encoding.keys.index(name)])}"
+        warnings.warn(
+            f"--given {name}={values[0]}: the fit has not seen this value, which says little or "
+            "nothing about other columns; it has seen "
+            f"{listed(encoding.categories[encoding.keys.index(name)])}",
+            stacklevel=2,
         )
     return frame
 

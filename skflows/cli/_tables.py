@@ -282,7 +282,8 @@ class CsvTable(FileTable):
         if form is not None:
             self.form = self.form.with_formats_of(form)
         if is_searched and (places := self._places({*self.texts, *others})):
-            warn_of_words(self._all_rows(), places, self.codes)
+            known = {} if form is None else form.missing_texts  # the fit has said so
+            warn_of_words(self._all_rows(), places, self.codes, known)
         self.names = None
 
     def read(self):

@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 
 from ._bits import CHUNK, Stack
-from ._sections import check
+from ._checks import check
 
 DTYPES = "u1", "<u2", "<i4", "<f8"  # of numbers of values, and of the values themselves
 DISTANCES = 0, 1, 3  # of bytes whose differences are coded
@@ -33,19 +33,30 @@ class ExactRows:
     def __init__(self, flow, pitch):
         self.flow, self.pitch = flow, pitch
 
+    def rounded(self, X):
+        """Return the rows that are written: X, unless there is loss."""
+        if not self.flow.has_loss:
+            return X
+        number, is_value, _ = self.flow.numbers(X)
+        return np.where(is_value, self.flow.values(number), X)
+
+    def checksum(self, header, X):
+        """Return the CRC-32 of a header and of the numbers of the values of rows."""
+        return zlib.crc32(self.flow.numbers(X)[0].tobytes(), zlib.crc32(header))
+
     def encoded(self, constriction, X):
         """Return the number of rows that the flow maps, and 32-bit words.
 
         The general codecs take rows with values outside the lattices of their columns.
         """
-        number, width = self.flow.numbers(X)
+        number, is_value, has_place = self.flow.numbers(X)
         d = X.shape[1]
-        mapped = np.flatnonzero((width > 0).all(axis=1))
+        mapped = np.flatnonzero((is_value & has_place).all(axis=1))
 
         @cache
         def words_without(n):  # rows to map
             alone = ~np.isin(np.arange(len(X)), mapped[len(mapped) - n :])
-            listed = (self.flow.values(number[alone]) == X[alone]).all()
+            listed = is_value[alone].all()
             rows = number[alone] if listed else X[alone]
             fits = [listed and (rows.astype(dtype) == rows).all() for dtype in DTYPES[:-1]]
             kind = fits.index(True) if listed else len(DTYPES) - 1

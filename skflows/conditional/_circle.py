@@ -97,12 +97,11 @@ class Circle:
         here, there = fit.flow.preprocess(torch.from_numpy(rows))[0]
         fit.flow.bijection = Wrapped(fit.flow.bijection, there - here).to(fit.device, fit.dtype)
 
-    def images(self, rows):
-        """Return rows of a single output beside its context, and their images if it is circular."""
+    def images(self, y):
+        """Return values of a single output as (1, ...), or their images if it is circular."""
         from ..bijections._wrapped import FARTHEST
 
         if not self:
-            return [rows]
-        turn = np.zeros(rows.shape[1])
-        turn[0] = self.periods[0]
-        return [rows + n * turn for n in range(-FARTHEST, FARTHEST + 1)]
+            return y[None]
+        turns = np.arange(-FARTHEST, FARTHEST + 1)
+        return np.add.outer(turns * self.periods[0], y)

@@ -8,7 +8,7 @@ from scipy.special import logsumexp, ndtr, ndtri
 from scipy.stats import norm, qmc
 
 from ..distribution.distribution import in_blocks
-from ..distribution.normal import log_normal_mass
+from ..distribution.normal import LOG_SQRT_2PI, log_normal_mass
 from ..preprocessing.dequantizer import Dequantizer
 from ._circle import Circle
 
@@ -16,8 +16,6 @@ FARTHEST = 4.5  # of the nodes in the latent space, in standard deviations
 N_NODES, NODES_PER_FLOW = 121, 12
 TOLERANCE = 1e-8  # of a quantile, in probability
 MAX_STEPS = 60
-# Larger chunks for a single output: networks see a context once for all values of y there.
-CHUNK_FACTOR = 16
 
 
 @dataclass(eq=False)
@@ -89,55 +87,91 @@ class FlowMixture:
 
     def log_density(self, y, row):
         """Return the log-density of y in some rows."""
-        rows = self._rows(self.circle.cut_open(y), row)
-        if self.dequantizer and self.n_outputs == 1:
-            return self._log_probability(rows) - np.log(self.dequantizer.gap[0])
+        y = self.circle.cut_open(y)
+        if self.n_outputs == 1:
+            of_values = self._log_probability if self.dequantizer else self._log_density_of_one
+            return self._of_values(of_values, row, y[:, 0])
+        rows = np.column_stack([y, self.context[row]])
         return self.dequantizer.mean_density(self._log_density, rows)
 
     def _log_density(self, rows):
-        """Return the log-density of y before any rounding."""
+        """Return the log-density of several outputs beside their context, before rounding."""
+        map_rows = _evaluation().map_rows
         return self._mixed([map_rows(flow, "log_prob", rows)[0] for flow in self.flows])
 
     def _mixed(self, log_density):
         """Return the log-density of the mixture from the log-density under each flow."""
-        return logsumexp(log_density, axis=0, b=self.weights[:, None])
+        weights = self.weights.reshape(-1, *[1] * (np.ndim(log_density) - 1))
+        return logsumexp(log_density, axis=0, b=weights)
 
-    def _log_probability(self, rows):
-        """Return the log-probability of the cell of each row of a single, discrete output."""
-        low, high = (self._latent(self.dequantizer.add_noise(rows, end))[0] for end in (0.0, 1.0))
+    def _log_density_of_one(self, given, y):
+        """Return the log-density of a single output."""
+        return self._mixed(logsumexp(self._latent(given, y)[1], axis=1))
+
+    def _log_probability(self, given, y):
+        """Return the log-density of a single, discrete output: a probability by the step."""
+        low, high = (
+            self._latent(given, y + end * self.dequantizer.gap[0])[0] for end in (-0.5, 0.5)
+        )
         with np.errstate(invalid="ignore"):  # of infinite ends
             mass = log_normal_mass(low, (low + high) / 2, high, 0.0, 1.0)
-        return self._mixed(logsumexp(np.where(low < high, mass, -np.inf), axis=1))
+        log_probability = self._mixed(logsumexp(np.where(low < high, mass, -np.inf), axis=1))
+        return log_probability - np.log(self.dequantizer.gap[0])
 
-    def _rows(self, y, row):
-        """Return y and the context of some rows side by side."""
-        return np.column_stack([y, self.context[row]])
+    def _of_values(self, function, row, *values):
+        """Return a function of values (m,) of a single output in some rows.
 
-    def _latent(self, rows):
-        """Return the normal quantile of each row of a single output, by flow and image.
-
-        Also return the logarithm of its slope.
+        The function gets the flows at the contexts of n rows, and values (k, n), so that networks
+        see the context of neighbouring values of a row once.
         """
-        images = self.circle.images(rows)
-        by_flow = [
-            [map_rows(line(flow), "forward", image, 1) for image in images] for flow in self.flows
-        ]
-        latent, log_slope = (
-            np.array([[of_image[i] for of_image in of_flow] for of_flow in by_flow]) for i in (0, 1)
+        k = n_neighbors(row)
+
+        def of_block(row, *values):
+            given = [at_contexts(flow, self.context[row]) for flow in self.flows]
+            return function(given, *(each.T for each in values)).T
+
+        tables = [each.reshape(-1, k) for each in values]
+        return self._in_blocks(of_block, row[::k], *tables, each=k).ravel()
+
+    def _in_blocks(self, function, *arrays, each):
+        """Return a function of arrays, computed in blocks; it maps `each` values for a row."""
+        size = max(1, _evaluation().values_at_once(self.flows[0]) // each)
+        in_parallel = not any(flow.is_sequential() for flow in self.flows)
+        (result,) = _evaluation().map_blocks(
+            lambda *arrays: [function(*arrays)], size, *arrays, in_parallel=in_parallel
         )
-        latent = latent[..., 0] * np.reshape(self.signs, (-1, 1, 1))
+        return result
+
+    def _latent(self, given, y):
+        """Return the normal quantiles of values (k, n) of a single output, by flow and image.
+
+        Also return the log-density there: of a normal, plus the logarithm of the slope.
+        """
+        images = self.circle.images(y)
+        rows = images.reshape(len(images) * len(y), *y.shape[1:], 1)
+        latent, log_slope = (
+            np.reshape(each, (len(given), *images.shape))
+            for each in zip(*(flow.map("forward", rows) for flow in given), strict=True)
+        )
+        latent = latent * np.reshape(self.signs, (-1, 1, 1, 1))
         if self.bounds is not None:  # on which a flow is only nearly infinite
             low, high = self.bounds[0]
-            latent[..., rows[:, 0] <= low] = -np.inf
-            latent[..., rows[:, 0] >= high] = np.inf
-        return latent, log_slope
+            latent[..., y <= low] = -np.inf
+            latent[..., y >= high] = np.inf
+        with np.errstate(invalid="ignore"):
+            log_density = log_slope - 0.5 * latent**2 - LOG_SQRT_2PI
+        return latent, np.where(np.isinf(latent), -np.inf, log_density)
 
     def cdf(self, y, row):
         """Return the probability of values up to y, a single output.
 
         If it is circular, the probabilities of its images are added up.
         """
-        return self.weights @ ndtr(self._latent(self._rows(y, row))[0]).sum(axis=1)
+        return self._of_values(lambda given, y: self._below(self._latent(given, y)[0]), row, y)
+
+    def _below(self, latent):
+        """Return the probability of values up to y from what `_latent` returns."""
+        return np.tensordot(self.weights, ndtr(latent).sum(axis=1), 1)
 
     def ppf(self, q, row, low=None):
         """Return the quantiles of a single output; of a circular one, from `low` on.
@@ -145,32 +179,45 @@ class FlowMixture:
         A quantile of the mixture lies between its members' quantiles.
         """
         if low is not None:
-            period = self.period[0]
-            return self._root(q, row, low + period / 2, low, low + period)
-        latent, context = ndtri(q)[:, None], self.context[row]
-        ends = [
-            inverse(flow, sign * latent, context)[:, 0]
-            for flow, sign in zip(self.flows, self.signs, strict=True)
-        ]
-        with np.errstate(over="ignore"):  # of quantiles of 0 and 1
-            first = self.weights @ ends
-        return self._root(q, row, first, np.min(ends, axis=0), np.max(ends, axis=0))
+            return self._of_values(self._quantiles_from, row, q, low)
+        return self._of_values(self._quantiles, row, q)
 
-    def _root(self, q, row, y, low, high):
-        """Return where `cdf` is q, between two ends and from a first guess.
+    def _quantiles_from(self, given, q, low):
+        period = self.period[0]
+        return self._root(given, q, low + period / 2, low, low + period)
+
+    def _quantiles(self, given, q):
+        latent = ndtri(q)[..., None]
+        ends = np.array(
+            [
+                flow.map("inverse", sign * latent)[0][..., 0]
+                for flow, sign in zip(given, self.signs, strict=True)
+            ]
+        )
+        with np.errstate(over="ignore"):  # of quantiles of 0 and 1
+            first = np.tensordot(self.weights, ends, 1)
+        return self._root(given, q, first, ends.min(axis=0), ends.max(axis=0))
+
+    def _root(self, given, q, y, low, high):
+        """Return where `cdf` is q (k, n), between two ends and from a first guess.
 
         By Newton's method, or bisection where a step leaves the interval.
         """
-        low, high = low.copy(), high.copy()
+        whole = shape = q.shape
+        q, y, low, high = (np.array(each).ravel() for each in (q, y, low, high))
+        mapped = np.arange(len(q))
         left = np.flatnonzero(low < high)
         for _ in range(MAX_STEPS):
             if not len(left):
                 break
-            at = y[left]
-            latent, log_slope = self._latent(self._rows(at, row[left]))
-            excess = self.weights @ ndtr(latent).sum(axis=1) - q[left]
-            log_slope = np.where(np.isinf(latent), -np.inf, norm.logpdf(latent) + log_slope)
-            slope = self.weights @ np.exp(log_slope).sum(axis=1)
+            if 2 * len(left) < len(mapped):  # the others would be mapped for nothing
+                place = np.searchsorted(mapped, left) % shape[-1]
+                given = [flow.take(place) for flow in given]
+                mapped, shape = left, (1, len(left))
+            latent, log_density = self._latent(given, y[mapped].reshape(shape))
+            some, at = np.searchsorted(mapped, left), y[left]
+            excess = self._below(latent).ravel()[some] - q[left]
+            slope = np.tensordot(self.weights, np.exp(log_density).sum(axis=1), 1).ravel()[some]
             low[left] = np.where(excess < 0, at, low[left])
             high[left] = np.where(excess < 0, high[left], at)
             with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -179,7 +226,7 @@ class FlowMixture:
             is_inside = (step >= low[left]) & (step <= high[left])
             y[left] = np.where(is_inside, step, middle)
             left = left[(np.abs(excess) > TOLERANCE) & (low[left] < middle) & (middle < high[left])]
-        return y
+        return y.reshape(whole)
 
     def nodes(self):
         """Return values of y at equidistant latent ones, dealt out to the flows, and weights.
@@ -194,19 +241,17 @@ class FlowMixture:
             share * norm.pdf(part) / norm.pdf(part).sum()
             for share, part in zip(self.weights, latent, strict=True)
         ]
-        y = np.column_stack([self._nodes_of(i, part) for i, part in enumerate(latent)])
+
+        def values(context):
+            y = []
+            for flow, sign, part in zip(self.flows, self.signs, latent, strict=True):
+                rows = np.broadcast_to(sign * part[:, None, None], (len(part), len(context), 1))
+                y.append(at_contexts(flow, context).map("inverse", rows)[0][..., 0])
+            return np.concatenate(y).T
+
+        y = self._in_blocks(values, self.context, each=len(latent[0]))
         below = np.broadcast_to(norm.cdf(latent[0]), y.shape) if n_flows == 1 else None
         return y, np.concatenate(weight), below
-
-    def _nodes_of(self, i, latent):
-        """Return y at latent values, of shape (n, k), for each row under flow i."""
-        k = len(latent)
-
-        def nodes(context):
-            tiled = self.signs[i] * np.tile(latent, len(context))[:, None]
-            return inverse(self.flows[i], tiled, np.repeat(context, k, axis=0)).reshape(-1, k)
-
-        return in_blocks(nodes, self.context, each=k)
 
     def draws(self, n_draws):
         """Return draws from a quasi-random sequence."""
@@ -234,27 +279,49 @@ class FlowMixture:
         y = np.empty_like(latent)
         for i, flow in enumerate(self.flows):
             row, draw = np.nonzero(member == i)
-            y[row, draw] = inverse(flow, latent[row, draw], self.context[row])
+            y[row, draw] = self._inverse(flow, latent[row, draw], row)
         return y
+
+    def _inverse(self, flow, latent, row):
+        """Return y at latent rows (m, n_outputs) in some rows."""
+        if self.n_outputs > 1:  # whose networks see earlier outputs too
+            return inverse(flow, latent, self.context[row])
+
+        def of_block(latent, row):
+            distinct, place = np.unique(row, return_inverse=True)
+            flow_there = at_contexts(flow, self.context[distinct]).take(place)
+            return flow_there.map("inverse", latent[None])[0][0]
+
+        return self._in_blocks(of_block, latent, row, each=1)
 
 
 def signs_of(flows, ends):
     """Return whether flows of a single output grow, from two rows of which the second is higher."""
-    latent = [map_rows(flow, "forward", ends)[0][:, 0] for flow in flows]
+    latent = [_evaluation().map_rows(flow, "forward", ends)[0][:, 0] for flow in flows]
     return [float(np.sign(high - low) or 1) for low, high in latent]
+
+
+def n_neighbors(row):
+    """Return how many values of each row are neighbours, 1 if rows have different numbers."""
+    change = np.flatnonzero(np.diff(row, append=-1)) + 1
+    k = change[0] if len(change) else 1
+    return k if (np.diff(change, prepend=0) == k).all() else 1
 
 
 def inverse(flow, latent, context):
     """Return y at latent rows."""
-    rows = np.column_stack([latent, context])
-    return map_rows(line(flow), "inverse", rows, latent.shape[1])[0]
+    return _evaluation().map_rows(line(flow), "inverse", np.column_stack([latent, context]))[0]
 
 
-def map_rows(flow, method, rows, n_outputs=None):
-    """Call a method of a flow on rows in chunks, large ones if `n_outputs` is 1."""
+def at_contexts(flow, context):
+    """Return a flow at contexts, to map many rows of each."""
+    return _evaluation().GivenFlow(line(flow), context)
+
+
+def _evaluation():
     from ..density import _evaluation  # imports torch
 
-    return _evaluation.map_rows(flow, method, rows, CHUNK_FACTOR if n_outputs == 1 else 1)
+    return _evaluation
 
 
 def line(flow):

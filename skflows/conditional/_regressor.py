@@ -49,7 +49,9 @@ class FlowRegressor(
     Parameters
     ----------
     density : ConditionalDensity, default=None
-        The density, which is cloned; by default one with its defaults.
+        The density, which is cloned; by default one with its defaults. Its flow has the parameters
+        of the training, such as `max_iter` and `time_limit`: for a short one with trees,
+        ``ConditionalDensity(NSFDensity(n_transforms=2, dropout=0.2, max_iter=20), trees=True)``.
 
     prediction : {"mean", "median"}, default="mean"
         What `predict` returns.

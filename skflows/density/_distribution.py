@@ -48,14 +48,15 @@ class RowDensity(nn.Module):
         """Return the log-density of rows ``(n, n_features)``, as `score_samples` does."""
         if not len(self.points):
             return self.flow.log_prob(x)
+        share = self.points.view(-1, *(x.dim() - 1) * [1], self.n_features)
         if self.is_normal_in_cells:
-            drawn = [self.flow.point_of_cell(x, self.gap, share) for share in self.points]
-            log_probs = [self.flow.log_prob(point) - log_density for point, log_density in drawn]
-            log_volume = self.gap.log().sum()
+            points, log_density = self.flow.point_of_cell(x, self.gap, share)
+            log_density = log_density + self.gap.log().sum()
         else:
-            log_probs = [self.flow.log_prob(x + self.gap * (p - 0.5)) for p in self.points]
-            log_volume = x.new_zeros(())
-        return torch.stack(log_probs).logsumexp(0) - math.log(len(self.points)) - log_volume
+            points, log_density = x + self.gap * (share - 0.5), x.new_zeros(())
+        # One call for all points: half the time for few rows.
+        log_prob = self.flow.log_prob(points.flatten(0, -2)).view(points.shape[:-1])
+        return (log_prob - log_density).logsumexp(0) - math.log(len(self.points))
 
     def is_sequential(self, inverse=False):
         """Whether a direction takes many small operations (see `Bijection.is_sequential`)."""

@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
+from copy import copy
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ VALUES_PER_CHUNK = 2**16
 ROWS_PER_CHUNK = 800
 SEQUENTIAL_FACTOR = 2  # larger chunks for maps of many small operations
 GPU_FACTOR = 128  # larger chunks on a GPU
+VALUES_AT_ONCE = 2**14  # of a single column, of which a network sees each context once
 MAX_PASSES = 25  # by which the size of a chunk is divided: chunks of very few rows are slower
 
 
@@ -32,6 +34,11 @@ def device_of(flow):
     return next(flow.buffers(), torch.empty(0)).device
 
 
+def values_at_once(flow):
+    """Return how many values of a single column a `GivenFlow` maps at once."""
+    return VALUES_AT_ONCE * (1 if device_of(flow).type == "cpu" else GPU_FACTOR)
+
+
 @contextmanager
 def parallel_map(n_tasks):
     """Yield a ``map`` that shares tasks among as many threads as torch may use.
@@ -46,7 +53,44 @@ def parallel_map(n_tasks):
         yield pool.map
 
 
-def map_rows(flow, method, rows, factor=1):
+def map_blocks(function, size, *arrays, in_parallel=True):
+    """Return what a function of arrays returns, a list of arrays, computed in blocks of rows.
+
+    Parameters
+    ----------
+    function : callable
+        A function of as many arrays as there are, whose results have a row for each row of these.
+    size : int
+        Number of rows of a block.
+    *arrays : ndarray
+        The arrays, of the same length.
+    in_parallel : bool, default=True
+        Whether threads share the blocks.
+    """
+    n = len(arrays[0])
+    if n <= size:
+        return function(*arrays)
+    starts = range(0, n, size)
+    whole = None
+    with parallel_map(len(starts) if in_parallel else 1) as map_:
+        results = map_(lambda at: function(*(each[at : at + size] for each in arrays)), starts)
+        for start, parts in zip(starts, results, strict=True):
+            if whole is None:  # filled in place: joining the parts would take the memory twice
+                whole = [np.empty((n, *part.shape[1:])) for part in parts]
+            for array, part in zip(whole, parts, strict=True):
+                array[start : start + size] = part
+    return whole
+
+
+@contextmanager
+def inference(device):
+    """Evaluate without gradients, on one thread of a CPU in this context."""
+    # Torch's own threads gain little on an idle machine, and lose much on a busy one.
+    with one_thread() if device.type == "cpu" else nullcontext(), torch.inference_mode():
+        yield
+
+
+def map_rows(flow, method, rows):
     """Call a method of a flow on rows in chunks.
 
     Parameters
@@ -57,8 +101,6 @@ def map_rows(flow, method, rows, factor=1):
         Name of a method that takes a tensor of rows.
     rows : ndarray of shape (n, d)
         The rows.
-    factor : int, default=1
-        By which chunks are larger than usual on a CPU.
 
     Returns
     -------
@@ -68,26 +110,50 @@ def map_rows(flow, method, rows, factor=1):
     device = device_of(flow)
     is_cpu = device.type == "cpu"
     is_sequential = flow.is_sequential(method == "inverse")
-    factor = max(factor, SEQUENTIAL_FACTOR if is_sequential else 1) if is_cpu else GPU_FACTOR
+    factor = (SEQUENTIAL_FACTOR if is_sequential else 1) if is_cpu else GPU_FACTOR
     most = min(VALUES_PER_CHUNK // rows.shape[1], ROWS_PER_CHUNK) * factor
     size = max(1, most // min(getattr(flow, "n_passes", 1), MAX_PASSES))
 
-    def outputs(start):
-        # Torch's own threads gain little on an idle machine, and lose much on a busy one.
-        with one_thread() if is_cpu else nullcontext(), torch.inference_mode():
-            chunk = torch.tensor(rows[start : start + size], dtype=torch.float64, device=device)
+    def outputs(chunk):
+        with inference(device):
+            chunk = torch.tensor(chunk, dtype=torch.float64, device=device)
             result = getattr(flow, method)(chunk)
-            result = result if isinstance(result, tuple) else (result,)
-            return [tensor.contiguous().cpu().numpy() for tensor in result]
+            return as_arrays(result if isinstance(result, tuple) else (result,))
 
-    if len(rows) <= size:
-        return outputs(0)
-    starts = range(0, len(rows), size)
-    whole = None
-    with parallel_map(len(starts) if is_cpu and not is_sequential else 1) as map_:
-        for start, parts in zip(starts, map_(outputs, starts), strict=True):
-            if whole is None:  # filled in place: joining the parts would take the memory twice
-                whole = [np.empty((len(rows), *part.shape[1:])) for part in parts]
-            for array, part in zip(whole, parts, strict=True):
-                array[start : start + size] = part
-    return whole
+    return map_blocks(outputs, size, rows, in_parallel=is_cpu and not is_sequential)
+
+
+def as_arrays(tensors):
+    """Return tensors as arrays."""
+    return [tensor.contiguous().cpu().numpy() for tensor in tensors]
+
+
+class GivenFlow:
+    """A flow at n contexts, which maps arrays (see `skflows.bijections._given.Given`).
+
+    Parameters
+    ----------
+    flow : Flow
+        A flow of rows that have their context in their last columns.
+    context : ndarray of shape (n, n_context)
+        The contexts.
+    """
+
+    def __init__(self, flow, context):
+        self.device = device_of(flow)
+        with inference(self.device):
+            context = torch.tensor(context, dtype=torch.float64, device=self.device)
+            self.given = flow.given(context)
+
+    def take(self, index):
+        """Return the flow at some of the contexts, by their indices, which may repeat."""
+        some = copy(self)
+        with inference(self.device):
+            some.given = self.given.take(torch.tensor(index, device=self.device))
+        return some
+
+    def map(self, method, rows):
+        """Call a method on rows (k, n, d), k for each context: rows and log-determinants."""
+        with inference(self.device):
+            rows = torch.tensor(rows, dtype=torch.float64, device=self.device)
+            return as_arrays(getattr(self.given, method)(rows))

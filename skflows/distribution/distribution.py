@@ -208,7 +208,9 @@ class ConditionalDistribution:
         Parameters
         ----------
         q : array-like
-            Probabilities that broadcast against one entry per row, and output.
+            Probabilities that broadcast against one entry per row, and output: as in scipy,
+            ``ppf([0.1, 0.9])`` of two rows is a quantile of each, and ``ppf([[0.1], [0.9]])`` two
+            quantiles of each, of shape (2, n_samples).
 
         Returns
         -------
@@ -351,10 +353,14 @@ class ConditionalDistribution:
 
         Values of the same row are next to each other: networks see its context once.
         """
-        entries = values.shape[:-1]
-        row = np.repeat(np.arange(len(self)), math.prod(entries[1:]))
-        results = in_blocks(function, values.reshape(len(row), values.shape[-1]), row)
-        return np.moveaxis(results.reshape(entries), 0, -1)
+        n, *entries, d = values.shape
+        k = math.prod(entries)
+
+        def of_block(values, row):
+            return function(values.reshape(-1, d), np.repeat(row, k)).reshape(len(row), k)
+
+        results = in_blocks(of_block, values.reshape(n, k, d), np.arange(n), each=max(k, 1))
+        return np.moveaxis(results.reshape(n, *entries), 0, -1)
 
     def _continuous_cdf(self, y):
         if self._is_single:

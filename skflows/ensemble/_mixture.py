@@ -6,6 +6,7 @@ import numpy as np
 from scipy.special import logsumexp
 
 from ..calibration.thresholds import by_held_out
+from ..callbacks._progress import Progress
 from ..callbacks._run import fit_task
 from ..callbacks._support import CallbackSupportMixin
 from ..columns.checks import warn_user
@@ -115,6 +116,7 @@ def run_mixture(
     *,
     can_gain=None,
     started=None,
+    progress=None,
     **data,
 ):
     """Fit the components of a mixture, and set the attributes of its estimator.
@@ -130,6 +132,8 @@ def run_mixture(
         pairs of a `Component` and a `Fitted`.
     attributes : callable
         ``attributes(done)`` returns the attributes of a mixture of fitted components.
+    progress : Progress, default=None
+        Prints the components.
     **data : objects
         ``X``, and what else the fit was given.
     """
@@ -140,10 +144,11 @@ def run_mixture(
     settings = {"n_jobs": n_jobs, "time_limit": limit, "started": started}
     results = race(components, n_folds, tasks, can_gain=can_gain, **settings)
     done, n, n_missed, interrupted = [], len(components), 0, False
+    progress = progress or Progress(estimator)
 
     with fit_task(estimator, max_subtasks=n, **data) as task:
         try:
-            for component in components:
+            for i, component in enumerate(components, start=1):
                 task.begin(component.name)
                 fitted = next(results)
                 if isinstance(fitted, str):
@@ -151,8 +156,7 @@ def run_mixture(
                 else:
                     done.append((component, fitted))
                     interrupted |= fitted.interrupted
-                if estimator.verbose:
-                    print(f"{component.name}: {fitted}")
+                progress.end(i, n, component.name, fitted)
                 if group.broadcast(bool(task.end(partial(attributes, done)))):
                     break
             again = refits(done) if done and not interrupted else []

@@ -16,6 +16,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from ..callbacks._progress import Progress
 from ..callbacks._run import random_state_of
 from ..callbacks._support import CallbackSupportMixin
 from ..columns.arrays import check_different_names, check_integer
@@ -142,11 +143,13 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         longer to score, and mostly raise the held-out likelihood.
 
     max_iter : int or "auto", default="auto"
-        Largest number of epochs of each network. "auto" takes about 800 steps of 128 rows over
-        all folds, within 50 to 100 epochs; up to 1,000 rows have 5 folds, so 1,000 rows have 50
-        epochs and 1,001 rows 100. Beyond 4,000 rows there is one network, of at least 100 epochs,
-        in place of two. Its batches have up to 512 rows. Beyond 50,000 rows, an epoch has 50,000 of
-        them in turn, and the other components are fitted to as many, which bounds time and memory.
+        Largest number of epochs of each network. The other components are fitted in any case, which
+        takes about half of the time of a fit; `time_limit` limits these too. "auto" takes about
+        800 steps of 128 rows over all folds, within 50 to 100 epochs; up to 1,000 rows have 5
+        folds, so 1,000 rows have 50 epochs and 1,001 rows 100. Beyond 4,000 rows there is one
+        network, of at least 100 epochs, in place of two. Its batches have up to 512 rows. Beyond
+        50,000 rows, an epoch has 50,000 of them in turn, and the other components are fitted to as
+        many, which bounds time and memory.
 
     time_limit : float, default=None
         Seconds that `fit` may take, about, for all components and folds together. One component is
@@ -170,9 +173,12 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
     random_state : int, RandomState instance or None, default=None
         Seeds the held-out rows and all members.
 
-    verbose : int, default=0
-        Print how long the fit takes, and the held-out score of each component when it is known. For
-        a progress bar, use ``set_callbacks(sklearn.callback.ProgressBar())``.
+    verbose : "auto" or int, default="auto"
+        "auto" prints, before a fit that takes more than ten seconds, how long it takes, and from
+        then on now and then how far it is. It does so on stderr if that is a terminal or a
+        notebook, and not within scikit-learn's searches and pipelines or worker processes. 0 and
+        False print nothing, and other numbers the held-out score of each component when it is
+        known. For a progress bar, use ``set_callbacks(sklearn.callback.ProgressBar())``.
 
     Attributes
     ----------
@@ -247,9 +253,10 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         "max_iter": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "cv": [StrOptions({"auto"}), Interval(Integral, 2, None, closed="left")],
         "n_jobs": [Integral, None],
+        "verbose": [StrOptions({"auto"}), "verbose"],
         **{
             name: BaseFlowDensity._parameter_constraints[name]
-            for name in ("time_limit", "contamination", "random_state", "verbose")
+            for name in ("time_limit", "contamination", "random_state")
         },
     }
 
@@ -267,7 +274,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         contamination="auto",
         n_jobs=None,
         random_state=None,
-        verbose=0,
+        verbose="auto",
     ):
         self.columns = columns
         self.handle_unknown = handle_unknown
@@ -335,7 +342,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             views_of,
         )
 
-        group = current_group()
+        group, progress = current_group(), Progress(self)
         started = group.clock()
         group.check_same(self, X, sample_weight)
         for name in ("offset_", "_missing_pattern"):  # a fit that does not end leaves nothing
@@ -364,8 +371,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             mask = held_out[kept]
             splits = [(np.flatnonzero(~mask), np.flatnonzero(mask))]
         n, max_iter = group.n_rows(rows), self.max_iter
-        if self.verbose and (seconds := expected_duration(self, n, len(self._schema.names))):
-            print(f"fitting takes {said(seconds)}")
+        if seconds := expected_duration(self, n, len(self._schema.names)):
+            progress.announce(seconds, f"fitting {n} rows takes {said(seconds)}")
         if max_iter == "auto":
             max_iter = automatic_epochs(n, len(splits))
         portfolio = components(self._schema, n, {"max_iter": max_iter, "n_orders": self.n_orders})
@@ -383,6 +390,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             partial(self._attributes, rows, folds, views),
             can_gain=partial(can_gain, weight[splits[0][1]]),
             started=started,
+            progress=progress,
             X=X,
             y=y,
             sample_weight=sample_weight,

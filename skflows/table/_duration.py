@@ -2,8 +2,9 @@
 
 from math import ceil
 
-# Of one core, by the tables of the user guide.
+# Of one core, by the tables of the user guide. Small tables take less than the least of others.
 LEAST_SECONDS, VALUES_PER_SECOND = 20, 1_500
+SECONDS_OF_SMALL, VALUES_OF_SMALL = 5, 200  # the latter for each further second
 
 
 def expected_duration(density, n_rows, n_columns, n_densities=1):
@@ -16,7 +17,8 @@ def expected_duration(density, n_rows, n_columns, n_densities=1):
     if density.time_limit is not None or density.max_iter != "auto":
         return None
     n_values = min(n_rows, n_densities * MAX_ROWS) * n_columns
-    return n_densities * LEAST_SECONDS + n_values / VALUES_PER_SECOND
+    small = SECONDS_OF_SMALL + n_values / n_densities / VALUES_OF_SMALL
+    return n_densities * min(small, LEAST_SECONDS) + n_values / VALUES_PER_SECOND
 
 
 def said(seconds):

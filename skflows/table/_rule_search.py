@@ -1,18 +1,21 @@
 """The search for the rules of a table."""
 
 from functools import partial
-from itertools import chain, combinations, permutations, product
+from itertools import chain, combinations, groupby, permutations, product
 from math import comb
+from operator import itemgetter
 
 import numpy as np
 
 from ._rules import (
     ROUNDING,
+    STEPS_APART,
     Groups,
     Linear,
     Lookup,
     Order,
     Product,
+    RoundedSum,
     Rules,
     Target,
     lattice_of_variable,
@@ -36,8 +39,14 @@ N_SCREENED = 100  # rows that show which sums may be constant, and which lines a
 N_LINES = 20  # of which all rows show which is best
 LIKELY = 0.9  # share of these in which they are
 MAX_SUMS = 250_000  # of three or four columns: tables of more than 30 have sums of fewer
+MAX_PAIRS_OF_TERMS = 600  # of multiples: tables of more than 35 columns have none
+TRIMMED, N_TRIMS = 0.8, 4  # share of rows that fit best, and least squares of these, one by one
+CLOSE = 0.25  # median error of a first fit, in standard deviations, that more may improve
+LEAST_SPREAD = 5  # standard deviation in steps, below which multiples fit by chance
 MAX_PRODUCTS = 50_000  # tables of more than 46 columns of numbers have none
 TOLERANCE = 0.51  # steps by which rounding may move a sum
+# The same if its columns were rounded on their own; their least deviation, in steps.
+TOLERANCE_APART, LEAST_SPREAD_APART = 1.51, 8
 SLACK = 2.0  # steps by which a line may miss its target before it is refined
 DIGITS = 3  # of the factor of a product
 DECIMALS = range(7)  # of factors that are tried, or of their inverses
@@ -117,6 +126,7 @@ def formulas_of(schema, rows, targets):
     rules, are_lines = [], set()  # targets that are exactly on a line of another column
     relations = chain(
         sums_of(rows, numbers, steps),
+        multiples_of(rows, numbers, steps),
         products_of(rows, multipliers, numbers, steps),
         lines_of(rows, numbers, steps),
     )
@@ -146,12 +156,20 @@ def formulas_of(schema, rows, targets):
         share = is_exception.mean()
         # A column that is nearly constant may be left out, and a sum tells little of it.
         most = [np.unique(column, return_counts=True)[1].max() for column in (x, *terms.T)]
-        if share > min(MAX_EXCEPTIONS, MAX_RELATIVE * (1 - max(most) / len(x))):
+        most_exceptions = min(MAX_EXCEPTIONS, MAX_RELATIVE * (1 - max(most) / len(x)))
+        make = Product if is_product else Linear
+        is_sum = len(factors) > 1 and set(map(abs, factors)) == {1.0}
+        columns = np.array([[*determinants, target]])
+        if share > most_exceptions and is_sum and may_be_rounded_apart(columns, rows[known], steps):
+            make, tolerance = RoundedSum, STEPS_APART * steps[target]
+            is_exception = misses_of([line], x, others, variable, tolerance)[:, 0]
+            share = is_exception.mean()
+        if share > most_exceptions:
             continue
         if are_random(is_exception, np.delete(codes_of(rows[known]), target, axis=1)):
             n_negative = sum(factor < 0 for factor in line[0])
             rank = (round(share, 3), len(determinants) - 1.5, n_negative, (-target,))
-            (factors, constant, nudge), make = line, Product if is_product else Linear
+            factors, constant, nudge = line
             arguments = factors if is_product else (factors, constant)
             rules.append((rank, determinants, target, make, *arguments, variable, nudge))
             if len(determinants) == 1 and rank[0] == 0:  # no other line would be better
@@ -167,6 +185,21 @@ def misses_of(lines, x, others, variable, tolerance):
     factors, constants, nudges = (np.array(each) for each in zip(*lines, strict=True))
     expected = rounded(others @ factors.T + constants, variable, nudges)
     return ~(np.abs(x[:, None] - expected) <= tolerance)
+
+
+def may_be_rounded_apart(sets, rows, steps):
+    """Return which sets of columns may be sums up to a step, as each was rounded on its own.
+
+    Their columns have the same step, which is small beside their range: otherwise sums agree by
+    chance.
+    """
+    columns = np.unique(sets)
+    step, spread = np.zeros(rows.shape[1]), np.zeros(rows.shape[1])
+    step[columns] = [steps[j] for j in columns]
+    spread[columns] = rows[:, columns].std(axis=0)
+    is_small = spread >= LEAST_SPREAD_APART * step
+    is_same = np.ptp(step[sets], axis=1) <= ROUNDING * step[sets].max(axis=1)
+    return is_same & is_small[sets].all(axis=1)
 
 
 def codes_of(rows):
@@ -194,7 +227,9 @@ def sums_of(rows, numbers, steps):
         if not 0 < comb(len(numbers), size) * len(signs) <= MAX_SUMS:
             return
         sets = np.array([*combinations(numbers, size)], dtype=int)
-        width = np.array([max(steps[j] for j in each) for each in sets]) * TOLERANCE
+        is_apart = may_be_rounded_apart(sets, known, steps)
+        width = np.array([max(steps[j] for j in each) for each in sets])
+        width *= np.where(is_apart, TOLERANCE_APART, TOLERANCE)
         for sign in signs:
             total = sum(s * known[:, sets[:, k]] for k, s in enumerate(sign))
             constant = np.median(total, axis=0)
@@ -210,6 +245,43 @@ def sums_of(rows, numbers, steps):
                     )
 
 
+def multiples_of(rows, numbers, steps):
+    """Yield sums of two columns times factors that a further column may be, as `sums_of` does.
+
+    The factors have few digits, such as 3 in points = 3 * won + drawn.
+    """
+    known = rows[~np.isnan(rows[:, numbers]).any(axis=1)][:N_SCREENED]
+    if len(known) < LEAST_ROWS or comb(len(numbers), 2) > MAX_PAIRS_OF_TERMS:
+        return
+    centre, scale = known.mean(axis=0), known.std(axis=0)
+    numbers = [j for j in numbers if scale[j] > 0]
+    wide = [j for j in numbers if scale[j] >= LEAST_SPREAD * steps[j]]
+    for pair in combinations(numbers, 2):
+        targets = [j for j in wide if j not in pair]
+        terms = (known[:, pair] - centre[[*pair]]) / scale[[*pair]]
+        if not targets or abs(np.mean(terms.prod(axis=1))) > 1 - 1e-9:  # they are on a line
+            continue
+        terms = np.column_stack([terms, np.ones(len(terms))])
+        slopes = np.linalg.lstsq(terms, known[:, targets])[0]
+        error = np.median(np.abs(known[:, targets] - terms @ slopes), axis=0)
+        for target in np.array(targets)[error <= CLOSE * scale[targets]]:
+            y, step = known[:, target], steps[target]
+            is_near = np.ones(len(y), dtype=bool)
+            for _ in range(N_TRIMS):
+                slopes = np.linalg.lstsq(terms[is_near], y[is_near])[0]
+                error = np.abs(y - terms @ slopes)
+                is_near = error <= max(np.quantile(error, TRIMMED), step)
+            if (error <= SLACK * step).mean() < LIKELY:
+                continue
+            factors = [float(f"{each:.{DIGITS}g}") for each in slopes[:2] / scale[[*pair]]]
+            if 0.0 in factors or set(map(abs, factors)) == {1.0}:  # a line, or a sum
+                continue
+            rest = y - known[:, pair] @ np.array(factors)
+            constant = round(np.median(rest) / step, 2) * step
+            if (np.abs(rest - constant) <= TOLERANCE * step).mean() >= LIKELY:
+                yield pair, int(target), tuple(factors), float(constant)
+
+
 def products_of(rows, multipliers, numbers, steps):
     """Yield products of two columns that a further column may be, as `sums_of` does.
 
@@ -220,11 +292,13 @@ def products_of(rows, multipliers, numbers, steps):
     for pair in combinations(multipliers, 2):
         values = rows[:, pair].prod(axis=1)
         some = np.flatnonzero(~np.isnan(values) & (values != 0))[: 2 * N_SCREENED]
+        if len(some) < LEAST_ROWS:
+            continue
         targets = [j for j in numbers if j not in pair]
         known, values = rows[np.ix_(some, targets)], values[some, None]
-        ratios, count = np.sort(known / values, axis=0), (~np.isnan(known)).sum(axis=0)
+        ratios, count = lower_medians((known / values).T), (~np.isnan(known)).sum(axis=0)
         for k in np.flatnonzero(count >= LEAST_ROWS):
-            short = float(f"{ratios[(count[k] - 1) // 2, k]:.{DIGITS}g}")  # of the median
+            short = float(f"{ratios[k]:.{DIGITS}g}")
             error = np.abs(known[:, k] - short * values[:, 0])
             if short and (error <= TOLERANCE * steps[targets[k]]).sum() >= LIKELY * count[k]:
                 yield pair, targets[k], (short,), 0.0
@@ -232,24 +306,45 @@ def products_of(rows, multipliers, numbers, steps):
 
 def lines_of(rows, numbers, steps):
     """Yield pairs of columns that may lie on a line, as `sums_of` does."""
-    rng = np.random.default_rng(0)
-    for i, j in permutations(numbers, 2):
-        x, y = rows[:, [i, j]][~np.isnan(rows[:, [i, j]]).any(axis=1)].T
-        if len(x) < LEAST_ROWS:
+    rng, lines = np.random.default_rng(0), {}
+    is_known = ~np.isnan(rows)
+    rarest_first = sorted(numbers, key=lambda i: is_known[:, i].sum())
+    for place, i in enumerate(rarest_first, 1):  # each pair once, in rows of its rarer column
+        some = np.flatnonzero(is_known[:, i])[: 2 * N_SCREENED]
+        others = np.array(rarest_first[place:], dtype=int)
+        others = others[is_known[np.ix_(some, others)].sum(axis=0) >= LEAST_ROWS]
+        if not len(others):
             continue
+        x, y = rows[some, i], rows[np.ix_(some, others)].T
         first, second = rng.integers(0, len(x), (2, 4 * N_SCREENED))
         differs = x[first] != x[second]
+        if not differs.any():
+            continue
         first, second = first[differs], second[differs]
-        if not len(first):
-            continue
-        slope = np.median((y[first] - y[second]) / (x[first] - x[second]))
-        if slope == 0:
-            continue
-        constant = np.median(y - slope * x)
-        error = np.abs(y - slope * x - constant)
-        # The slope is not exact yet, as the differences are rounded.
-        if (error <= SLACK * steps[j] + 1e-3 * np.ptp(y)).mean() >= LIKELY:
-            yield (i,), j, (float(slope),), float(constant)
+        slopes = lower_medians((y[:, first] - y[:, second]) / (x[first] - x[second]))
+        others, y, slopes = others[slopes != 0], y[slopes != 0], slopes[slopes != 0]
+        residuals = y - slopes[:, None] * x
+        constants = lower_medians(residuals)
+        error = np.abs(residuals - constants[:, None])
+        step_of_y = np.array([steps[j] for j in others])
+        # The slopes are not exact yet, as the differences are rounded.
+        near_y = SLACK * step_of_y + 1e-3 * (np.nanmax(y, axis=1) - np.nanmin(y, axis=1))
+        near_x = np.abs(slopes) * (SLACK * steps[i] + 1e-3 * np.ptp(x))
+        enough = LIKELY * (~np.isnan(y)).sum(axis=1)
+        for k in np.flatnonzero((error <= near_y[:, None]).sum(axis=1) >= enough):
+            lines[i, int(others[k])] = (float(slopes[k]),), float(constants[k])
+        for k in np.flatnonzero((error <= near_x[:, None]).sum(axis=1) >= enough):
+            slope, constant = float(slopes[k]), float(constants[k])
+            lines[int(others[k]), i] = (1 / slope,), 0.0 - constant / slope  # not -0.0
+    for (i, j), line in sorted(lines.items()):
+        yield (i,), j, *line
+
+
+def lower_medians(values):
+    """Return the median of each row, the lower of the middle two; NaN is no value."""
+    ordered = np.sort(values, axis=1)  # NaN last
+    middle = np.maximum((~np.isnan(values)).sum(axis=1) - 1, 0) // 2
+    return np.take_along_axis(ordered, middle[:, None], axis=1)[:, 0]
 
 
 def refinements(y, x, slope, constant, step):
@@ -261,8 +356,10 @@ def refinements(y, x, slope, constant, step):
             break
         centre, level = x[near].mean(), y[near].mean()
         apart = x[near] - centre
-        slope = apart @ (y[near] - level) / (apart @ apart)
-        constant = level - slope * centre
+        refined = apart @ (y[near] - level) / (apart @ apart)
+        if refined == 0:
+            break
+        slope, constant = refined, level - refined * centre
     lines = []
     for decimals in DECIMALS:
         for short in {
@@ -291,14 +388,18 @@ def orders_of(rows, pairs, are_dates):
     """
     n_columns = rows.shape[1]
     is_kept = np.zeros((n_columns, n_columns), dtype=bool)
-    for low, high in pairs:
-        x, y = rows[:, [low, high]][~np.isnan(rows[:, [low, high]]).any(axis=1)].T
-        n_broken = (x > y).sum()
-        by_chance = (np.searchsorted(np.sort(y), x)).sum() / max(len(y), 1)  # if independent
-        is_rare = n_broken <= min(MAX_EXCEPTIONS * len(x), by_chance / LESS_BROKEN)
-        if is_rare and by_chance >= max(LEAST_BY_CHANCE * len(x), ROWS_BY_CHANCE):
-            has_reason = not n_broken or are_dates[low] or is_sharp(y - x)
-            is_kept[low, high] = has_reason and (x != y).any()
+    for low, each in groupby(pairs, key=itemgetter(0)):
+        highs = np.array([high for _, high in each])
+        is_known = ~np.isnan(rows[:, highs]) & ~np.isnan(rows[:, [low]])
+        n_broken = (rows[:, [low]] > rows[:, highs]).sum(axis=0)  # none where a value is unknown
+        for k in np.flatnonzero(n_broken <= MAX_EXCEPTIONS * is_known.sum(axis=0)):
+            high = highs[k]
+            x, y = rows[is_known[:, k]][:, [low, high]].T
+            by_chance = np.searchsorted(np.sort(y), x).sum() / max(len(y), 1)  # if independent
+            is_rare = n_broken[k] <= by_chance / LESS_BROKEN
+            if is_rare and by_chance >= max(LEAST_BY_CHANCE * len(x), ROWS_BY_CHANCE):
+                has_reason = not n_broken[k] or are_dates[low] or is_sharp(y - x)
+                is_kept[low, high] = has_reason and (x != y).any()
     follows = (is_kept[:, :, None] & is_kept[None]).any(axis=1)
     return np.argwhere(is_kept & ~follows).tolist()
 

@@ -1,8 +1,8 @@
 """Rules that hold between the columns of a table, in all rows or nearly all.
 
 A rule of the kind "function" tells a column, its target, by one or two others, the determinants.
-So do rules of the kinds "linear", as a sum of others, and "product". A rule of the kind "order"
-says that one column is at most another.
+So do rules of the kinds "linear", as a sum of others, up to a step if it was rounded apart from
+them, and "product". A rule of the kind "order" says that one column is at most another.
 
 Rules are found in encoded rows (n, n_columns). The members of a density are trained on all columns;
 rules correct their scores and samples. Where determinants and target are known, the score of a row
@@ -27,6 +27,7 @@ N_WEIGHED = 4_000  # samples that tell how often the mixture breaks an order
 LEAST_BROKEN = 1e-12  # probability that a member gives to all values that break a rule
 RESOLUTION = 1e-6  # of the range of a number without rounding: closer numbers are equal
 ROUNDING = 1e-9  # relative error of sums of weights
+STEPS_APART = 1.25  # by which numbers that were rounded apart may differ from their sum
 RULE_FIELDS = ["rule", "kind", "exceptions", "rows"]  # of the table of rules
 
 
@@ -110,6 +111,14 @@ class Function:
     def is_broken(self, rows):
         """Return which rows break the rule; none with an unknown value does."""
         return np.abs(rows[:, self.target.column] - self.expected(rows)) > self.target.tolerance
+
+    def log_prob_of_error(self, error):
+        """Return the log-probability of the target minus what is expected, if the rule holds."""
+        return np.zeros(len(error))
+
+    def drawn(self, expected, random_state):
+        """Return values of the target for which the rule holds."""
+        return expected
 
     def tells(self, schema, i):
         """Return whether the rule tells a single value of column i, given its other columns."""
@@ -270,7 +279,7 @@ class Linear(Formula):
 
     def with_rows(self, rows, weight):
         """Return the same rule with the counts of other rows."""
-        return Linear(
+        return type(self)(
             self.determinants,
             self.target,
             self.coefficients,
@@ -294,6 +303,41 @@ class Linear(Formula):
             text += f" {'-' if self.constant < 0 else '+'} {abs(self.constant):.6g}"
         text = text.removeprefix(" + ").strip()
         return f"{names[self.target.column]} = {text}"
+
+
+class RoundedSum(Linear):
+    """A number as a sum of others that were rounded apart from it: it may be a step off.
+
+    Parameters are those of `Linear`. All columns have the same step.
+    """
+
+    def __init__(self, determinants, target, coefficients, constant, variable, nudge, rows, weight):
+        self.step = lattice_of_variable(variable)[1]
+        target = target._replace(tolerance=STEPS_APART * self.step)
+        super().__init__(
+            determinants, target, coefficients, constant, variable, nudge, rows, weight
+        )
+        errors = rows[:, target.column] - self.expected(rows)
+        holds = np.abs(errors) <= target.tolerance
+        counts = np.bincount(self._place(errors[holds]), weight[holds], 3) + 1
+        self.shares = counts / counts.sum()
+
+    def _place(self, error):
+        return (1 + np.rint(np.nan_to_num(error) / self.step)).clip(0, 2).astype(int)
+
+    def log_prob_of_error(self, error):
+        """Return the log-probability of the target minus what is expected, if the rule holds."""
+        return np.log(self.shares[self._place(error)])
+
+    def drawn(self, expected, random_state):
+        """Return values of the target for which the rule holds."""
+        steps = random_state.choice([-1, 0, 1], len(expected), p=self.shares)
+        moved = rounded(expected + steps * self.step, self.variable, 0.0)
+        return np.where(np.isnan(moved), expected, moved)
+
+    def text(self, names):
+        """Return the rule as text."""
+        return f"{super().text(names)} +/- {self.step:.6g}"
 
 
 class Product(Formula):
@@ -522,6 +566,8 @@ class Judged:
                 values[np.ix_(holds | is_scored, target.variables)] = np.nan
                 given[np.ix_(holds, target.variables)] = False
                 log_holds = rule.counts.log_holds - target.log_width
+                if is_target:
+                    log_holds = log_holds + rule.log_prob_of_error(x - expected)
                 self.terms += np.where(is_scored & holds, log_holds, 0.0)
                 self.terms += np.where(is_scored & ~holds, rule.counts.log_broken, 0.0)
                 rows_broken = np.flatnonzero(is_scored & ~holds)
@@ -556,7 +602,7 @@ class Rules:
 
     Parameters
     ----------
-    functions : list of Lookup, Linear or Product
+    functions : list of Lookup, Linear, RoundedSum or Product
         Rules that tell a column by others.
     orders : list of Order
         Rules that a column is at most another, the strictest first.
@@ -764,7 +810,7 @@ class Rules:
             is_free &= ~np.isnan(expected)
             stays = random_state.uniform(size=len(rows)) < rule.counts.share
             follows = is_free & ~stays
-            rows[follows, target.column] = expected[follows]
+            rows[follows, target.column] = rule.drawn(expected[follows], random_state)
             same = np.abs(rows[:, target.column] - expected) <= target.tolerance
             other = np.flatnonzero(is_free & stays & same)
             if len(other):
@@ -846,13 +892,15 @@ class Rules:
     def expectation(self, schema, values, j):
         """Return what a rule expects of variable j, a number, in rows, and its probability.
 
-        The probability is 0 where no rule tells the number.
+        The probability is 0 where no rule tells it to its rounding. Sums of numbers that were
+        rounded apart leave it to the members.
         """
         expected, probability = np.full(len(values), np.nan), np.zeros(len(values))
         i = schema.place_of(j)
         if not schema.variables[j].has_number or j != schema.of_column[i][-1]:
             return expected, probability
         rules = [rule for rule in self.functions if rule.tells(schema, i)]
+        rules = [rule for rule in rules if not isinstance(rule, RoundedSum)]
         rows = self.encoded(schema, values) if rules else None
         for rule in rules:
             told = rule.told(schema, rows, i)

@@ -16,12 +16,13 @@ from ..columns.checks import (
 from ..columns.encoding import NUMERIC
 from ..columns.kinds import GIVEN, IDENTIFIER, decide, stated
 from ._columns import ColumnModel, ColumnSetting, Weeks
-from ._maps import fit_quantile_maps
+from ._maps import fit_quantile_maps, forward_together
 from ._rules import Rules
 from ._variables import Cells
 
 NO_VALUE = "no known value"
 FITTED_TOGETHER = 50  # columns: fewer of other kinds are not worth a quantile map
+VALUES_TOGETHER = 2**20  # that are mapped at once: bounds the memory
 
 
 def fitted_together(columns, weight):
@@ -315,11 +316,17 @@ class Schema:
 
     def cells(self, values, code, space):
         """Return rows in one of the spaces of their numbers."""
-        of_variables = [
-            variable.cells(values[:, j], code[:, j], space)
-            for j, variable in enumerate(self.variables)
-        ]
-        low, middle, high, width, log_scale = (
-            np.stack(each, 1) for each in zip(*of_variables, strict=True)
-        )
-        return Cells(code, low, middle, high, width, log_scale, ~np.isnan(values))
+        plain, parts = [], np.zeros((5, *values.shape))
+        if values.size <= VALUES_TOGETHER:
+            plain = [
+                j for j, each in enumerate(self.variables) if each.has_number and each.is_plain
+            ]
+        for j in np.delete(np.arange(len(self.variables)), plain):
+            parts[:, :, j] = self.variables[j].cells(values[:, j], code[:, j], space)
+        if plain:
+            maps = [self.variables[j].maps[space] for j in plain]
+            y, log_slope = forward_together(maps, values[:, plain])
+            log_inside = [self.variables[j].outside.log_inside for j in plain]
+            parts[:3, :, plain] = y
+            parts[4][:, plain] = np.where(np.isnan(y), 0.0, log_slope + log_inside)
+        return Cells(code, *parts, ~np.isnan(values))

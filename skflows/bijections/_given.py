@@ -1,0 +1,57 @@
+"""Bijections at fixed contexts, for many rows of each.
+
+What depends on the context alone, such as the outputs of a network, is computed once.
+"""
+
+
+def in_turn(maps, x, *context):
+    """Apply maps one after another; return the rows, and the sum of the log-determinants."""
+    log_det = x.new_zeros(x.shape[:-1])
+    for map_ in maps:
+        x, step = map_(x, *context)
+        log_det = log_det + step
+    return x, log_det
+
+
+class Given:
+    """A bijection at n contexts: a map of rows of shape ``(k, n, d)``, k for each context.
+
+    Parameters
+    ----------
+    bijection : Bijection
+        The map.
+    context : Tensor of shape (n, n_context) or None
+        The contexts; None for a map that has no context.
+    """
+
+    def __init__(self, bijection, context):
+        self.bijection = bijection
+        self.context = context
+
+    def forward(self, x):
+        """Map data to latent: ``(z, log |det dz/dx|)``."""
+        return self.bijection(x, self.context)
+
+    def inverse(self, z):
+        """Map latent to data: ``(x, log |det dx/dz|)``."""
+        return self.bijection.inverse(z, self.context)
+
+    def take(self, index):
+        """Return the map at some of the contexts, by their indices, which may repeat."""
+        return self if self.context is None else Given(self.bijection, self.context[index])
+
+
+class GivenChain(Given):
+    """Maps at n contexts, applied one after another (see `Given`)."""
+
+    def __init__(self, maps):
+        self.maps = maps
+
+    def forward(self, x):
+        return in_turn([each.forward for each in self.maps], x)
+
+    def inverse(self, z):
+        return in_turn([each.inverse for each in reversed(self.maps)], z)
+
+    def take(self, index):
+        return GivenChain([each.take(index) for each in self.maps])

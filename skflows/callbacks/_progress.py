@@ -1,0 +1,77 @@
+"""Lines that say how far a fit is, for a person who waits for it."""
+
+import sys
+import traceback
+from time import monotonic
+
+FIRST_LINE = 10  # seconds after which a fit says how far it is
+# Callers whose fits are parts of something larger, such as a search, or say themselves how far
+# they are. A `fit` of ours runs in functions of the others.
+OTHER_CALLERS = ("joblib.", "sklearn.", "skflows.cli.")
+CALLERS_OF_ALL = ("sklearn.base", "sklearn.callback.", "sklearn.utils.")
+
+
+class Lines:
+    """Lines on stderr after ten seconds, and at twice each time before: an hour has ten lines."""
+
+    def __init__(self):
+        self.start = monotonic()
+        self.due = float(FIRST_LINE)
+
+    def print(self, n, total, what):
+        """Print how many parts of a fit are done, of all if their number is known, when due."""
+        seconds = monotonic() - self.start
+        if seconds >= self.due:
+            self.due = 2 * seconds
+            of = f" of {total}" if total else ""
+            print(f"skflows: {n}{of} {what} after {seconds:.0f} s", file=sys.stderr)
+
+
+class Progress:
+    """What a fit with several components prints.
+
+    Parameters
+    ----------
+    estimator : estimator
+        With ``verbose``: "auto" prints how long a long fit takes and how far it is, for a person
+        who waits, and a number above 0 prints a line for each component.
+    """
+
+    def __init__(self, estimator):
+        self.is_automatic = estimator.verbose == "auto"
+        self.is_shown = bool(estimator.verbose)
+        if self.is_automatic:
+            self.is_shown = is_watched()
+        self.lines = Lines()
+
+    def announce(self, seconds, text):
+        """Print how long the fit takes."""
+        if not self.is_shown:
+            return
+        if not self.is_automatic:
+            print(text)
+        elif seconds > FIRST_LINE:
+            print(f"skflows: {text} (verbose=False prints no progress)", file=sys.stderr)
+
+    def end(self, n, total, name, result):
+        """Print the result of a component, or how many of all are done."""
+        if not self.is_shown:
+            return
+        if self.is_automatic:
+            self.lines.print(n, total, "components")
+        else:
+            print(f"{name}: {result}")
+
+
+def is_watched():
+    """Return whether a person who waits for this fit sees what it prints.
+
+    They do if they called it at a terminal or in a notebook, not if a search, a pipeline or a
+    worker process did.
+    """
+    is_notebook = type(sys.stderr).__module__.startswith("ipykernel")
+    if not (is_notebook or getattr(sys.stderr, "isatty", bool)()):
+        return False
+    names = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_stack(None)]
+    names = [name for name in names if not name.startswith(CALLERS_OF_ALL)]
+    return not any(name.startswith(OTHER_CALLERS) for name in names)
