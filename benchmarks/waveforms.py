@@ -443,7 +443,8 @@ def show(lines):
         gaussian = own[~own["model"].str.contains("WaveFlow")]
         best = gaussian.groupby("data")["nats_per_sample"].max()
         own = own.assign(lead=own["nats_per_sample"] - own["data"].map(best))
-        own = own.set_index(["data", "model"])[[*columns]].dropna(axis=1, how="all")
+        own = own.set_index(["data", "model"]).reindex(columns=[*columns])
+        own = own.dropna(axis=1, how="all")
         print(f"\n{title}\n")
         print_table(own.rename(columns=lambda key: columns[key][0]), dict(columns.values()))
 

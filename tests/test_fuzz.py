@@ -29,7 +29,9 @@ from skflows import (
 
 # Some tables have such a column.
 pytestmark = pytest.mark.filterwarnings(
-    "ignore:.* is an exact linear function:UserWarning", "ignore:The value .* repeats:UserWarning"
+    "ignore:.* is an exact linear function:UserWarning",
+    "ignore:The value .* repeats:UserWarning",
+    "ignore:contamination=.* flags that fraction of the training rows:UserWarning",
 )
 
 SECONDS = float(os.environ.get("SKFLOWS_FUZZ_SECONDS", 0))

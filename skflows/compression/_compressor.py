@@ -21,7 +21,7 @@ from ..density._third_party import fit_subtask, is_frozen
 from ..persistence.mixin import PersistenceMixin
 from ..preprocessing.sklearn_compat import HasMethods, Interval
 from ..preprocessing.validation import prepare_table
-from ..training.threads import fit_context
+from ..training.threads import fit_context, one_thread_if_forked
 from ._checks import check, least_length
 
 MAGIC, VERSION = b"SKFC", 5
@@ -167,6 +167,7 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
             self.scale_ = np.full(d, np.where(scale > 0, scale, 1.0))
         return self
 
+    @one_thread_if_forked()
     def compress(self, X: Table, quality: float | None = None) -> bytes:
         """Return rows as bytes.
 
@@ -208,6 +209,7 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
         data = header + content + CHECKSUM.pack(code.checksum(header, rows))
         return data + CHECKSUM.pack(zlib.crc32(data))
 
+    @one_thread_if_forked()
     def decompress(self, data: bytes) -> Floats:
         """Return the rows that `compress` wrote.
 

@@ -11,6 +11,9 @@ MAX_HEIGHT = 16
 class WaveFlowDensity(FlowDensity):
     """Density of waveforms by WaveFlow: few autoregressive steps on a folded window.
 
+    Use it for likelihoods; to turn spectra into sound, Griffin-Lim stays closer to them
+    (``benchmarks/waveforms.md``).
+
     A row is a window of a waveform. It is folded into a grid with ``height`` neighbouring samples
     in each column, and each value is scaled and shifted given the rows of the grid above it, by
     dilated convolutions: that is, given those samples of each column that come earlier. Sampling
