@@ -375,16 +375,16 @@ def measure(name, folder, seed, out):
 
 
 def show(lines):
-    """Print the table of `variational.md`."""
-    shown = {"steps": ("steps", 0), "k": ("k", 2), "ess": ("ESS", 3), "error": ("error", 3)}
-    shown |= {"r_hat": ("R-hat", 3), "to_enough": ("seconds to 1,000", 1)}
-    frame = pd.DataFrame(lines).reindex(columns=["name", "method", "seconds", *shown])
+    """Print the tables of `variational.md`: each has a column for each function."""
+    frame = pd.DataFrame(lines)
     # A weighted draw of ours costs nearly nothing beside the fit.
-    is_ours = frame["method"] == OURS
-    frame.loc[is_ours, "to_enough"] = frame.loc[is_ours, "seconds"]
-    frame = frame.drop(columns="seconds").set_index(["name", "method"])
-    frame.index.names = ["function", "method"]
-    print_table(frame.rename(columns=lambda key: shown[key][0]), dict(shown.values()))
+    frame["to_enough"] = frame["to_enough"].where(frame["method"] != OURS, frame["seconds"])
+    for value, n_digits in [("ess", 3), ("error", 3), ("to_enough", 1)]:
+        table = frame.dropna(subset=value).pivot(index="method", columns="name", values=value)
+        table = table.reindex([method for method in [OURS, *METHODS] if method in table.index])
+        table = table[[name for name in frame["name"].unique() if name in table]]
+        print_table(table, dict.fromkeys(table, n_digits))
+        print()
 
 
 def main():

@@ -5,7 +5,7 @@ A funnel, with and without refinement
 
 Neal's funnel is a normal distribution whose scale is the exponential of another variable, as in
 hierarchical models. Samplers get stuck in its neck, and a flow that is trained for a short time
-misses it. `refine` corrects the draws by Markov chains in the latent space of the flow.
+misses it. `refine` corrects the draws by Markov chains that use the flow.
 """
 
 # %%

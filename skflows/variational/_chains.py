@@ -1,5 +1,7 @@
 """Markov chains that use a flow, and their diagnostics."""
 
+import math
+
 import numpy as np
 import torch
 from scipy.special import ndtri
@@ -8,15 +10,19 @@ from scipy.stats import rankdata
 from ..bijections._flow import standard_normal_log_prob
 from ._fit import learned_flow
 
-FIRST_STEP, TRAJECTORY, MOST_LEAPS = 0.5, 1.5, 16  # whitened rows have scales of about 1
-WANTED_ACCEPTANCE, ADAPTATION, JITTER = 0.8, 0.1, 1.0
+FIRST_STEP, FIRST_LEAPS = 0.5, 6.0  # whitened rows have scales of about 1
+MOST_LEAPS, MOST_LATENT_LEAPS = 128, 6  # a flow takes time, and leaves the latent space simple
+WANTED_ACCEPTANCE, ADAPTATION, JITTER = 0.8, 0.2, 1.0
 WARM_UP_STEPS, WIDE = 50, 2.0
 LEARNED_STEPS, MAX_R_HAT = 100, 1.1
 ROUNDING = 1e-12  # relative difference of states that are the same
 
 
 class Hamiltonian:
-    """Steps of Hamiltonian Monte Carlo, with a step size that adapts.
+    """Trajectories of Hamiltonian Monte Carlo, whose step size and length adapt.
+
+    The length is drawn up to the one at which half of the chains turn back: longer trajectories
+    return to where they began, and shorter ones move like a random walk.
 
     Parameters
     ----------
@@ -24,12 +30,20 @@ class Hamiltonian:
         Log-density and gradient of rows.
     generator : torch.Generator
         Draws everything.
+    most_leaps : int, default=128
+        Largest number of steps of a trajectory.
+
+    References
+    ----------
+    Wu, Stoehr & Robert, "Faster Hamiltonian Monte Carlo by Learning Leapfrog Scale", 2018.
     """
 
-    def __init__(self, target, generator):
+    def __init__(self, target, generator, most_leaps=MOST_LEAPS):
         self.target = target
         self.generator = generator
+        self.most_leaps = most_leaps
         self.step = FIRST_STEP
+        self.n_leaps = FIRST_LEAPS
 
     def move(self, x, at, adapts):
         """Return where a trajectory from each row ends, or the row if that is rejected.
@@ -40,18 +54,28 @@ class Hamiltonian:
         momentum = torch.randn(x.shape, generator=self.generator, dtype=x.dtype)
         # Some steps are short: a chain in a narrow tail would stand still otherwise.
         step = self.step * torch.exp(-JITTER * uniform(x, self.generator).square()).unsqueeze(-1)
-        n_leaps = int(np.clip(round(TRAJECTORY / self.step), 1, MOST_LEAPS))
-        new, moved = x, momentum + step / 2 * slope
-        for leap in range(n_leaps):
-            new = new + step * moved
+        n_leaps = self.most_leaps if adapts else 1 + int(self._uniform() * self.n_leaps)
+        new, moved = x, momentum
+        for leap in range(1, n_leaps + 1):
+            half = moved + step / 2 * slope
+            new = new + step * half
             new_value, slope = self.target(new)
-            moved = moved + (step if leap < n_leaps - 1 else step / 2) * slope
-        kinetic = (momentum.square() - moved.square()).sum(1) / 2
-        is_accepted = uniform(x, self.generator).log() < new_value - value + kinetic
+            moved = half + step / 2 * slope
+            if not adapts or leap * self._uniform() < 1:  # each is the end with equal chances
+                end = new, new_value, slope
+                kinetic = (momentum.square() - moved.square()).sum(1) / 2
+            goes_on = ((new - x) * moved).sum(1) > 0
+            if adapts and goes_on.double().mean() < 0.5:
+                break
+        is_accepted = uniform(x, self.generator).log() < end[1] - value + kinetic
         if adapts:
             rate = is_accepted.double().mean().item()
-            self.step *= float(np.exp(ADAPTATION * (rate - WANTED_ACCEPTANCE)))
-        return chosen(is_accepted, (new, new_value, slope), (x, *at))
+            self.step *= math.exp(ADAPTATION * (rate - WANTED_ACCEPTANCE))
+            self.n_leaps *= (leap / self.n_leaps) ** ADAPTATION
+        return chosen(is_accepted, end, (x, *at))
+
+    def _uniform(self):
+        return torch.rand((), generator=self.generator).item()
 
 
 class Chains:
@@ -87,7 +111,8 @@ class Chains:
     def use(self, flow, y):
         """Continue at these rows with another flow."""
         self.flow = flow
-        self.latent = Hamiltonian(self.target.mapped_by(flow), self.generator)
+        latent = self.target.mapped_by(flow)
+        self.latent = Hamiltonian(latent, self.generator, MOST_LATENT_LEAPS)
         self._place(flow(y)[0])
 
     def _place(self, z):

@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from ..calibration.thresholds import by_contamination
 from ..callbacks._run import clock, fit_task, random_state_of, training_file
 from ..callbacks._support import CallbackSupportMixin
-from ..columns.arrays import check_different, check_integer
+from ..columns.arrays import check_different, check_integer, key_of
 from ..columns.checks import warn_user
 from ..columns.types import Floats, RandomState, Rows
 from ..density._base import FittedFlowMixin
@@ -28,7 +28,7 @@ from ..training.threads import fit_context
 # Shares of a time limit by which these parts are over.
 NORMAL_SHARE, MODES_SHARE, TRAINING_SHARE = 0.2, 0.4, 0.85
 N_DRAWS, N_SCORED = 8192, 512  # draws that tell how good the fit is, and that set the threshold
-FEWEST_STEPS, GOOD_R_HAT, MAX_R_HAT = 100, 1.01, 1.05
+FEWEST_STEPS, MAX_R_HAT = 100, 1.01
 NEARLY_ALL, LEAST_ESS, MAX_K = 0.95, 0.5, 0.7  # of reliable fits
 
 
@@ -429,11 +429,12 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
         """Draw rows of the fitted function by Markov chains that use the flow.
 
         Each step proposes an independent draw of the flow, then makes a Hamiltonian trajectory from
-        where the chain is, by turns in latent space and in the space of whitened rows. A good fit
-        makes the chains short. If they disagree at first, because the fit is poor, spline couplings
-        learn their states and take the place of the flow. If they still disagree, affine couplings
-        are trained on the function, as in `fit`, and at last splines once more. The rows are a
-        random choice of the chains' states since they agreed, or since the last flow was learned.
+        where the chain is, by turns in latent space and in the space of whitened rows. Trajectories
+        end before half of the chains turn back. A good fit makes the chains short. If they disagree
+        at first, because the fit is poor, spline couplings learn their states and take the place of
+        the flow. If they still disagree, affine couplings are trained on the function, as in `fit`,
+        and at last splines once more. The rows are a random choice of the chains' states since they
+        agreed, or since the last flow was learned.
         The time hardly depends on ``n_samples``: at least 100 steps are made, which by default
         suffice for 6,400 rows.
 
@@ -469,7 +470,7 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
         sample : RefinedSample
             A named tuple: the rows ``X``, ``r_hat`` and ``ess`` of each column, and the share
             ``acceptance`` of independent draws that the chains accepted. There is a warning if an
-            R-hat is above 1.05.
+            R-hat is above 1.01.
 
         References
         ----------
@@ -515,15 +516,18 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
                 rows = np.concatenate(parts)
                 r_hat, ess = diagnostics(rows.reshape(-1, n_chains, rows.shape[1]))
                 n_done = len(rows) // n_chains
-                agree = n_done >= fewest and r_hat.max() <= GOOD_R_HAT
+                agree = n_done >= fewest and r_hat.max() <= MAX_R_HAT
                 if agree or n_done >= max_steps:
                     break
                 run = chains.run(min(max(n_done, fewest - n_done), max_steps - n_done))
         chosen = random.choice(len(rows), n_samples, replace=False)
         if not (worst := r_hat.max()) <= MAX_R_HAT:
+            column = key_of(r_hat.argmax(), getattr(self, "feature_names_in_", None))
             warn_user(
-                f"The chains disagree after {n_done} steps: r_hat is {worst:.2f} for column "
-                f"{r_hat.argmax()}. Raise max_steps, or improve the fit first.",
+                f"The chains do not agree after {n_done} steps: r_hat is {worst:.2f} for column "
+                f"{column!r}, and at most {MAX_R_HAT} if they do. Means, deviations and tails of "
+                "the draws may be wrong. Raise max_steps, or improve the fit by a larger max_iter "
+                "or another density.",
                 ConvergenceWarning,
             )
         X = self._frame(rows[chosen]) if as_frame else rows[chosen]
