@@ -308,7 +308,7 @@ class Linear(Formula):
 class RoundedSum(Linear):
     """A number as a sum of others that were rounded apart from it: it may be a step off.
 
-    Parameters are those of `Linear`. All columns have the same step.
+    It takes the parameters of `Linear`. All columns have the same step.
     """
 
     def __init__(self, determinants, target, coefficients, constant, variable, nudge, rows, weight):
