@@ -77,7 +77,9 @@ def run_decompress(args):
     data = standard_input().read() if is_standard(args.data) else args.data.read_bytes()
     holds = {b"PK": "images", b"SK": "a table"}.get(data[:2])
     compresses = "a table" if shape is None else "images"
-    if holds not in (None, compresses):
+    if holds is None:
+        raise ValueError(f"{args.data} was not written by skflows compress")
+    if holds != compresses:
         raise ValueError(
             f"{args.data} holds {holds}, but {args.model} compresses {compresses}: give --model "
             f"the file by which {args.data} was compressed"

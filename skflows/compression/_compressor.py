@@ -21,7 +21,7 @@ from ..density._third_party import fit_subtask, is_frozen
 from ..persistence.mixin import PersistenceMixin
 from ..preprocessing.sklearn_compat import HasMethods, Interval
 from ..preprocessing.validation import prepare_table
-from ..training.threads import fit_context, one_thread_if_forked
+from ..training.threads import few_threads, fit_context
 from ._checks import check, least_length
 
 MAGIC, VERSION = b"SKFC", 6
@@ -173,7 +173,6 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
             self.scale_ = np.full(d, scale.numpy())
         return self
 
-    @one_thread_if_forked()
     def compress(self, X: Table, quality: float | None = None) -> bytes:
         """Return rows as bytes.
 
@@ -206,14 +205,14 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
         step = 0.0 if self.lossless else COARSEST * 2.0 ** (-float(quality) / HALVING)
         rows = np.asarray(validate_rows(self.estimator_, X, reset=False), dtype=np.float64)
         rows = rows + 0.0  # no negative zeros
-        n_mapped, words, of_rows = self._code(step).encoded(constriction, rows)
+        with few_threads(rows):
+            n_mapped, words, of_rows = self._code(step).encoded(constriction, rows)
         fields = *rows.shape, step, n_mapped, len(words)
         header = HEADER.pack(MAGIC, VERSION, self._fingerprint(), *fields)
         content = words.astype("<u4").tobytes().ljust(least_length(rows.size), b"\0")
         data = header + content + CHECKSUM.pack(zlib.crc32(header, of_rows))
         return data + CHECKSUM.pack(zlib.crc32(data))
 
-    @one_thread_if_forked()
     def decompress(self, data: bytes) -> Floats:
         """Return the rows that `compress` wrote.
 
@@ -276,7 +275,8 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
             least = COARSEST * 2.0 ** (-100 / HALVING)
             check(least <= step <= COARSEST, f"it claims a step of {step}")
         words = np.frombuffer(content[:size], "<u4").astype(np.uint32)
-        rows, of_rows = self._code(step).decoded(constriction, words, n, n_mapped)
+        with few_threads(np.broadcast_to(step, (n, d))):
+            rows, of_rows = self._code(step).decoded(constriction, words, n, n_mapped)
         if zlib.crc32(header, of_rows) != checksum_of_rows:
             raise ValueError(
                 "the rows differ from those that were compressed: the flow rounds differently on "

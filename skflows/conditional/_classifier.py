@@ -735,7 +735,7 @@ class DensityClassifier(
             gets an empty set.
         """
         if not (isinstance(coverage, Real) and 0 < coverage < 1):
-            raise ValueError(f"coverage={coverage!r}; it must be a number between 0 and 1.")
+            raise ValueError(f"coverage={coverage!r}; it must be above 0 and below 1.")
         p_values = self.p_values(X)
         n = np.array([*map(len, self.calibration_scores_)])
         if n.min() < rows_needed(coverage):

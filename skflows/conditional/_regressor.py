@@ -338,7 +338,7 @@ class FlowRegressor(
     def _calibration(self, name, coverage):
         scores = self._scores(name)
         if not (isinstance(coverage, Real) and 0 < float(coverage) < 1):
-            raise ValueError(f"coverage={coverage!r}; it must be a number between 0 and 1.")
+            raise ValueError(f"coverage={coverage!r}; it must be above 0 and below 1.")
         if len(scores) < ranks.rows_needed(coverage):
             warn_user(
                 f"With {len(scores)} calibration rows, coverage={coverage:g} has no finite ends; "

@@ -152,7 +152,7 @@ def run_mixture(
         if expected is not None:
             progress.announce(*expected)
         try:
-            for i, component in enumerate(components, start=1):
+            for component in components:
                 task.begin(component.name)
                 fitted = next(results)
                 if isinstance(fitted, str):
@@ -160,7 +160,7 @@ def run_mixture(
                 else:
                     done.append((component, fitted))
                     interrupted |= fitted.interrupted
-                progress.end(i, n, component.name, fitted)
+                progress.end(len(done), n, component.name, fitted)
                 if group.broadcast(bool(task.end(partial(attributes, done)))):
                     break
             again = refits(done) if done and not interrupted else []
