@@ -13,7 +13,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import skflows
-from skflows import DensityOutlierDetector, TableDensity, TableImputer
+from skflows import DensityClassifier, DensityOutlierDetector, TableDensity, TableImputer
 from skflows.columns.checks import ColumnWarning
 from skflows.table import _columns, _components
 from skflows.training import data_parallel
@@ -253,3 +253,19 @@ def test_names_of_rows_are_pointed_out(table):
 def test_columns_of_one_name(estimator, table):
     with pytest.raises(ValueError, match="X has more than one column 'size'; rename them"):
         estimator.fit(table[["size", "sex", "size"]])
+
+
+@pytest.mark.parametrize("verbose", ["auto", 1])
+def test_a_long_fit_says_how_long_it_takes(monkeypatch, capsys, verbose):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setattr("skflows.table._density.expected_duration", lambda *args: 11)
+    table = np.random.default_rng(0).normal(size=(40, 2))
+    density = TableDensity(max_iter=1, cv=2, verbose=verbose).fit(table)
+    out, err = capsys.readouterr()
+    text = "fitting 40 rows takes about 15 seconds on one core"
+    told = f"skflows: {text} (verbose=False prints no progress)\n"
+    assert err == told * (verbose == "auto") and out.startswith(text) == (verbose == 1)
+    density.set_params(verbose="auto")
+    DensityClassifier(density, classifiers=False).fit(table, table[:, 0] > 0)
+    DensityOutlierDetector(density, calibration="conformal", cv=2).fit(table)
+    assert capsys.readouterr() == ("", "")

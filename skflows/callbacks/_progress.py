@@ -1,15 +1,11 @@
 """Lines that say how far a fit is, for a person who waits for it."""
 
+import multiprocessing
 import sys
-import traceback
+import threading
 from time import monotonic
 
 FIRST_LINE = 10  # seconds after which a fit says how far it is
-# Callers whose fits are parts of something larger, such as a search, or say themselves how far
-# they are. All fits run in functions of the others.
-WORKERS = ("joblib.", "multiprocessing.", "concurrent.", "dask.", "distributed.")
-OTHER_CALLERS = (*WORKERS, "sklearn.", "skflows.cli.")
-CALLERS_OF_ALL = ("sklearn.base", "sklearn.callback.", "sklearn.utils.")
 
 
 class Lines:
@@ -36,13 +32,13 @@ class Progress:
     estimator : estimator
         With ``verbose``: "auto" prints how long a long fit takes and how far it is, for a person
         who waits, and a number above 0 prints a line for each component.
+    context : sklearn.callback.CallbackContext
+        The context of the fit.
     """
 
-    def __init__(self, estimator):
+    def __init__(self, estimator, context):
         self.is_automatic = estimator.verbose == "auto"
-        self.is_shown = bool(estimator.verbose)
-        if self.is_automatic:
-            self.is_shown = is_watched()
+        self.is_shown = is_watched(context) if self.is_automatic else bool(estimator.verbose)
         self.lines = Lines()
 
     def announce(self, seconds, text):
@@ -64,15 +60,14 @@ class Progress:
             print(f"{name}: {result}")
 
 
-def is_watched():
+def is_watched(context):
     """Return whether a person who waits for this fit sees what it prints.
 
-    They do if they called it at a terminal or in a notebook, not if a search, a pipeline or a
-    worker process did.
+    They do at a terminal or in a notebook, unless the fit is a part of another one, such as a
+    search, or runs in another thread or process.
     """
     is_notebook = type(sys.stderr).__module__.startswith("ipykernel")
-    if not (is_notebook or getattr(sys.stderr, "isatty", bool)()):
-        return False
-    names = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_stack(None)]
-    names = [name for name in names if not name.startswith(CALLERS_OF_ALL)]
-    return not any(name.startswith(OTHER_CALLERS) for name in names)
+    is_seen = is_notebook or getattr(sys.stderr, "isatty", bool)()
+    is_first = multiprocessing.parent_process() is None
+    in_main = threading.current_thread() is threading.main_thread()
+    return is_seen and is_first and in_main and context.parent is None

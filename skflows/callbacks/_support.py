@@ -9,6 +9,8 @@ except ImportError:
     class NoCallbacks:
         """The context of a fit, or of a task in it, that no callback sees."""
 
+        parent = "unknown"  # whether the fit is a part of another one
+
         def subcontext(self, **task):
             return self
 

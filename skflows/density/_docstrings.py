@@ -209,6 +209,14 @@ contamination : float, "auto" or None, default="auto"
     lower Tukey fence of the held-out scores, Q1 - 1.5 (Q3 - Q1). None sets no threshold:
     `predict` then labels every row an inlier.
 """
+VERBOSE = """\
+verbose : "auto" or int, default="auto"
+    "auto" prints now and then how far a fit of more than ten seconds is, and before it, if that is
+    known, how long it takes: on stderr if that is a terminal or a notebook, and not for a fit that
+    is a part of another one, such as a search, or that runs in another thread or process. 0 and
+    False print nothing, and other numbers the held-out score of each component when it is known.
+    For a progress bar, use ``set_callbacks(sklearn.callback.ProgressBar())``.
+"""
 
 # Name in braces in a docstring: the text that replaces it. Parts may contain later ones.
 PARTS = {
@@ -223,6 +231,7 @@ PARTS = {
     "trained": TRAINED,
     "attributes": ATTRIBUTES,
     "mixture": MIXTURE,
+    "mixture_verbose": VERBOSE,
 }
 
 

@@ -14,7 +14,7 @@ from ..preprocessing.sklearn_compat import Interval, StrOptions
 from ..preprocessing.validation import prepare_table, resolve_bounds, uneven
 from ..training.threads import fit_context
 from ._folds import Folds, automatic_cv, make_folds
-from ._mixture import MixtureMixin
+from ._mixture import VERBOSE, MixtureMixin
 
 ROWS_WITH_FOLDS = 2_000  # beyond, a single held-out part is accurate enough
 HELD_OUT = 0.1
@@ -53,8 +53,7 @@ class AutoDensity(MixtureMixin, BaseEstimator):
     random_state : int, RandomState instance or None, default=None
         Seeds the folds and all components.
 
-    verbose : int, default=0
-        Print the score of each component.
+    {mixture_verbose}
 
     Attributes
     ----------
@@ -84,8 +83,9 @@ class AutoDensity(MixtureMixin, BaseEstimator):
         "n_jobs": [Integral, None],
         **{
             name: BaseFlowDensity._parameter_constraints[name]
-            for name in ("bounds", "discrete", "contamination", "random_state", "verbose")
+            for name in ("bounds", "discrete", "contamination", "random_state")
         },
+        "verbose": VERBOSE,
     }
 
     def __init__(
@@ -98,7 +98,7 @@ class AutoDensity(MixtureMixin, BaseEstimator):
         contamination="auto",
         n_jobs=None,
         random_state=None,
-        verbose=0,
+        verbose="auto",
     ):
         self.time_limit = time_limit
         self.cv = cv

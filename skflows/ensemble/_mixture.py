@@ -13,6 +13,7 @@ from ..columns.checks import warn_user
 from ..density._outlier_labels import OutlierDensityMixin
 from ..density._sampling import SamplingMixin
 from ..density._third_party import draw
+from ..preprocessing.sklearn_compat import StrOptions
 from ..preprocessing.validation import uneven
 from ._estimators import refits_of, tasks_of
 from ._race import NO_TIME, Interrupted, race
@@ -21,6 +22,7 @@ EM_STEPS = 500
 EM_TOLERANCE = 1e-9  # in nats per row
 LEAST_GAIN = 0.01  # in nats per row of the first fold, for which the other folds are fitted
 MIN_WEIGHT = 1e-4  # of a component that is kept
+VERBOSE = [StrOptions({"auto"}), "verbose"]  # values of the parameter
 
 
 def mixture_weights(scores, weight=None):
@@ -116,7 +118,7 @@ def run_mixture(
     *,
     can_gain=None,
     started=None,
-    progress=None,
+    expected=None,
     **data,
 ):
     """Fit the components of a mixture, and set the attributes of its estimator.
@@ -132,8 +134,8 @@ def run_mixture(
         pairs of a `Component` and a `Fitted`.
     attributes : callable
         ``attributes(done)`` returns the attributes of a mixture of fitted components.
-    progress : Progress, default=None
-        Prints the components.
+    expected : tuple of (float, str), default=None
+        Seconds that the fit takes, if they are known, and a text that says so.
     **data : objects
         ``X``, and what else the fit was given.
     """
@@ -144,9 +146,11 @@ def run_mixture(
     settings = {"n_jobs": n_jobs, "time_limit": limit, "started": started}
     results = race(components, n_folds, tasks, can_gain=can_gain, **settings)
     done, n, n_missed, interrupted = [], len(components), 0, False
-    progress = progress or Progress(estimator)
 
     with fit_task(estimator, max_subtasks=n, **data) as task:
+        progress = Progress(estimator, task.context)
+        if expected is not None:
+            progress.announce(*expected)
         try:
             for i, component in enumerate(components, start=1):
                 task.begin(component.name)

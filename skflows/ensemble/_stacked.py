@@ -17,7 +17,7 @@ from ..preprocessing.validation import weighted_rows
 from ..training.threads import fit_context
 from ._estimators import component_of
 from ._folds import Folds, make_folds
-from ._mixture import MixtureMixin
+from ._mixture import VERBOSE, MixtureMixin
 
 
 def clone_with_seeds(estimator, random_state):
@@ -118,8 +118,7 @@ class StackedDensity(MixtureMixin, NamedEstimators):
     random_state : int, RandomState instance or None, default=None
         Seeds the folds, and the estimators that have no seed of their own.
 
-    verbose : int, default=0
-        Print the score of each component.
+    {mixture_verbose}
 
     Attributes
     ----------
@@ -151,7 +150,7 @@ class StackedDensity(MixtureMixin, NamedEstimators):
         "n_jobs": [Integral, None],
         "contamination": BaseFlowDensity._parameter_constraints["contamination"],
         "random_state": ["random_state"],
-        "verbose": ["verbose"],
+        "verbose": VERBOSE,
     }
 
     def __init__(
@@ -163,7 +162,7 @@ class StackedDensity(MixtureMixin, NamedEstimators):
         n_jobs=None,
         contamination="auto",
         random_state=None,
-        verbose=0,
+        verbose="auto",
     ):
         self.estimators = estimators
         self.cv = cv

@@ -16,7 +16,6 @@ from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ..callbacks._progress import Progress
 from ..callbacks._run import random_state_of
 from ..callbacks._support import CallbackSupportMixin
 from ..columns.arrays import check_different_names, check_integer
@@ -29,6 +28,7 @@ from ..density._outlier_labels import OutlierDensityMixin
 from ..distribution.distribution import ConditionalDistribution, distribution_of
 from ..ensemble._folds import Folds
 from ..ensemble._mixture import (
+    VERBOSE,
     can_gain,
     mixture_attributes,
     run_mixture,
@@ -173,12 +173,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
     random_state : int, RandomState instance or None, default=None
         Seeds the held-out rows and all members.
 
-    verbose : "auto" or int, default="auto"
-        "auto" prints, before a fit that takes more than ten seconds, how long it takes, and from
-        then on now and then how far it is. It does so on stderr if that is a terminal or a
-        notebook, and not within scikit-learn's searches and pipelines or worker processes. 0 and
-        False print nothing, and other numbers the held-out score of each component when it is
-        known. For a progress bar, use ``set_callbacks(sklearn.callback.ProgressBar())``.
+    {mixture_verbose}
 
     Attributes
     ----------
@@ -253,7 +248,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         "max_iter": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "cv": [StrOptions({"auto"}), Interval(Integral, 2, None, closed="left")],
         "n_jobs": [Integral, None],
-        "verbose": [StrOptions({"auto"}), "verbose"],
+        "verbose": VERBOSE,
         **{
             name: BaseFlowDensity._parameter_constraints[name]
             for name in ("time_limit", "contamination", "random_state")
@@ -342,7 +337,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             views_of,
         )
 
-        group, progress = current_group(), Progress(self)
+        group = current_group()
         started = group.clock()
         group.check_same(self, X, sample_weight)
         for name in ("offset_", "_missing_pattern"):  # a fit that does not end leaves nothing
@@ -371,8 +366,9 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             mask = held_out[kept]
             splits = [(np.flatnonzero(~mask), np.flatnonzero(mask))]
         n, max_iter = group.n_rows(rows), self.max_iter
+        expected = None
         if seconds := expected_duration(self, n, len(self._schema.names)):
-            progress.announce(seconds, f"fitting {n} rows takes {said(seconds)}")
+            expected = seconds, f"fitting {n} rows takes {said(seconds)}"
         if max_iter == "auto":
             max_iter = automatic_epochs(n, len(splits))
         portfolio = components(self._schema, n, {"max_iter": max_iter, "n_orders": self.n_orders})
@@ -390,7 +386,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             partial(self._attributes, rows, folds, views),
             can_gain=partial(can_gain, weight[splits[0][1]]),
             started=started,
-            progress=progress,
+            expected=expected,
             X=X,
             y=y,
             sample_weight=sample_weight,

@@ -2,7 +2,7 @@
 
 from math import ceil
 
-# Of one core, by the tables of the user guide. Small tables take less than the least of others.
+# Of one core, by the tables of the user guide. Small tables take less than LEAST_SECONDS.
 LEAST_SECONDS, VALUES_PER_SECOND = 20, 1_500
 SECONDS_OF_SMALL, VALUES_OF_SMALL = 5, 200  # the latter for each further second
 

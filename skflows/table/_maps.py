@@ -9,6 +9,7 @@ from ..preprocessing.validation import uneven
 ROWS_PER_CELL = 4  # on average, from which on quantiles come from cells rather than from a spline
 UNSEEN_STRETCH = 0.5  # rows that an empty stretch of a lattice counts for
 N_KNOTS = 200
+VALUES_AT_ONCE = 2**18  # that are mapped together: bounds the memory
 OUTER = 0.05  # part of the range whose rows tell whether numbers end abruptly
 N_ENDS = 2  # parameters of logits, by which their likelihood must be greater
 N_ANGLES = 2000
@@ -60,9 +61,12 @@ def forward_together(maps, columns):
 
     joint = type(maps[0].bijection)(len(maps))
     buffers = [dict(each.bijection.named_buffers()) for each in maps]
-    for name, joined in joint.named_buffers():
+    for name, joined in joint.named_buffers():  # columns are the first axis, or the second of more
         joined.copy_(torch.cat([each[name] for each in buffers], min(joined.ndim - 1, 1)))
-    return SmoothMap(joint)._map("forward_by_column", columns)
+    size = max(1, VALUES_AT_ONCE // len(maps))
+    blocks = [columns[start : start + size] for start in range(0, max(1, len(columns)), size)]
+    parts = [SmoothMap(joint)._map("forward_by_column", block) for block in blocks]
+    return [np.concatenate(each) for each in zip(*parts, strict=True)]
 
 
 class PiecewiseMap:

@@ -262,13 +262,13 @@ def multiples_of(rows, numbers, steps):
         if not targets or abs(np.mean(terms.prod(axis=1))) > 1 - 1e-9:  # they are on a line
             continue
         terms = np.column_stack([terms, np.ones(len(terms))])
-        slopes = np.linalg.lstsq(terms, known[:, targets])[0]
+        slopes = np.linalg.lstsq(terms, known[:, targets], rcond=None)[0]
         error = np.median(np.abs(known[:, targets] - terms @ slopes), axis=0)
         for target in np.array(targets)[error <= CLOSE * scale[targets]]:
             y, step = known[:, target], steps[target]
             is_near = np.ones(len(y), dtype=bool)
             for _ in range(N_TRIMS):
-                slopes = np.linalg.lstsq(terms[is_near], y[is_near])[0]
+                slopes = np.linalg.lstsq(terms[is_near], y[is_near], rcond=None)[0]
                 error = np.abs(y - terms @ slopes)
                 is_near = error <= max(np.quantile(error, TRIMMED), step)
             if (error <= SLACK * step).mean() < LIKELY:

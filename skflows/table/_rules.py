@@ -116,8 +116,12 @@ class Function:
         """Return the log-probability of the target minus what is expected, if the rule holds."""
         return np.zeros(len(error))
 
+    def possible(self, expected):
+        """Return the values of the target for which the rule holds, of shape (k, n)."""
+        return expected[None]
+
     def drawn(self, expected, random_state):
-        """Return values of the target for which the rule holds."""
+        """Return random values of the target for which the rule holds."""
         return expected
 
     def tells(self, schema, i):
@@ -329,11 +333,20 @@ class RoundedSum(Linear):
         """Return the log-probability of the target minus what is expected, if the rule holds."""
         return np.log(self.shares[self._place(error)])
 
-    def drawn(self, expected, random_state):
-        """Return values of the target for which the rule holds."""
-        steps = random_state.choice([-1, 0, 1], len(expected), p=self.shares)
-        moved = rounded(expected + steps * self.step, self.variable, 0.0)
+    def possible(self, expected):
+        """Return the values of the target for which the rule holds, of shape (3, n)."""
+        values = expected + self.step * np.array([[-1], [0], [1]])
+        moved = rounded(values, self.variable, 0.0)
         return np.where(np.isnan(moved), expected, moved)
+
+    def drawn(self, expected, random_state):
+        """Return random values of the target for which the rule holds."""
+        place = random_state.choice(3, len(expected), p=self.shares)
+        return self.possible(expected)[place, np.arange(len(expected))]
+
+    def tells(self, schema, i):
+        """Return whether the rule tells a single value of column i, given its other columns."""
+        return False
 
     def text(self, names):
         """Return the rule as text."""
@@ -540,7 +553,7 @@ class Judged:
         self.view, self.given, self.terms = view, given, np.zeros(len(values))
         if given is None or not given.any():  # conditional scores are the members' otherwise
             self.terms += rules.order_terms(rows)
-        self.broken = []  # columns, rows in which they break a rule, and what it expects of them
+        self.broken = []  # columns, rows in which they break a rule, and values that would not
         if not rules.functions:
             return
         values = values.copy()
@@ -572,7 +585,8 @@ class Judged:
                 self.terms += np.where(is_scored & ~holds, rule.counts.log_broken, 0.0)
                 rows_broken = np.flatnonzero(is_scored & ~holds)
                 if len(rows_broken):
-                    self.broken.append((target, rows_broken, expected[rows_broken]))
+                    possible = rule.possible(expected[rows_broken])
+                    self.broken.append((target, rows_broken, possible))
         self.view = TableView(schema, values, view.weight)
         if self.given is not None:
             self.given = given
@@ -583,11 +597,13 @@ class Judged:
         if not self.broken:
             return total
         values = self.view.values.copy()
-        for target, rows, expected in self.broken:
+        for target, rows, possible in self.broken:
             at, others = np.ix_(rows, target.variables), ~np.isnan(values[rows])
-            values[at] = target.split(self.view.schema, expected)
-            log_mass = self._log_prob_of(member, values[rows], others) + target.log_width
-            mass = np.exp(np.minimum(log_mass, 0.0))
+            mass = 0.0
+            for each in possible:
+                values[at] = target.split(self.view.schema, each)
+                log_mass = self._log_prob_of(member, values[rows], others) + target.log_width
+                mass = mass + np.exp(np.minimum(log_mass, 0.0))
             total[rows] -= np.log(np.maximum(1 - mass, LEAST_BROKEN))
             values[at] = self.values[at]  # known when the next broken rule is judged
             total[rows] += self._log_prob_of(member, values[rows], others)
@@ -892,15 +908,13 @@ class Rules:
     def expectation(self, schema, values, j):
         """Return what a rule expects of variable j, a number, in rows, and its probability.
 
-        The probability is 0 where no rule tells it to its rounding. Sums of numbers that were
-        rounded apart leave it to the members.
+        The probability is 0 where no rule tells the number.
         """
         expected, probability = np.full(len(values), np.nan), np.zeros(len(values))
         i = schema.place_of(j)
         if not schema.variables[j].has_number or j != schema.of_column[i][-1]:
             return expected, probability
         rules = [rule for rule in self.functions if rule.tells(schema, i)]
-        rules = [rule for rule in rules if not isinstance(rule, RoundedSum)]
         rows = self.encoded(schema, values) if rules else None
         for rule in rules:
             told = rule.told(schema, rows, i)

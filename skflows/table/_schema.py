@@ -22,7 +22,6 @@ from ._variables import Cells
 
 NO_VALUE = "no known value"
 FITTED_TOGETHER = 50  # columns: fewer of other kinds are not worth a quantile map
-VALUES_TOGETHER = 2**20  # that are mapped at once: bounds the memory
 
 
 def fitted_together(columns, weight):
@@ -316,11 +315,8 @@ class Schema:
 
     def cells(self, values, code, space):
         """Return rows in one of the spaces of their numbers."""
-        plain, parts = [], np.zeros((5, *values.shape))
-        if values.size <= VALUES_TOGETHER:
-            plain = [
-                j for j, each in enumerate(self.variables) if each.has_number and each.is_plain
-            ]
+        parts = np.zeros((5, *values.shape))
+        plain = [j for j, each in enumerate(self.variables) if each.has_number and each.is_plain]
         for j in np.delete(np.arange(len(self.variables)), plain):
             parts[:, :, j] = self.variables[j].cells(values[:, j], code[:, j], space)
         if plain:

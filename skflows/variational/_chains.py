@@ -48,7 +48,9 @@ class Hamiltonian:
     def move(self, x, at, adapts):
         """Return where a trajectory from each row ends, or the row if that is rejected.
 
-        Values and gradients there are returned too; ``at`` holds them at the rows.
+        Values and gradients there are returned too; ``at`` holds them at the rows. If ``adapts``,
+        trajectories go on until half of the chains turn back, end at any step up to there, and tell
+        the step size and the length of later ones.
         """
         value, slope = at
         momentum = torch.randn(x.shape, generator=self.generator, dtype=x.dtype)
@@ -61,7 +63,9 @@ class Hamiltonian:
             new = new + step * half
             new_value, slope = self.target(new)
             moved = half + step / 2 * slope
-            if not adapts or leap * self._uniform() < 1:  # each is the end with equal chances
+            if (
+                not adapts or leap * self._uniform() < 1
+            ):  # each step is as likely (reservoir sampling)
                 end = new, new_value, slope
                 kinetic = (momentum.square() - moved.square()).sum(1) / 2
             goes_on = ((new - x) * moved).sum(1) > 0

@@ -429,8 +429,9 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
         """Draw rows of the fitted function by Markov chains that use the flow.
 
         Each step proposes an independent draw of the flow, then makes a Hamiltonian trajectory from
-        where the chain is, by turns in latent space and in the space of whitened rows. Trajectories
-        end before half of the chains turn back. A good fit makes the chains short. If they disagree
+        where the chain is, by turns in latent space and in the space of whitened rows. Its length
+        is random, up to the one at which half of the chains turned back in the warm-up. A good fit
+        makes the chains short. If they disagree
         at first, because the fit is poor, spline couplings learn their states and take the place of
         the flow. If they still disagree, affine couplings are trained on the function, as in `fit`,
         and at last splines once more. The rows are a random choice of the chains' states since they
@@ -524,7 +525,7 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
         if not (worst := r_hat.max()) <= MAX_R_HAT:
             column = key_of(r_hat.argmax(), getattr(self, "feature_names_in_", None))
             warn_user(
-                f"The chains do not agree after {n_done} steps: r_hat is {worst:.2f} for column "
+                f"The chains do not agree after {n_done} steps: r_hat is {worst:.3f} for column "
                 f"{column!r}, and at most {MAX_R_HAT} if they do. Means, deviations and tails of "
                 "the draws may be wrong. Raise max_steps, or improve the fit by a larger max_iter "
                 "or another density.",
