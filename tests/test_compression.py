@@ -30,8 +30,10 @@ from skflows import (
     NSFDensity,
     RealNVPDensity,
 )
+from skflows.bijections._flow import Flow
 from skflows.compression._compressor import CHECKSUM, HEADER
 from skflows.compression._exact_rows import lzma_filters, packed
+from skflows.compression._integer_flow import N_POINTS
 
 pytest.importorskip("constriction")
 X = load_digits().data
@@ -72,16 +74,24 @@ def test_quality_trades_size_for_error(compressor):
     assert compressor.compress(images, 40) == coded[2]
 
 
-@pytest.mark.parametrize("quality", [0, 10, 30])
+@pytest.mark.parametrize("quality", [0, 10, 30, 70])
 def test_errors_are_below_a_step(compressor, quality):
-    n_values = 2 * round((4 * 2 ** (-quality / 10) * X[:200].std() - 1) / 2) + 1
+    step = 4 * 2 ** (-quality / 10) * X[:200].std()
+    n_values = 2 * max(round((step - 1) / 2), 0) + 1
     data = compressor.compress(NEW, quality)
     rows = compressor.decompress(data)
-    assert 0 < np.abs(rows - NEW).max() < n_values
+    assert (n_values > 1) == (np.abs(rows - NEW).max() > 0)
     assert np.isin(rows, np.arange(17)).all()
     assert compressor.compress(rows, quality) == data
     middles = n_values * np.rint(NEW / n_values)
     assert rmse(rows) <= rmse(middles)  # means of cells
+    far = np.where(np.arange(64) > 0, NEW[:1], 1e4)
+    odd = np.vstack([17 - NEW[:5], np.full((1, 64), 300.0), NEW[:1] / 3, 1e300 * NEW[:1], far])
+    data = compressor.compress(odd, quality)
+    restored = compressor.decompress(data)
+    assert (np.abs(rows - NEW) <= step).all() and (np.abs(restored - odd) <= step).all()
+    assert compressor.compress(restored, quality) == data
+    assert restored[-1, 1:].max() <= 16  # beside a value far out
 
 
 @pytest.mark.parametrize("bounds", [None, {1: (0, None), 2: (0, 1)}])
@@ -90,12 +100,27 @@ def test_continuous_columns(bounds):
     rows = np.column_stack([rng.normal(size=100), rng.exponential(size=100), rng.random(100)])
     flow = RealNVPDensity(n_transforms=1, max_iter=1, bounds=bounds, random_state=0)
     compressor = FlowCompressor(flow).fit(rows)
-    odd = np.vstack([rows, rows[:1] * [1e3, 1, 1], [[1e300, 1.0, 0.5]]])
+    odd = np.vstack([rows, rows * [1e3, 1, 1], [[1e300, 1.0, 0.5]]])
     for quality in (0, 20, 60):
         step = 4 * 2 ** (-quality / 10) * rows.std(axis=0)
-        restored = compressor.decompress(compressor.compress(odd, quality))
+        data = compressor.compress(odd, quality)
+        restored = compressor.decompress(data)
         assert (np.abs(restored - odd) <= step).all()
+        assert compressor.compress(restored, quality) == data
+        assert bounds is None or (restored[:, 1:].min() >= 0 and restored[:, 2].max() <= 1)
     assert restored[-1, 0] == 1e300
+
+
+def test_columns_of_any_location_and_scale():
+    normal = np.random.default_rng(0).normal(size=(400, 2))
+    rows = np.column_stack([1e12 + normal[:, 0], 1e200 * normal[:, 1], np.full(400, 0.1)])
+    flow = RealNVPDensity(n_transforms=1, max_iter=1, discrete=None, random_state=0)
+    compressor = FlowCompressor(flow).fit(rows)
+    np.testing.assert_allclose(compressor.scale_ / [1, 1e200, 1], [*normal.std(axis=0), 1], 1e-5)
+    data = compressor.compress(rows, 60)
+    assert HEADER.unpack_from(data)[6] > 0  # rows by the flow
+    step = 4 * 2**-6 * compressor.scale_
+    assert (np.abs(compressor.decompress(data) - rows) <= step).all()
 
 
 def smallest_without_flow(rows):
@@ -322,6 +347,31 @@ def test_small_bytes_take_little_memory(lossless):
         _, most = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert len(crafted) < 40_000 and most < 4 * 10**6
+
+
+def test_points_of_cells_take_little_memory(compressor, monkeypatch):
+    """They are few at once, and rows are looked at once."""
+    expected = compressor.decompress(compressor.compress(NEW))
+    sizes = []
+
+    def counted(flow, x, gap, share, point_of_cell=Flow.point_of_cell):
+        point, log_density = point_of_cell(flow, x, gap, share)
+        sizes.append(point.numel())
+        return point, log_density
+
+    monkeypatch.setattr(Flow, "point_of_cell", counted)
+    monkeypatch.setattr("skflows.compression._exact_rows.MOST_VALUES", 640)
+    data = compressor.compress(NEW)
+    assert max(sizes) == 640 and sum(sizes) == N_POINTS * NEW.size
+    sizes.clear()
+    np.testing.assert_array_equal(compressor.decompress(data), expected)
+    assert max(sizes) == 640 and sum(sizes) == N_POINTS * NEW.size
+
+
+def test_checksum_includes_values_without_the_flow(lossless):
+    some, others = (lossless.compress(np.full((1, 64), value)) for value in (1e300, 2e300))
+    with pytest.raises(ValueError, match="the rows differ"):
+        lossless.decompress(sealed(others[:-8] + some[-8:-4]))
 
 
 SCRIPT = """

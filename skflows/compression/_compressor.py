@@ -24,7 +24,7 @@ from ..preprocessing.validation import prepare_table
 from ..training.threads import fit_context, one_thread_if_forked
 from ._checks import check, least_length
 
-MAGIC, VERSION = b"SKFC", 5
+MAGIC, VERSION = b"SKFC", 6
 # Magic, version, fingerprint, rows, columns, step (0 without loss), rows by the flow, words.
 HEADER = struct.Struct("<4sB8sIIdII")
 CHECKSUM = struct.Struct("<I")
@@ -140,6 +140,10 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
             The fitted compressor.
         """
         import_constriction()
+        import torch  # takes long to import
+
+        from ..bijections._standardize import weighted_moments
+
         frozen = is_frozen(self.estimator)
         flow = self.estimator.estimator if frozen else self.estimator
         if type(flow) not in FLOWS or "whiten" in np.atleast_1d(flow.preprocessing):
@@ -162,9 +166,11 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
         with fit_task(self, X, y, max_subtasks=0 if frozen else 1) as task:
             self.estimator_ = flow if frozen else fit_subtask(task, clone(flow), X)
             copy_names(self.estimator_, self)
-            axis = 0 if row_shape(self.estimator_) is None else None
-            scale = np.asarray(rows, dtype=np.float64).std(axis=axis)
-            self.scale_ = np.full(d, np.where(scale > 0, scale, 1.0))
+            values = np.array(rows, dtype=np.float64)
+            if row_shape(self.estimator_) is not None:
+                values = values.reshape(-1, 1)
+            _, scale = weighted_moments(torch.from_numpy(values))
+            self.scale_ = np.full(d, scale.numpy())
         return self
 
     @one_thread_if_forked()
@@ -174,8 +180,7 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            The rows. Each call adds about 40 bytes of header and checksum, so compress many rows at
-            once.
+            The rows. Each call adds 45 bytes of header and checksums, so compress many at once.
 
         quality : float, default=None
             If None, the parameter ``quality``. It has no effect without loss.
@@ -184,7 +189,7 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
         -------
         data : bytes
             What `decompress` reads: a header with the version and a fingerprint of the compressor,
-            the code, and a checksum.
+            the code, and two checksums.
 
         Raises
         ------
@@ -200,13 +205,12 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
             raise ValueError(f"quality={quality!r}; it must be a number from 0 to 100.")
         step = 0.0 if self.lossless else COARSEST * 2.0 ** (-float(quality) / HALVING)
         rows = np.asarray(validate_rows(self.estimator_, X, reset=False), dtype=np.float64)
-        code = self._code(step)
-        rows = code.rounded(rows + 0.0)  # no negative zeros
-        n_mapped, words = code.encoded(constriction, rows)
-        about = *rows.shape, step, n_mapped, len(words)
-        header = HEADER.pack(MAGIC, VERSION, self._fingerprint(), *about)
+        rows = rows + 0.0  # no negative zeros
+        n_mapped, words, of_rows = self._code(step).encoded(constriction, rows)
+        fields = *rows.shape, step, n_mapped, len(words)
+        header = HEADER.pack(MAGIC, VERSION, self._fingerprint(), *fields)
         content = words.astype("<u4").tobytes().ljust(least_length(rows.size), b"\0")
-        data = header + content + CHECKSUM.pack(code.checksum(header, rows))
+        data = header + content + CHECKSUM.pack(zlib.crc32(header, of_rows))
         return data + CHECKSUM.pack(zlib.crc32(data))
 
     @one_thread_if_forked()
@@ -247,13 +251,13 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
         header = data[: HEADER.size]
         _, version, fingerprint, n, d, step, n_mapped, n_words = HEADER.unpack(header)
         content = data[HEADER.size : -2 * CHECKSUM.size]
-        (of_rows,), (of_data,) = map(CHECKSUM.unpack, (data[-8:-4], data[-4:]))
+        checksum_of_rows, checksum_of_data = struct.unpack("<2I", data[-2 * CHECKSUM.size :])
         if version != VERSION:
             raise ValueError(
                 f"data has version {version} of the format; this release of skflows reads version "
                 f"{VERSION}."
             )
-        if zlib.crc32(data[: -CHECKSUM.size]) != of_data:
+        if zlib.crc32(data[: -CHECKSUM.size]) != checksum_of_data:
             raise ValueError("data is damaged: its checksum does not match its content.")
         if fingerprint != self._fingerprint():
             raise ValueError(
@@ -264,7 +268,7 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
         size = 4 * n_words
         is_whole = len(content) == max(size, least_length(n * d)) and not any(content[size:])
         check(is_whole, "it does not end where it should")
-        check(0 < n >= n_mapped, f"it claims {n} rows, {n_mapped} of them by the flow")
+        check(n >= max(n_mapped, 1), f"it claims {n} rows, {n_mapped} of them by the flow")
         if step == 0:
             n_discrete = len(self.estimator_._dequantizer.columns)
             check(n_discrete == d, "it claims that columns are discrete")
@@ -272,22 +276,21 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
             least = COARSEST * 2.0 ** (-100 / HALVING)
             check(least <= step <= COARSEST, f"it claims a step of {step}")
         words = np.frombuffer(content[:size], "<u4").astype(np.uint32)
-        code = self._code(step)
-        rows = code.decoded(constriction, words, n, n_mapped)
-        if code.checksum(header, rows) != of_rows:
+        rows, of_rows = self._code(step).decoded(constriction, words, n, n_mapped)
+        if zlib.crc32(header, of_rows) != checksum_of_rows:
             raise ValueError(
                 "the rows differ from those that were compressed: the flow rounds differently on "
                 "this machine. Decompress them on a machine like the one that compressed them."
             )
-        return self.estimator_._dequantizer.round(rows) if step else rows
+        return rows
 
     def _code(self, step):
         """Return the code of rows whose values are rounded to a step; not rounded if it is 0."""
         from ._exact_rows import ExactRows
         from ._integer_flow import IntegerFlow  # with torch, which takes long to import
 
-        steps = step * self.scale_ if step else None
-        flow = IntegerFlow(self.estimator_.flow_, self.estimator_._dequantizer, steps)
+        dequantizer = self.estimator_._dequantizer
+        flow = IntegerFlow(self.estimator_.flow_, dequantizer, step * self.scale_)
         shape = row_shape(self.estimator_)
         return ExactRows(flow, 1 if shape is None else math.prod(shape[1:]))
 

@@ -33,49 +33,42 @@ class ExactRows:
     def __init__(self, flow, pitch):
         self.flow, self.pitch = flow, pitch
 
-    def rounded(self, X):
-        """Return the rows that are written: X, unless there is loss."""
-        if not self.flow.has_loss:
-            return X
-        number, is_value, _ = self.flow.numbers(X)
-        return np.where(is_value, self.flow.values(number), X)
-
-    def checksum(self, header, X):
-        """Return the CRC-32 of a header and of the numbers of the values of rows."""
-        return zlib.crc32(self.flow.numbers(X)[0].tobytes(), zlib.crc32(header))
-
     def encoded(self, constriction, X):
-        """Return the number of rows that the flow maps, and 32-bit words.
+        """Return the number of rows that the flow maps, 32-bit words, and the CRC-32 of all rows.
 
         The general codecs take rows with values outside the lattices of their columns.
         """
-        number, is_value, has_place = self.flow.numbers(X)
         d = X.shape[1]
-        mapped = np.flatnonzero((is_value & has_place).all(axis=1))
+        number, X, is_near, has_place = (
+            np.concatenate(each) for each in zip(*map(self.flow.numbers, in_blocks(X)), strict=True)
+        )
+        mapped = np.flatnonzero((is_near & has_place).all(axis=1))
 
         @cache
-        def words_without(n):  # rows to map
+        def code_without(n):  # rows to map
             alone = ~np.isin(np.arange(len(X)), mapped[len(mapped) - n :])
-            listed = is_value[alone].all()
+            listed = is_near[alone].all()
             rows = number[alone] if listed else X[alone]
             fits = [listed and (rows.astype(dtype) == rows).all() for dtype in DTYPES[:-1]]
             kind = fits.index(True) if listed else len(DTYPES) - 1
             rows = rows.astype(DTYPES[kind])
             content = np.packbits(alone).tobytes() + bytes([kind]) + rows.tobytes()
             code = packed(content, most_bytes(len(X), d, alone.sum()), self.pitch * rows.itemsize)
-            return np.frombuffer(code + bytes(-len(code) % 4), "<u4").astype(np.uint32)
+            words = np.frombuffer(code + bytes(-len(code) % 4), "<u4").astype(np.uint32)
+            return words, checksum(number[~alone], content)
 
         def is_enough(n):
-            return most_values(32 * len(words_without(len(mapped) - n))) >= d
+            return most_values(32 * len(code_without(len(mapped) - n)[0])) >= d
 
         most = 1  # rows that give their bits
         while most < len(mapped) and not is_enough(most):
             most *= 2
         most = min(most, len(mapped))
-        alone = Stack(constriction, words_without(0)).coder.get_compressed()
-        n_first = bisect_left(range(most), True, key=is_enough)
-        stack, start = Stack(constriction, words_without(len(mapped) - n_first)), 0
-        by_flow = mapped[n_first:]
+        words, of_all = code_without(0)
+        alone = 0, Stack(constriction, words).coder.get_compressed(), of_all
+        by_flow, start = mapped[bisect_left(range(most), True, key=is_enough) :], 0
+        words, of_all = code_without(len(by_flow))
+        stack = Stack(constriction, words)
         try:
             while start < len(by_flow):
                 rows = by_flow[start : start + most_rows(d)]
@@ -86,14 +79,14 @@ class ExactRows:
                 stack.push(np.array([power]), np.array([POWERS]))
                 start += len(rows)
         except OverflowError:  # rows that the flow maps too far away
-            return 0, alone
+            return alone
         words = stack.coder.get_compressed()
-        return (len(by_flow), words) if len(words) < len(alone) else (0, alone)
+        return (len(by_flow), words, of_all) if len(words) < len(alone[1]) else alone
 
     def decoded(self, constriction, words, n, n_mapped):
-        """Return the n rows that `encoded` wrote."""
+        """Return the n rows that `encoded` wrote, and their CRC-32."""
         d = len(self.flow.least)
-        blocks, n_left = [], n_mapped
+        blocks, n_left = [np.empty((0, d), dtype=np.int64)], n_mapped
         try:
             stack = Stack(constriction, words, is_decoder=True)
             while n_left:
@@ -114,11 +107,25 @@ class ExactRows:
             len(content) - n_flags - 1 == size and alone.sum() == n - n_mapped, "it has other rows"
         )
         rows = np.frombuffer(content[n_flags + 1 :], kind).reshape(-1, d)
-        X = np.empty((n, d))
-        X[alone] = rows if kind == np.float64 else self.flow.values(rows.astype(np.int64))
-        if blocks:
-            X[~alone] = self.flow.values(np.concatenate(blocks[::-1]))
-        return X
+        number = np.zeros((n, d), dtype=np.int64)
+        number[~alone] = np.concatenate(blocks[::-1])
+        if kind != np.float64:
+            number[alone] = rows
+        X = np.concatenate([*map(self.flow.values, in_blocks(number))])
+        if kind == np.float64:
+            X[alone] = rows
+        return X, checksum(number[~alone], content)
+
+
+def checksum(number, content):
+    """Return the CRC-32 of the numbers of rows by the flow, and of the bytes of the others."""
+    return zlib.crc32(content, zlib.crc32(number))
+
+
+def in_blocks(rows):
+    """Return the rows in blocks, to bound the memory of points of their cells."""
+    size = most_rows(rows.shape[1])
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
 def most_values(n_bits):

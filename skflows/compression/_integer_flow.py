@@ -28,26 +28,30 @@ class IntegerFlow:
         The flow.
     dequantizer : Dequantizer
         Of the columns, which are all discrete if there is no step.
-    step : ndarray of shape (d,), default=None
-        The widths of cells with loss, at least one value of a discrete column; None without loss.
+    step : ndarray of shape (d,)
+        The widths of cells, at least one value of a discrete column; 0 without loss.
     """
 
-    def __init__(self, flow, dequantizer, step=None):
+    def __init__(self, flow, dequantizer, step):
         bijection = with_exact_networks(flow.bijection)
         self.flow = Flow(copy.deepcopy(flow.preprocess).cpu(), bijection)
-        self.has_loss = step is not None
-        self.groups = [(columns, grid) for columns, grid, _ in dequantizer.groups()]
-        d = len(dequantizer.columns) if step is None else len(step)
-        self.least, self.gap = np.zeros(d), np.ones(d) if step is None else step.copy()
-        for (columns, grid), gap in zip(self.groups, dequantizer.gap, strict=False):
+        self.step, self.gap, d = step, step.copy(), len(step)
+        y = torch.linspace(-FAR, FAR, N_LOOKED_AT, dtype=torch.float64)[:, None].expand(-1, d)
+        ends = torch.tensor([[-FARTHEST], [0], [FARTHEST]]).double().expand(-1, d)
+        some, ends = (self.flow.preprocess.inverse(each)[0] for each in (y, ends))
+        self.middle = ends[1]
+        self.lowest, self.least, self.highest = ends.numpy().copy()
+        self.groups = []  # columns, values of their lattice, and its step
+        for (columns, grid, _), gap in zip(dequantizer.groups(), dequantizer.gap, strict=False):
             if is_whole(grid) and len(grid) > 1:  # few values may be further apart than new ones
                 gap = np.gcd.reduce(np.diff(grid).astype(np.int64))
-            if self.has_loss:  # an odd number of values, with one in the middle
-                gap = gap * (2 * np.rint((step[columns] / gap - 1) / 2).clip(0) + 1)
-            self.least[columns], self.gap[columns] = grid[0], gap
+            self.least[columns] = self.lowest[columns] = grid[0]
+            self.highest[columns] = grid[-1]
+            # An odd number of values, with one in the middle.
+            self.gap[columns] = gap * (2 * np.rint((step[columns] / gap - 1) / 2).clip(0) + 1)
+            is_lattice = np.rint((grid[-1] - grid[0]) / gap) == len(grid) - 1
+            self.groups.append((columns, grid if is_lattice else grid[:1], gap))
         self.together = np.ones(d, dtype=np.int64)  # neighbouring cells that are one
-        y = torch.linspace(-FAR, FAR, N_LOOKED_AT, dtype=torch.float64)[:, None].expand(-1, d)
-        self.middle, some = (self.flow.preprocess.inverse(each)[0] for each in (0 * y[:1], y))
         number = torch.from_numpy(np.rint((some.numpy() - self.least) / self.gap))
         widest = (self._place(number + 1) - self._place(number)).amax(0).numpy()
         if dequantizer.alike:
@@ -57,31 +61,32 @@ class IntegerFlow:
 
     @torch.inference_mode()
     def numbers(self, X):
-        """Return the numbers of the values of rows, whether they are on the lattice, and whether
-        their cells have a place after preprocessing."""
+        """Return the numbers of the values of rows, the rows with these values where they are near
+        enough, whether they are, and whether their cells have a place after preprocessing."""
         with np.errstate(over="ignore"):
             place = np.rint((X - self.least) / self.gap)
-        is_near = np.abs(place) < 2**31
-        number = np.where(is_near, place, 0).astype(np.int64)
+            is_near = np.abs(place) < 2**31
+            number = np.where(is_near, place, 0).astype(np.int64)
+            values = self.values(number)
+            is_near &= np.abs(values - X) <= self.step
         low, high = self._cell(torch.from_numpy(number // self.together))
-        is_value = is_near if self.has_loss else is_near & (self.values(number) == X)
-        return number, is_value, (high > low).numpy()
+        return number, np.where(is_near, values, X), is_near, (high > low).numpy()
 
     @torch.inference_mode()
     def values(self, number):
         """Return the values with these numbers: with loss, the means of their cells."""
         X = self.least + self.gap * number
-        if self.has_loss:
-            share = (torch.arange(N_POINTS) + 0.5)[:, None, None] / N_POINTS
+        if self.step.any():
             middle, gap = torch.from_numpy(X), torch.from_numpy(self.gap)
-            mean = self.flow.point_of_cell(middle, gap, share)[0].mean(0).numpy()
-            inside = np.abs(mean - X) < self.gap / 2  # not if NaN, beyond bounds
-            return np.where(inside, mean, X)
-        for columns, grid in self.groups:
-            if np.rint((grid[-1] - grid[0]) / self.gap[columns[0]]) == len(grid) - 1:  # a lattice
-                listed = grid[number[:, columns].clip(0, len(grid) - 1)]
-                inside = (number[:, columns] >= 0) & (number[:, columns] < len(grid))
-                X[:, columns] = np.where(inside, listed, X[:, columns])
+            shares = (torch.arange(N_POINTS) + 0.5) / N_POINTS
+            mean = sum(self.flow.point_of_cell(middle, gap, share)[0] for share in shares)
+            mean = (mean.numpy() / N_POINTS).clip(self.lowest, self.highest)
+            X = np.where(np.abs(mean - X) < self.gap / 2, mean, X)  # not if NaN, beyond bounds
+        for columns, grid, gap in self.groups:
+            place = np.rint((X[:, columns] - grid[0]) / gap)
+            listed = place.clip(0, len(grid) - 1)
+            others = grid[0] + gap * place
+            X[:, columns] = np.where(place == listed, grid[listed.astype(int)], others)
         return X
 
     @torch.inference_mode()
