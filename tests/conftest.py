@@ -51,6 +51,7 @@ SMALL_BLOCKS = {
     "skflows.cli._tables.BATCH_ROWS": 20,
     "skflows.cli._tables.BLOCK": 64,
     "skflows.dask._density.CHUNK": 40,
+    "skflows.density._evaluation.VALUES_AT_ONCE": 50,
     "skflows.density._evaluation.VALUES_PER_CHUNK": 30,
     "skflows.distribution.distribution.ROWS_AT_ONCE": 3,
     "skflows.ensemble._simple_densities.VALUES_PER_CHUNK": 300,
@@ -70,6 +71,16 @@ def small_blocks(monkeypatch):
             monkeypatch.setattr(name, size)
 
     return shrink
+
+
+@pytest.fixture
+def two_threads():
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)  # small passes use 1
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

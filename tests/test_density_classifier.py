@@ -39,6 +39,7 @@ from skflows import (
     StackedDensity,
     TableDensity,
 )
+from skflows.columns.checks import ColumnWarning
 from skflows.conditional import _classifier, _probabilities, _trees
 from skflows.conditional._probabilities import ClassProbabilities, pool_weights, pooled
 from skflows.conditional._trees import Boosting, Forest
@@ -508,12 +509,16 @@ def test_the_default_density_of_other_columns_is_one_of_tables(monkeypatch, tmp_
     monkeypatch.setattr(_classifier, "default_density", lambda: ConditionalDensity(QUICK, cv=2))
     X, y, _ = blobs(60)
     table = pd.DataFrame({"size": X[:, 0], "color": np.where(X[:, 1] > 0, "red", "blue")})
+    table["who"] = [f"Person {i}" for i in range(60)]
     gaps = X.copy()
     gaps[3, 0] = np.nan
     monkeypatch.setattr(_probabilities, "STAGES", (25,))
     keep_components(monkeypatch, lambda each: each.name in FEW_COMPONENTS)
-    for rows in table, gaps:
-        classifier = DensityClassifier(random_state=0).fit(rows, y)
+    with pytest.warns(ColumnWarning, match="'who' seems to name the rows") as caught:
+        of_table = DensityClassifier(random_state=0).fit(table, y)
+    assert len(caught) == 1
+    of_gaps = DensityClassifier(random_state=0).fit(gaps, y)
+    for rows, classifier in (table, of_table), (gaps, of_gaps):
         assert [type(density) for density in classifier.estimators_] == 2 * [TableDensity]
         assert len(classifier.weights_) > 1
         assert classifier.score(rows, y) > 0.9

@@ -286,14 +286,6 @@ def global_state():
     ]
 
 
-@pytest.fixture
-def two_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)  # small passes use 1
-    yield
-    torch.set_num_threads(before)
-
-
 def test_scores_do_not_depend_on_the_number_of_threads(two_threads, small_blocks):
     X, _ = gaussian(N_ROWS)
     estimator = small("nsf").fit(X)

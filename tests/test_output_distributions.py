@@ -360,6 +360,13 @@ def test_a_row_is_answered_alone(distribution):
         np.testing.assert_allclose(ask(alone)[0], ask(own)[2], atol=1e-7)
 
 
+def test_rows_may_have_different_numbers_of_values():
+    source = SOURCES["flows: number"]()
+    y, row = np.linspace(-2, 2, 7), np.array([0, 0, 0, 0, 1, 2, 2])
+    alone = [source.cdf(y[[k]], row[[k]])[0] for k in range(len(y))]
+    np.testing.assert_allclose(source.cdf(y, row), alone, rtol=1e-12)
+
+
 def test_part_of_a_mixture():
     """The density of the mixture is the mean of the densities of single flows."""
     source = SOURCES["flows: number"]()

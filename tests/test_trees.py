@@ -1,10 +1,12 @@
 """Trees as context of conditional flows."""
 
+import copy
 import io
 import pickle
 import sys
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -20,7 +22,6 @@ from skflows import ConditionalDensity, FlowRegressor, MAFDensity, NSFDensity
 from skflows.conditional import _density
 from skflows.conditional._trees import Boosting, Forest, TreePredictions, least_squares, shares_of
 from skflows.density import _evaluation
-from skflows.nn.residual_mlp import ResidualMLP
 
 FLOW = NSFDensity(n_transforms=1, hidden_layer_sizes=8, max_iter=3)
 
@@ -68,16 +69,15 @@ def test_the_distribution_of_flows_with_trees_is_one(fitted):
     assert fitted.density_.weights_.sum() == pytest.approx(1)
 
 
-def test_networks_see_a_row_once_for_each_question(fitted, monkeypatch):
-    X, _ = steps(150)
-    seen, output = [], ResidualMLP.forward
-    monkeypatch.setattr(
-        ResidualMLP,
-        "forward",
-        lambda self, x, context: seen.append(len(context)) or output(self, x, context),
-    )
+def test_networks_see_a_row_once_for_each_question(fitted):
+    X, y = steps(150)
+    fitted, seen = copy.deepcopy(fitted), []
+    for flow in fitted.density_.flows_:
+        (layer,) = (each for name, each in flow.named_modules() if name.endswith(".context"))
+        layer.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].shape[-1]))
     distribution = fitted.predict_distribution(X)
     for ask in (
+        lambda: distribution.logpdf(y),
         distribution.mean,
         lambda: distribution.ppf(np.linspace(0.05, 0.95, 19)[:, None]),
         lambda: distribution.logpdf(np.linspace(-3, 8, 30)[:, None]),
@@ -88,8 +88,8 @@ def test_networks_see_a_row_once_for_each_question(fitted, monkeypatch):
         assert len(seen) == len(fitted.density_.flows_) and max(seen) == 150
 
 
-def test_answers_do_not_depend_on_blocks(fitted, monkeypatch):
-    """Nor on how many values of a row are asked for together."""
+def test_answers_do_not_depend_on_blocks(fitted, monkeypatch, small_blocks, two_threads):
+    """Nor on how many values of a row are asked for together. All threads share the blocks."""
     X, _ = steps(40)
     distribution = fitted.predict_distribution(X)
     q = np.linspace(0.05, 0.95, 7)
@@ -97,17 +97,22 @@ def test_answers_do_not_depend_on_blocks(fitted, monkeypatch):
     y = distribution.ppf(q[:, None])
     assert_allclose(y, [distribution.ppf(each) for each in q], rtol=1e-9)
     below, density = distribution.cdf(y), distribution.logpdf(y)
-    row = np.r_[np.full(5, 3), np.arange(7, 9)]
-    of_pairs = distribution._source.cdf(y[[*range(5), 0, 0], row], row)
-    assert_allclose(of_pairs, np.r_[below[:5, 3], below[0, 7:9]], rtol=1e-12)
-    monkeypatch.setattr(_evaluation, "VALUES_AT_ONCE", 50)
+    pools = []
+    monkeypatch.setattr(
+        _evaluation,
+        "ThreadPoolExecutor",
+        lambda size: pools.append(size) or ThreadPoolExecutor(size),
+    )
+    small_blocks()
     found = [distribution.mean(), distribution.rvs(3, random_state=0)]
+    pools.clear()
     for values, others in zip(
         [*found, distribution.ppf(q[:, None]), distribution.cdf(y), distribution.logpdf(y)],
         [*expected, y, below, density],
         strict=True,
     ):
         assert_allclose(values, others, rtol=1e-9)
+    assert pools == [2] * 3
 
 
 def test_files_and_pickles_hold_the_trees_without_skops(fitted, monkeypatch):

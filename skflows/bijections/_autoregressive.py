@@ -9,7 +9,7 @@ from ..nn.vjp import Pullback
 from ._base import Bijection, Mapped
 from ._given import Given
 
-VALUES_AT_ONCE = 1024  # that share parameters: more of them leave the CPU's cache
+VALUES_IN_CACHE = 1024  # of a CPU, that share parameters
 
 
 class GivenUnivariate(Given):
@@ -41,7 +41,7 @@ class GivenUnivariate(Given):
         columns = x.mT.contiguous()
         mapped = [
             direction(part, self.params.expand(len(part), -1, -1, -1))
-            for part in columns.split(VALUES_AT_ONCE // (columns.shape[-1] + 1) + 1)
+            for part in columns.split(VALUES_IN_CACHE // (columns.shape[-1] + 1) + 1)
         ]
         z, log_det = (torch.cat(parts) for parts in zip(*mapped, strict=True))
         return z.mT, log_det
@@ -201,5 +201,3 @@ class GridAutoregressive(MaskedAutoregressive):
 
         x = self.net.solve(next_row, z, context)
         return x.mT, sum(log_dets)
-
-    given = Bijection.given

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..nn.vjp import Pullback, by_autograd, drop_inherited_vjp
-from ._given import Given, GivenChain, in_turn
+from ._given import Given, GivenBijection, GivenChain, in_turn
 
 Mapped = tuple[Tensor, Tensor]  # rows, and the log-determinant of each
 
@@ -98,7 +98,7 @@ class Bijection(nn.Module, ABC):
 
     def given(self, context: Tensor | None) -> Given:
         """Return the map at contexts ``(n, n_context)``, for many rows of each (see `Given`)."""
-        return Given(self, context if self.n_context else None)
+        return GivenBijection(self, context if self.n_context else None)
 
     def is_sequential(self, inverse: bool = False) -> bool:
         """Whether a direction takes many small operations, which gain nothing from threads."""

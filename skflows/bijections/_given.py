@@ -3,6 +3,8 @@
 What depends on the context alone, such as the outputs of a network, is computed once.
 """
 
+from abc import ABC, abstractmethod
+
 
 def in_turn(maps, x, *context):
     """Apply maps one after another; return the rows, and the sum of the log-determinants."""
@@ -13,8 +15,24 @@ def in_turn(maps, x, *context):
     return x, log_det
 
 
-class Given:
-    """A bijection at n contexts: a map of rows of shape ``(k, n, d)``, k for each context.
+class Given(ABC):
+    """A bijection at n contexts: a map of rows of shape ``(k, n, d)``, k for each context."""
+
+    @abstractmethod
+    def forward(self, x):
+        """Map data to latent: ``(z, log |det dz/dx|)``."""
+
+    @abstractmethod
+    def inverse(self, z):
+        """Map latent to data: ``(x, log |det dx/dz|)``."""
+
+    @abstractmethod
+    def take(self, index):
+        """Return the map at some of the contexts, by their indices, which may repeat."""
+
+
+class GivenBijection(Given):
+    """Any bijection at n contexts (see `Given`), which are repeated for the rows.
 
     Parameters
     ----------
@@ -29,16 +47,15 @@ class Given:
         self.context = context
 
     def forward(self, x):
-        """Map data to latent: ``(z, log |det dz/dx|)``."""
         return self.bijection(x, self.context)
 
     def inverse(self, z):
-        """Map latent to data: ``(x, log |det dx/dz|)``."""
         return self.bijection.inverse(z, self.context)
 
     def take(self, index):
-        """Return the map at some of the contexts, by their indices, which may repeat."""
-        return self if self.context is None else Given(self.bijection, self.context[index])
+        if self.context is None:
+            return self
+        return GivenBijection(self.bijection, self.context[index])
 
 
 class GivenChain(Given):

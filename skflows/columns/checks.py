@@ -211,9 +211,9 @@ def warn_of_columns(estimator, X, discrete):
 
 
 def warn_of_row_names(columns, path=None):
-    """Warn of columns that number or name the rows, in a dict of their known values.
+    """Warn of columns that number or name the rows, and return the names of these columns.
 
-    The command gives the path of their file.
+    Columns are a dict of their known values. The command gives the path of their file.
     """
     if row_names := [name for name, values in columns.items() if names_rows(values)]:
         of, remedy = "X", "leave them out"
@@ -224,6 +224,7 @@ def warn_of_row_names(columns, path=None):
             f"{remedy}, unless their values mean something",
             ColumnWarning,
         )
+    return row_names
 
 
 def warn_of_identifiers(columns):

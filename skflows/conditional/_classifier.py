@@ -1,6 +1,7 @@
 """Classification by densities and by other classifiers, with an option to reject."""
 
 import math
+import warnings
 from contextlib import nullcontext
 from functools import cache, partial
 from numbers import Integral, Real
@@ -23,7 +24,7 @@ from ..columns.arrays import (
     row_shape,
     validate_rows,
 )
-from ..columns.checks import results_of_each, warn_user
+from ..columns.checks import ColumnWarning, results_of_each, warn_user
 from ..columns.encoding import PLAIN
 from ..columns.frames import labelled, read_frame, validate_table
 from ..columns.types import Flags, Floats, Rows, Table, Weights
@@ -306,7 +307,9 @@ class DensityClassifier(
         self.classifiers_ = self._new_classifiers(len(label), limits, random_state)
         if self.classifiers_ is not None:
             started = clock()
-            unseen = self.classifiers_.fit_transform(table, label, weight)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ColumnWarning)  # the densities see them too
+                unseen = self.classifiers_.fit_transform(table, label, weight)
             if not self.classifiers_.models_:  # for lack of time
                 unseen = None
             template = with_time_limit(template, shortest(limits) - (clock() - started))

@@ -7,7 +7,7 @@ from sklearn.model_selection import KFold
 from sklearn.preprocessing import OneHotEncoder, StandardScaler, TargetEncoder
 from sklearn.utils import check_array
 
-from ..columns.checks import ColumnWarning, names_rows, warn_of_texts, warn_user
+from ..columns.checks import warn_of_row_names, warn_of_texts, warn_user
 from ..columns.dates import DAY, EPOCH
 from ..columns.encoding import NUMERIC, Encoding
 from ..columns.frames import is_frame, read_frame, validate_table
@@ -90,14 +90,11 @@ class ContextEncoder(PersistenceMixin, TransformerMixin, BaseEstimator):
         self.is_date_ = np.array([role == "datetime" for role in roles])
         self.is_category_ = np.array([role not in NUMERIC for role in roles])
         if encoding is not None:
-            for name, texts in encoding.values(rows, ["text"]).items():
-                warn_of_texts(name, texts)
-                if names_rows(texts):
-                    warn_user(
-                        f"{len(set(texts))} of {len(texts)} texts in column {name!r} of X differ: "
-                        "they name the rows, and say little about others. Leave the column out.",
-                        ColumnWarning,
-                    )
+            columns = encoding.values(rows, ["text"])
+            row_names = warn_of_row_names(columns)
+            for name, texts in columns.items():
+                if name not in row_names:
+                    warn_of_texts(name, texts)
         numbers, categories = self._split(rows)
         self.scaler_ = None
         if numbers.shape[1]:

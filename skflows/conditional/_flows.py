@@ -91,8 +91,12 @@ class FlowMixture:
         if self.n_outputs == 1:
             of_values = self._log_probability if self.dequantizer else self._log_density_of_one
             return self._of_values(of_values, row, y[:, 0])
-        rows = np.column_stack([y, self.context[row]])
-        return self.dequantizer.mean_density(self._log_density, rows)
+
+        def of_block(y, row):
+            rows = np.column_stack([y, self.context[row]])
+            return self.dequantizer.mean_density(self._log_density, rows)
+
+        return in_blocks(of_block, y, row)
 
     def _log_density(self, rows):
         """Return the log-density of several outputs beside their context, before rounding."""
@@ -131,16 +135,8 @@ class FlowMixture:
             return function(given, *(each.T for each in values)).T
 
         tables = [each.reshape(-1, k) for each in values]
-        return self._in_blocks(of_block, row[::k], *tables, each=k).ravel()
-
-    def _in_blocks(self, function, *arrays, each):
-        """Return a function of arrays, computed in blocks; it maps `each` values for a row."""
-        size = max(1, _evaluation().values_at_once(self.flows[0]) // each)
-        in_parallel = not any(flow.is_sequential() for flow in self.flows)
-        (result,) = _evaluation().map_blocks(
-            lambda *arrays: [function(*arrays)], size, *arrays, in_parallel=in_parallel
-        )
-        return result
+        flow, rows = self.flows[0], row[::k]
+        return _evaluation().in_large_blocks(flow, of_block, rows, *tables, each=k).ravel()
 
     def _latent(self, given, y):
         """Return the normal quantiles of values (k, n) of a single output, by flow and image.
@@ -249,7 +245,8 @@ class FlowMixture:
                 y.append(at_contexts(flow, context).map("inverse", rows)[0][..., 0])
             return np.concatenate(y).T
 
-        y = self._in_blocks(values, self.context, each=len(latent[0]))
+        flow, k = self.flows[0], len(latent[0])
+        y = _evaluation().in_large_blocks(flow, values, self.context, each=k)
         below = np.broadcast_to(norm.cdf(latent[0]), y.shape) if n_flows == 1 else None
         return y, np.concatenate(weight), below
 
@@ -292,7 +289,7 @@ class FlowMixture:
             flow_there = at_contexts(flow, self.context[distinct]).take(place)
             return flow_there.map("inverse", latent[None])[0][0]
 
-        return self._in_blocks(of_block, latent, row, each=1)
+        return _evaluation().in_large_blocks(flow, of_block, latent, row)
 
 
 def signs_of(flows, ends):

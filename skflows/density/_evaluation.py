@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from ..bijections._standardize import weighted_moments
+from ..distribution.distribution import in_blocks
 from ..training.torch_state import one_thread
 
 # Values and rows of a chunk. Larger ones are slower: activations leave the CPU's cache, and the
@@ -34,11 +35,6 @@ def device_of(flow):
     return next(flow.buffers(), torch.empty(0)).device
 
 
-def values_at_once(flow):
-    """Return how many values of a single column a `GivenFlow` maps at once."""
-    return VALUES_AT_ONCE * (1 if device_of(flow).type == "cpu" else GPU_FACTOR)
-
-
 @contextmanager
 def parallel_map(n_tasks):
     """Yield a ``map`` that shares tasks among as many threads as torch may use.
@@ -51,35 +47,6 @@ def parallel_map(n_tasks):
         return
     with one_thread(), ThreadPoolExecutor(n_threads) as pool:
         yield pool.map
-
-
-def map_blocks(function, size, *arrays, in_parallel=True):
-    """Return what a function of arrays returns, a list of arrays, computed in blocks of rows.
-
-    Parameters
-    ----------
-    function : callable
-        A function of as many arrays as there are, whose results have a row for each row of these.
-    size : int
-        Number of rows of a block.
-    *arrays : ndarray
-        The arrays, of the same length.
-    in_parallel : bool, default=True
-        Whether threads share the blocks.
-    """
-    n = len(arrays[0])
-    if n <= size:
-        return function(*arrays)
-    starts = range(0, n, size)
-    whole = None
-    with parallel_map(len(starts) if in_parallel else 1) as map_:
-        results = map_(lambda at: function(*(each[at : at + size] for each in arrays)), starts)
-        for start, parts in zip(starts, results, strict=True):
-            if whole is None:  # filled in place: joining the parts would take the memory twice
-                whole = [np.empty((n, *part.shape[1:])) for part in parts]
-            for array, part in zip(whole, parts, strict=True):
-                array[start : start + size] = part
-    return whole
 
 
 @contextmanager
@@ -114,13 +81,24 @@ def map_rows(flow, method, rows):
     most = min(VALUES_PER_CHUNK // rows.shape[1], ROWS_PER_CHUNK) * factor
     size = max(1, most // min(getattr(flow, "n_passes", 1), MAX_PASSES))
 
-    def outputs(chunk):
+    def outputs(start):
         with inference(device):
+            chunk = rows[start : start + size]
             chunk = torch.tensor(chunk, dtype=torch.float64, device=device)
             result = getattr(flow, method)(chunk)
             return as_arrays(result if isinstance(result, tuple) else (result,))
 
-    return map_blocks(outputs, size, rows, in_parallel=is_cpu and not is_sequential)
+    if len(rows) <= size:
+        return outputs(0)
+    starts = range(0, len(rows), size)
+    whole = None
+    with parallel_map(len(starts) if is_cpu and not is_sequential else 1) as map_:
+        for start, parts in zip(starts, map_(outputs, starts), strict=True):
+            if whole is None:  # filled in place: joining the parts would take the memory twice
+                whole = [np.empty((len(rows), *part.shape[1:])) for part in parts]
+            for array, part in zip(whole, parts, strict=True):
+                array[start : start + size] = part
+    return whole
 
 
 def as_arrays(tensors):
@@ -157,3 +135,15 @@ class GivenFlow:
         with inference(self.device):
             rows = torch.tensor(rows, dtype=torch.float64, device=self.device)
             return as_arrays(getattr(self.given, method)(rows))
+
+
+def in_large_blocks(flow, function, *arrays, each=1):
+    """Return a function of arrays, computed in blocks, that maps a single column by `GivenFlow`.
+
+    It maps `each` values for a row. Threads of a CPU share the blocks, even if the maps take many
+    operations: these are large.
+    """
+    is_cpu = device_of(flow).type == "cpu"
+    at_once = VALUES_AT_ONCE * (1 if is_cpu else GPU_FACTOR)
+    with parallel_map(-(-len(arrays[0]) * each // at_once) if is_cpu else 1) as map_:
+        return in_blocks(function, *arrays, each=each, at_once=at_once, map_=map_)

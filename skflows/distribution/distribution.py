@@ -25,7 +25,7 @@ class Source(Protocol):
 
     Values that a method gets, m of them, belong to the rows that an array of indices names. `cdf`,
     `ppf` and `nodes` are asked of a single output only. Values are not yet rounded to possible
-    ones, nor wrapped.
+    ones, nor wrapped. There may be very many: a source works in blocks that bound its memory.
     """
 
     n: int
@@ -354,12 +354,8 @@ class ConditionalDistribution:
         Values of the same row are next to each other: networks see its context once.
         """
         n, *entries, d = values.shape
-        k = math.prod(entries)
-
-        def of_block(values, row):
-            return function(values.reshape(-1, d), np.repeat(row, k)).reshape(len(row), k)
-
-        results = in_blocks(of_block, values.reshape(n, k, d), np.arange(n), each=max(k, 1))
+        row = np.repeat(np.arange(n), math.prod(entries))
+        results = function(values.reshape(len(row), d), row)
         return np.moveaxis(results.reshape(n, *entries), 0, -1)
 
     def _continuous_cdf(self, y):
@@ -565,10 +561,12 @@ class CircularDistribution(ConditionalDistribution):
         return self._start, self._start + self._period
 
 
-def in_blocks(function, *arrays, each=1):
-    """Return a function of arrays, computed in blocks; it takes memory for `each` rows by row."""
-    size = max(1, ROWS_AT_ONCE // each)
+def in_blocks(function, *arrays, each=1, at_once=None, map_=map):
+    """Return a function of arrays, computed in blocks; it takes memory for `each` rows by row.
+
+    Blocks take memory for `at_once` rows. A ``map_`` may share them among threads.
+    """
+    size = max(1, (at_once or ROWS_AT_ONCE) // each)
     starts = range(0, max(len(arrays[0]), 1), size)
-    return np.concatenate(
-        [function(*(array[start : start + size] for array in arrays)) for start in starts]
-    )
+    blocks = [[array[start : start + size] for array in arrays] for start in starts]
+    return np.concatenate([*map_(lambda block: function(*block), blocks)])

@@ -1,5 +1,6 @@
 """Convolutional networks on grids, causal over the height."""
 
+import math
 from itertools import pairwise
 
 import torch
@@ -92,6 +93,11 @@ class CausalNet(ConvolutionalNet):
         n_channels = n_context // n_frames
         self.widths = [sizes[0], *sizes]
         self.frames = Convolution(n_channels, sum(self.widths), 1) if n_context else None
+
+    @property
+    def n_features(self):
+        """Number of values of the grid."""
+        return math.prod(self.shape)
 
     def forward(self, x, context=None):
         """Return the outputs of columns x, of shape (height * width * n_out, n)."""

@@ -278,19 +278,26 @@ class OneColumn:
 
     def _each(self, function, values, row):
         """Return a function of the distributions of some rows, and of values of these."""
-        starts = np.unique(row // ROWS_AT_ONCE * ROWS_AT_ONCE) if len(row) else np.zeros(1, int)
-        ends = np.searchsorted(row, starts[1:])  # rows come in order
-        blocks = zip(starts, np.split(values, ends), np.split(row, ends), strict=True)
-        answers = [function(self._variable(start), v, i - start) for start, v, i in blocks]
-        return np.concatenate(answers)
+
+        def of_block(values, row):
+            starts = np.unique(row // ROWS_AT_ONCE * ROWS_AT_ONCE) if len(row) else [0]
+            ends = np.searchsorted(row, starts[1:])  # rows come in order
+            blocks = zip(starts, np.split(values, ends), np.split(row, ends), strict=True)
+            answers = [function(self._variable(start), v, i - start) for start, v, i in blocks]
+            return np.concatenate(answers)
+
+        return in_blocks(of_block, values, row)
 
     def log_density(self, y, row):
         """Return the log-density of a value in some rows, a log-probability at an atom."""
-        schema, rows = self.density._schema, self.values[row]
-        given = ~np.isnan(rows)
-        rows[:, self.j] = schema.columns[self.i].split(y[:, 0])[-1]
-        log_prob = log_prob_of_column(self.density, rows, given, self.i)
-        step = self.variable.step
+
+        def of_block(y, row):
+            schema, rows = self.density._schema, self.values[row]
+            given = ~np.isnan(rows)
+            rows[:, self.j] = schema.columns[self.i].split(y[:, 0])[-1]
+            return log_prob_of_column(self.density, rows, given, self.i)
+
+        log_prob, step = in_blocks(of_block, y, row), self.variable.step
         return log_prob if step is None else log_prob - np.log(step)
 
     def cdf(self, y, row):
