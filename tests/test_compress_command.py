@@ -104,8 +104,14 @@ def test_tables_come_back_in_the_form_of_the_fit(folder, capsysbinary, monkeypat
             "decompress images.skfc --model counts.skflows",
             "holds images, but counts.skflows compresses",
         ),
-        ("decompress counts.csv --model images.skflows", "counts.csv was not written by skflows compress"),
-        ("decompress counts.csv --model counts.skflows", "counts.csv was not written by skflows compress"),
+        (
+            "decompress counts.csv --model images.skflows",
+            "counts.csv was not written by skflows compress",
+        ),
+        (
+            "decompress counts.csv --model counts.skflows",
+            "counts.csv was not written by skflows compress",
+        ),
         ("decompress counts.skfc --model other.skflows", "rows: give the model that wrote it"),
         ("score images.skflows counts.csv", "use skflows compress or decompress"),
     ],
