@@ -364,18 +364,18 @@ def test_a_scheduler_that_dies_ends_the_fit(monkeypatch):
 
     def start_and_close(fit, *args):
         start(fit, *args)
-        # Attempts to reconnect are short, but not those to connect at first, or to close.
-        patch.setattr(fit.client, "_timeout", 0.1)
-        patch.setitem(timeouts, "connect", "100ms")
+        # Attempts to reconnect are short, but not those to connect at first.
+        monkeypatch.setattr(fit.client, "_timeout", 0.1)
+        monkeypatch.setitem(timeouts, "connect", "100ms")
         cluster.sync(cluster.scheduler.close)
 
+    monkeypatch.setattr(_fit.Fit, "_start", start_and_close)
     density = NSFDensity(max_iter=10_000, **SMALL)
     cluster = distributed.LocalCluster(processes=False, dashboard_address=":0", silence_logs=50)
     with cluster, distributed.Client(cluster, set_as_default=False) as client:
-        with monkeypatch.context() as patch:
-            patch.setattr(_fit.Fit, "_start", start_and_close)
-            with pytest.raises(ConnectionError, match=r"The Dask scheduler at .* is gone"):
-                DaskDensity(density, client).fit(TABLE)
+        with pytest.raises(ConnectionError, match=r"The Dask scheduler at .* is gone"):
+            DaskDensity(density, client).fit(TABLE)
+        monkeypatch.setattr(client, "_timeout", 5)  # to close
 
 
 @pytest.mark.parametrize(
