@@ -385,6 +385,9 @@ def test_sums_of_multiples_are_found_and_kept():
     assert (sample["points"] == 3 * sample["won"] + sample["drawn"]).all()
     filled = density.impute(table.assign(won=np.nan))
     assert (filled["won"] == won).all()
+    match = r"given breaks the rule 'points = 3 \* won \+ drawn' in 1 of 1 rows. All 200 rows"
+    with pytest.warns(ColumnWarning, match=match):
+        density.sample(2, given={"won": 2, "drawn": 1, "points": 50}, random_state=0)
 
 
 def test_sums_whose_columns_were_rounded_on_their_own_are_found_and_kept():

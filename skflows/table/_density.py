@@ -600,6 +600,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             self._check_names([name for name, c in named if name in empty and c.known.any()], what)
             self._schema.check_possible(values, names)
             self._schema.warn_of_outside(values, names, as_condition=True)
+            self._schema.rules.warn_of_broken(self._schema, values)
         return values, names
 
     def _check_names(self, names, what, with_left_out=False):

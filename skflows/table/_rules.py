@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..columns.checks import ColumnWarning, warn_user
 from ..columns.lattice import decimals_of
 from ._predictive import OneVariable, without
 from ._view import TableView
@@ -922,6 +923,18 @@ class Rules:
             expected[is_new] = told[is_new]
             probability[is_new] = np.exp(rule.counts.log_holds)
         return expected, probability
+
+    def warn_of_broken(self, schema, given):
+        """Warn of given values that break a rule that all rows of the fit follow."""
+        rows = self.encoded(schema, given)
+        for rule in self:
+            if rule.counts.share == 0 and (n := rule.is_broken(rows).sum()):
+                warn_user(
+                    f"given breaks the rule {rule.text(schema.names)!r} in {n} of {len(rows)} "
+                    f"rows. All {rule.counts.n_rows} rows of fit that tell follow it: answers "
+                    "about other columns are unreliable.",
+                    ColumnWarning,
+                )
 
     @staticmethod
     def _set(schema, values, rows, i):
