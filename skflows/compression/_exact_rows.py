@@ -40,7 +40,7 @@ class ExactRows:
         """
         d = X.shape[1]
         number, X, is_near, has_place = (
-            np.concatenate(each) for each in zip(*map(self.flow.numbers, in_blocks(X)), strict=True)
+            np.concatenate(each) for each in zip(*map(self.flow.numbers, blocks_of(X)), strict=True)
         )
         mapped = np.flatnonzero((is_near & has_place).all(axis=1))
 
@@ -111,7 +111,7 @@ class ExactRows:
         number[~alone] = np.concatenate(blocks[::-1])
         if kind != np.float64:
             number[alone] = rows
-        X = np.concatenate([*map(self.flow.values, in_blocks(number))])
+        X = np.concatenate([*map(self.flow.values, blocks_of(number))])
         if kind == np.float64:
             X[alone] = rows
         return X, checksum(number[~alone], content)
@@ -122,7 +122,7 @@ def checksum(number, content):
     return zlib.crc32(content, zlib.crc32(number))
 
 
-def in_blocks(rows):
+def blocks_of(rows):
     """Return the rows in blocks, to bound the memory of points of their cells."""
     size = most_rows(rows.shape[1])
     return [rows[start : start + size] for start in range(0, len(rows), size)]

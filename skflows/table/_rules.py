@@ -579,9 +579,8 @@ class Judged:
                 is_scored = applies & ~is_given
                 values[np.ix_(holds | is_scored, target.variables)] = np.nan
                 given[np.ix_(holds, target.variables)] = False
-                log_holds = rule.counts.log_holds - target.log_width
-                if is_target:
-                    log_holds = log_holds + rule.log_prob_of_error(x - expected)
+                log_holds = rule.counts.log_holds + rule.log_prob_of_error(x - expected)
+                log_holds -= target.log_width
                 self.terms += np.where(is_scored & holds, log_holds, 0.0)
                 self.terms += np.where(is_scored & ~holds, rule.counts.log_broken, 0.0)
                 rows_broken = np.flatnonzero(is_scored & ~holds)
@@ -696,7 +695,7 @@ class Rules:
     def are_kept(self, schema, values):
         """Return which rows break no rule."""
         rows, kept = self.encoded(schema, values), np.ones(len(values), dtype=bool)
-        for rule in [*self.functions, *self.orders]:
+        for rule in self:
             kept &= ~rule.is_broken(rows)
         return kept
 
