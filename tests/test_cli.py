@@ -594,7 +594,7 @@ def test_texts_dates_and_gaps_are_modelled(folder, capsys, one_class):
     assert run("score m.skflows halves.csv -o scores.csv") == 0
     assert (pd.read_csv("scores.csv")["log_density"] < -10).all()
     assert (
-        "X has 2.5 in column 'n', in 2 of 2 rows; its values are whole numbers"
+        "X has 2.5 in column 'n' in 2 of 2 rows; its values are whole numbers"
         in capsys.readouterr().err
     )
     assert run("sample m.skflows -n 200 -o drawn.csv --random-state 0") == 0

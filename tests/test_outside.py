@@ -219,7 +219,7 @@ def test_dates_outside_of_the_range_have_a_density():
 def test_stated_kinds_and_error_refuse():
     table = mixed()
     stated = quick(columns={"hue": ("rounded", 0, None)}, handle_unknown="error").fit(table)
-    with pytest.warns(UserWarning, match=r"0.906 in column 'hue', .* scores -inf"):
+    with pytest.warns(UserWarning, match=r"0.906 in column 'hue'.* scores -inf"):
         scores = stated.score_samples(table[:2].assign(hue=[0.906, 1.0]))
     assert np.isneginf(scores).tolist() == [True, False]
     with pytest.raises(ValueError, match=r"has categories that fit has not seen: \['huge'\]"):
@@ -246,7 +246,7 @@ def test_numbers_beyond_few_levels_tell_nothing_of_other_columns():
     count = rng.integers(0, 6, 120)
     kind = np.where(count + rng.normal(size=120) > 2.5, "big", "small")
     density = quick(max_iter=5).fit(pd.DataFrame({"count": count, "kind": kind}))
-    with pytest.warns(UserWarning, match=r"-50 in column 'count', in 1 of 1 rows"):
+    with pytest.warns(UserWarning, match=r"-50 in column 'count'; its values"):
         beyond = density.predict_proba("kind", pd.DataFrame({"count": [-50.0]}))
     unknown = density.predict_proba("kind", pd.DataFrame({"count": [np.nan]}))
     assert beyond == pytest.approx(unknown)
@@ -309,9 +309,9 @@ def test_weights_and_copies_of_rows_agree_on_tails():
 
 def test_conditions_outside_of_a_kind_warn():
     density = quick().fit(mixed())
-    with pytest.warns(UserWarning, match="-1 in column 'mass', in 1 of 1 rows"):
+    with pytest.warns(UserWarning, match="-1 in column 'mass'; its values"):
         density.sample(3, given={"mass": -1.0}, random_state=0)
-    with pytest.warns(UserWarning, match="-1 in column 'mass', in 1 of 1 rows"):
+    with pytest.warns(UserWarning, match="-1 in column 'mass'; its values"):
         density.predict_proba("kind", {"mass": -1.0})
 
 
@@ -321,7 +321,7 @@ def test_a_call_warns_once_and_of_the_rows_of_the_user():
     detector = DensityOutlierDetector(quick(), calibration="conformal", cv=2).fit(table)
     new = table[:3].assign(mass=-1.0)
     for ask in (classifier.predict_proba, detector.p_values):
-        with pytest.warns(UserWarning, match="-1 in column 'mass', in 3 of 3 rows") as caught:
+        with pytest.warns(UserWarning, match="-1 in column 'mass' in 3 of 3 rows") as caught:
             ask(new)
         assert len(caught) == 1
     with pytest.warns(UserWarning) as caught:

@@ -190,6 +190,11 @@ def warn_user(message, category=UserWarning):
     warnings.warn(message, category, stacklevel=level)
 
 
+def among(mask):
+    """Return how many of several rows a mask has, as the end of a text."""
+    return f" in {mask.sum()} of {len(mask)} rows" if len(mask) > 1 else ""
+
+
 def results_of_each(functions, *args):
     """Return what functions of the same rows return; only the first warns of their columns."""
     results = []

@@ -599,7 +599,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             empty = [self._encoding.keys[j] for j in self._schema.empty]
             self._check_names([name for name, c in named if name in empty and c.known.any()], what)
             self._schema.check_possible(values, names)
-            self._schema.warn_of_outside(values, names, as_condition=True)
+            self._schema.warn_of_outside(values, names, as_condition=True, what="given")
             self._schema.rules.warn_of_broken(self._schema, values)
         return values, names
 
@@ -739,7 +739,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         given : dict or DataFrame, default=None
             Values of some columns, which all rows have: one value each, or one for each row of a
             table. A missing value is unknown: it is drawn as the other columns are. A number that
-            the column cannot hold, such as 2.5 among integers, is an error.
+            the column cannot hold, such as 2.5 among integers, is an error. One far from the values
+            of `fit` gives a warning, since samples of other columns are then unreliable.
 
         complete : bool, default=False
             Whether to draw rows without missing values.

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..columns.checks import ColumnWarning, warn_user
+from ..columns.checks import ColumnWarning, among, warn_user
 from ..columns.lattice import decimals_of
 from ._predictive import OneVariable, without
 from ._view import TableView
@@ -927,11 +927,11 @@ class Rules:
         """Warn of given values that break a rule that all rows of the fit follow."""
         rows = self.encoded(schema, given)
         for rule in self:
-            if rule.counts.share == 0 and (n := rule.is_broken(rows).sum()):
+            if rule.counts.share == 0 and (is_broken := rule.is_broken(rows)).any():
                 warn_user(
-                    f"given breaks the rule {rule.text(schema.names)!r} in {n} of {len(rows)} "
-                    f"rows. All {rule.counts.n_rows} rows of fit that tell follow it: answers "
-                    "about other columns are unreliable.",
+                    f"given breaks the rule {rule.text(schema.names)!r}{among(is_broken)}. All "
+                    f"{rule.counts.n_rows} rows of fit that tell follow it: answers about other "
+                    "columns are unreliable.",
                     ColumnWarning,
                 )
 
