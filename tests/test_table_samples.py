@@ -370,17 +370,17 @@ def test_columns_without_a_value_are_left_out(library, one_class, tmp_path):
 
 
 def test_few_or_repeated_texts_are_no_identifiers():
-    """Twenty rows show it, of which half differ, or nine in ten if rare ones are pooled."""
+    """Twenty rows show it, of which half differ, whether rare ones are pooled or not."""
     table = named_table(19)[["name", "size"]]
     assert quick(max_iter=1).fit(table).columns_["kind"][0] == "categorical"
     table = named_table()[["name", "size"]]
     table["name"] = table["name"].where(table.index % 5 > 0, "nobody")
-    density = quick(max_iter=1, handle_unknown="rare").fit(table)
-    assert density.columns_["kind"][0] == "categorical"
-    with pytest.warns(UserWarning, match="'name' seems to name .* since 97 of 120 texts differ"):
-        density = quick(max_iter=1).fit(table)
-    decided = density.columns_.iloc[0]
-    assert (decided["kind"], decided["reason"]) == ("identifier", "97 of 120 texts differ")
+    for unknown in ("warn", "rare"):
+        match = "'name' seems to name .* since 97 of 120 texts differ"
+        with pytest.warns(UserWarning, match=match):
+            density = quick(max_iter=1, handle_unknown=unknown).fit(table)
+        decided = density.columns_.iloc[0]
+        assert (decided["kind"], decided["reason"]) == ("identifier", "97 of 120 texts differ")
     table["name"] = table["name"].where(table.index % 5 > 3, "nobody")
     assert quick(max_iter=1).fit(table).columns_["kind"][0] == "categorical"
 

@@ -21,7 +21,7 @@ MAX_NAMED = 5
 FEWEST = 5  # rows with a value that was filled in
 NEAR_MEAN = 0.1  # standard deviations between that value and the mean of the others
 ON_LATTICE = 1e-3  # distance to a whole number of gaps
-MANY_ROWS, DIFFERENT = 20, 0.9  # rows, and the share of different texts, that show what names rows
+MANY_ROWS, DIFFERENT = 20, 0.5  # rows, and the share of different texts, that show what names rows
 PADDED = re.compile(r"0\d+")  # a code with leading zeros
 YEARS = 1800, 2100  # between which consecutive whole numbers may be years
 FAR_MORE_OFTEN = 5  # times as often as any other value, for a column without a lattice
@@ -134,11 +134,11 @@ def fits_lattice(value, others):
     return bool(abs(step - np.rint(step)) <= 10 * ON_LATTICE)
 
 
-def names_rows(values, different=DIFFERENT):
+def names_rows(values):
     """Return whether values are consecutive whole numbers, each once, or texts that hardly repeat.
 
-    Of texts, more than the share ``different`` must differ. Years, and dates, prices and numbers as
-    texts, may differ without being names, but not codes with leading zeros.
+    More than half of such texts differ. Years, and dates, prices and numbers as texts, may differ
+    without being names, but not codes with leading zeros.
     """
     if len(values) < MANY_ROWS:
         return False
@@ -147,7 +147,7 @@ def names_rows(values, different=DIFFERENT):
         if high - low != len(values) - 1 or (YEARS[0] <= low and high <= YEARS[1]):
             return False
         return bool((values % 1 == 0).all() and len(np.unique(values)) == len(values))
-    texts, least = {value for value in values if isinstance(value, str)}, different * len(values)
+    texts, least = {value for value in values if isinstance(value, str)}, DIFFERENT * len(values)
     if len(texts) > least:
         texts = {
             text

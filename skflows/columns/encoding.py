@@ -7,7 +7,7 @@ from numbers import Real
 import numpy as np
 
 from .arrays import listed
-from .checks import DIFFERENT, ColumnWarning, names_rows, unseen_error, warn_of_unseen, warn_user
+from .checks import ColumnWarning, names_rows, unseen_error, warn_of_unseen, warn_user
 from .dates import check_zone, local_seconds, moments_of, utc_seconds, zone_of
 from .formats import OTHER_MARK, DateFormat, find_format
 from .frames import Column, Frame, fill_frame, read_frame, write_frame
@@ -77,7 +77,8 @@ class Encoding:
                 if name in given
                 else finds_identifiers
                 and self.formats[j] is None
-                and is_identifier(column, handle_unknown)
+                and column.role == "text"
+                and names_rows(column.values[column.known])
             )
         }
         # Later values of columns without any are ignored, whatever they are.
@@ -412,15 +413,6 @@ def categories_of(column):
     if column.role == "bool":  # both are possible, even if only one was seen
         categories = {False, True}
     return sorted(categories, key=lambda category: (str(category), type(category).__name__))
-
-
-def is_identifier(column, handle_unknown):
-    """Return whether a column holds texts that hardly repeat, and so name the rows.
-
-    If rare categories are not pooled, half of the texts differing is enough: they are too many.
-    """
-    different = DIFFERENT if handle_unknown == "rare" else 0.5
-    return column.role == "text" and names_rows(column.values[column.known], different)
 
 
 def different_texts(column):
