@@ -17,6 +17,8 @@ from skflows import (
     GaussianizationDensity,
     TableDensity,
 )
+from skflows.columns.checks import ColumnWarning
+from skflows.columns.encoding import Encoding
 from skflows.table._latent_classes import fit_latent_classes
 from skflows.table._outside import Outside, outside_share, scale_of
 
@@ -224,6 +226,21 @@ def test_stated_kinds_and_error_refuse():
     assert np.isneginf(scores).tolist() == [True, False]
     with pytest.raises(ValueError, match=r"has categories that fit has not seen: \['huge'\]"):
         stated.score_samples(table[:2].assign(kind="huge"))
+
+
+def test_mistyped_categories_have_a_suggestion():
+    table = pd.DataFrame({"kind": ["big", "small"]})
+    encoding, _ = Encoding.read(table, handle_unknown="warn")
+    for texts, details in (
+        (["Smal"], r" \(did you mean 'small'\?\)\. They"),
+        (["big", "SMALL"], r" \(1 of 2 rows; did you mean 'small'\?\)\."),
+        (["huge"], r"\. They"),
+    ):
+        with pytest.warns(ColumnWarning, match=f"{texts[-1]!r} in column 'kind'{details}"):
+            encoding.encode(pd.DataFrame({"kind": texts}))
+    encoding.handle_unknown = "error"
+    with pytest.raises(ValueError, match=r"\['bigg'\] \(did you mean 'big'\?\)\. Map"):
+        encoding.encode(pd.DataFrame({"kind": ["bigg"]}))
 
 
 def test_tails_of_few_levels_end():

@@ -3,6 +3,7 @@
 import re
 import sys
 import warnings
+from difflib import get_close_matches
 
 import numpy as np
 from scipy.linalg import qr, solve_triangular
@@ -321,26 +322,36 @@ def warn_of_texts(name, texts):
     return dates
 
 
-def unseen_error(name, values):
+def did_you_mean(value, categories):
+    """Return a question for the category that a text may be a mistyped form of, or ''."""
+    texts = {each.lower(): each for each in categories if isinstance(each, str)}
+    close = get_close_matches(value.lower(), texts, 1) if isinstance(value, str) else []
+    return f"did you mean {texts[close[0]]!r}?" if close else ""
+
+
+def unseen_error(name, values, categories):
     """Return the error for the values of a column whose categories the fit has not seen."""
     names = sorted({str(value) for value in values})
+    hint = did_you_mean(names[0], categories) if len(names) == 1 else ""
     return ValueError(
         f"column {name!r} has categories that fit has not seen: {names[:10]}"
-        f"{' and more' if len(names) > 10 else ''}. Map them to known ones, or set "
-        "handle_unknown='warn' or 'rare' before fit."
+        f"{' and more' if len(names) > 10 else ''}{hint and f' ({hint})'}. Map them to known ones, "
+        "or set handle_unknown='warn' or 'rare' before fit."
     )
 
 
-def warn_of_unseen(unseen, n_rows):
-    """Warn of categories that the fit has not seen: a dict of the values of some columns."""
-    texts = [
-        f"{values[0]!r} in column {name!r} ({len(values)} of {n_rows} rows)"
-        for name, values in unseen.items()
-    ]
+def warn_of_unseen(unseen, n_rows, encoding):
+    """Warn of categories that an encoding has not seen: a dict of the values of some columns."""
+    texts = []
+    for name, values in list(unseen.items())[:3]:
+        rows = f"{len(values)} of {n_rows} rows" if n_rows > 1 else ""
+        hint = did_you_mean(values[0], encoding.categories_of(name))
+        details = "; ".join(filter(None, [rows, hint]))
+        texts.append(f"{values[0]!r} in column {name!r}{details and f' ({details})'}")
     if texts:
         warn_user(
-            f"X has categories that fit has not seen, such as {' and '.join(texts[:3])}"
-            f"{f' and {len(texts) - 3} more columns' if len(texts) > 3 else ''}. They get the "
+            f"X has categories that fit has not seen, such as {' and '.join(texts)}"
+            f"{f' and {len(unseen) - 3} more columns' if len(unseen) > 3 else ''}. They get the "
             "probability of unseen categories, and say little or nothing about other columns.",
             ColumnWarning,
         )

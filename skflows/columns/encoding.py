@@ -118,6 +118,10 @@ class Encoding:
         """The roles of the columns."""
         return [column.role for column in self.columns]
 
+    def categories_of(self, name):
+        """Return the categories of a column, none for one of numbers or dates."""
+        return self.categories[self.keys.index(name)]
+
     @property
     def inferred_identifiers(self):
         """How many texts differ in identifiers of which the user does not say so, by name."""
@@ -196,12 +200,12 @@ class Encoding:
                     "convert it to texts as they were in fit, such as '01234' rather than 1234."
                 )
             if self.handle_unknown == "error" or like.role == "bool":
-                raise unseen_error(name, values)
+                raise unseen_error(name, values, self.categories_of(name))
         if self.handle_unknown != "warn":  # ordered categories are never pooled as rare
             named = zip(self.keys, self.roles, strict=True)
             ordered = [name for name, role in named if role == "ordered"]
             unseen = {name: values for name, values in unseen.items() if name in ordered}
-        warn_of_unseen(unseen, len(rows))
+        warn_of_unseen(unseen, len(rows), self)
         return rows
 
     def _rows_and_unseen(self, frame, names=None):

@@ -181,8 +181,8 @@ class Schema:
                 if is_unseen.any():
                     unseen[name] = self.encoding.named(place, rows[is_unseen, place])
                     if column.refuses_unseen:
-                        raise unseen_error(name, unseen[name])
-        warn_of_unseen(unseen, len(rows))
+                        raise unseen_error(name, unseen[name], self.encoding.categories_of(name))
+        warn_of_unseen(unseen, len(rows), self.encoding)
         return values
 
     def joined(self, values, random_state=None):
