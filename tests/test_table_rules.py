@@ -493,6 +493,17 @@ def test_products_beside_columns_with_gaps_are_found():
     assert found["rule"].tolist()[:2] == ["amount = price * quantity", "tax = 0.01 * amount * rate"]
 
 
+def test_products_of_three_are_found_and_kept():
+    table = bills(200).drop(columns="amount")
+    density = quick(max_iter=1).fit(table)
+    assert density.rules_["rule"].tolist() == ["tax = 0.01 * price * quantity * rate"]
+    drawn = density.sample(200, random_state=0)
+    product = drawn["price"] * drawn["quantity"] * drawn["rate"] / 100
+    assert np.allclose(drawn["tax"], product, atol=0.0051)
+    table = table[table["quantity"] > 0]
+    assert (density.impute(table.assign(rate=np.nan))["rate"] == table["rate"]).all()
+
+
 @pytest.fixture(scope="module")
 def density_of_bills():
     return quick().fit(bills()[["price", "quantity", "amount"]])

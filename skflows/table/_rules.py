@@ -368,7 +368,7 @@ class RoundedSum(Linear):
 
 
 class Product(Formula):
-    """A number as the product of two others, rounded as the target is.
+    """A number as the product of two or three others, rounded as the target is.
 
     Parameters
     ----------
@@ -387,7 +387,8 @@ class Product(Formula):
         self.variable, self.nudge = variable, nudge
         known = rows[~np.isnan(rows[:, determinants]).any(axis=1)]
         least = np.abs(known[:, determinants]).min(axis=0, initial=np.inf)
-        self.slopes = abs(factor) * least[::-1]
+        k = len(determinants)
+        self.slopes = [abs(factor) * np.delete(least, i).prod() for i in range(k)]
         self.counts = self.count(rows, weight)
 
     def total(self, rows):
@@ -396,8 +397,8 @@ class Product(Formula):
 
     def rest(self, rows, i):
         """Return what column i should be, before rounding; NaN beside a 0."""
-        (other,) = set(self.determinants) - {i}
-        divisor = self.factor * rows[:, other]
+        others = [j for j in self.determinants if j != i]
+        divisor = self.factor * rows[:, others].prod(axis=1)
         return rows[:, self.target.column] / np.where(divisor == 0, np.nan, divisor)
 
     def sizes(self, rows):
@@ -411,9 +412,9 @@ class Product(Formula):
 
     def text(self, names):
         """Return the rule as text."""
-        first, second = (names[j] for j in self.determinants)
-        factor = "" if self.factor == 1 else f"{self.factor:.6g} * "
-        return f"{names[self.target.column]} = {factor}{first} * {second}"
+        factors = [] if self.factor == 1 else [f"{self.factor:.6g}"]
+        factors += [str(names[j]) for j in self.determinants]
+        return f"{names[self.target.column]} = {' * '.join(factors)}"
 
 
 def is_short(number):
