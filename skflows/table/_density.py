@@ -366,9 +366,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             mask = held_out[kept]
             splits = [(np.flatnonzero(~mask), np.flatnonzero(mask))]
         n, max_iter = group.n_rows(rows), self.max_iter
-        expected = None
-        if seconds := expected_duration(self, n, len(self._schema.names)):
-            expected = seconds, f"fitting {n} rows takes {said(seconds)}"
+        seconds = expected_duration(self, n, len(self._schema.names))
+        expected = seconds, f"fitting {n} rows takes {said(seconds)}"
         if max_iter == "auto":
             max_iter = automatic_epochs(n, len(splits))
         portfolio = components(self._schema, n, {"max_iter": max_iter, "n_orders": self.n_orders})
