@@ -687,6 +687,8 @@ def test_names_and_addresses_are_left_out(folder, capsys, one_class):
     assert "use --kind name=categorical." in err and "columns={" not in err
     assert run("sample m.skflows -n 200 -o drawn.csv --random-state 0 --complete") == 0
     assert pd.read_csv("drawn.csv")["name"].tolist() == [f"Name {i}" for i in range(1, 201)]
+    assert run("sample m.skflows -n 2 -o some.csv --given name=Ann") == 0
+    assert "--given name=Ann: the model leaves this column out" in capsys.readouterr().err
     assert run("impute m.skflows people.csv -o full.csv") == 0
     assert "full.csv: 1 missing values filled in" in capsys.readouterr().out
     full = pd.read_csv("full.csv")

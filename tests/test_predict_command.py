@@ -150,6 +150,9 @@ def test_classes_are_predicted_with_probabilities(folder, capsys, one_class):
     assert run("predict flow.skflows complete.csv -o predicted.csv") == 0
     assert set(pd.read_csv("predicted.csv")["predicted"]) <= {"a", "b"}
     assert isinstance(skflows.load("flow.skflows").estimator, NSFDensity)
+    complete.assign(x=np.nan).to_csv("gaps.csv", index=False)
+    assert run("predict flow.skflows gaps.csv") == 2
+    assert "or fit the classifier with --estimator table" in capsys.readouterr().err
 
 
 @pytest.mark.filterwarnings("default")

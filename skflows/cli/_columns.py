@@ -20,6 +20,7 @@ REMEDY_OF_FIT = (
     "leave it out with --exclude {name}, or read such entries as missing with --kind {kind}, "
     "by a density of tables"
 )
+REMEDY_OF_MISSING = "fill them in, or drop those rows or columns"
 MOST_MISTAKES = 0.1  # share of entries that are not numbers: with more, they are texts
 MAX_COLUMNS = 10_000  # of a fit, beyond which networks take gigabytes and hours
 WITHOUT_NAME = re.compile(r"Unnamed: \d+")  # how pandas names a column without a name
@@ -87,7 +88,7 @@ def check_free(names, added, path):
         )
 
 
-def numbers(frame, path, remedy=REMEDY):
+def numbers(frame, path, remedy=REMEDY, remedy_of_missing=REMEDY_OF_MISSING):
     """Return the table in float64, or raise an error if an entry is not a finite number."""
     numbers = as_numbers(frame)
     check_exact_table(numbers, path)
@@ -110,11 +111,12 @@ def numbers(frame, path, remedy=REMEDY):
             f"{path} has columns that are not numbers: {_quoted(names)} ({names[0]!r} {fault}); "
             f"{remedy}"
         )
-    for problem, fault in {"missing": numbers.isna(), "infinite": np.isinf(numbers)}.items():
+    for problem, fault, remedy in (
+        ("missing", numbers.isna(), remedy_of_missing),
+        ("infinite", np.isinf(numbers), REMEDY_OF_MISSING),
+    ):
         if where := _listed_counts(fault.sum()):
-            raise ValueError(
-                f"{path} has {problem} values, {where}: fill them in, or drop those rows or columns"
-            )
+            raise ValueError(f"{path} has {problem} values, {where}: {remedy}")
     return numbers
 
 

@@ -55,6 +55,9 @@ from ._tables import (
 )
 
 COVERAGE = 0.9  # of intervals of predictions
+REMEDY_OF_CLASSIFIER = (
+    "fill them in, or fit the classifier with --estimator table, which takes missing values"
+)
 MANY_VALUES = 30_000  # to which fitting a mixture takes long
 
 
@@ -278,7 +281,8 @@ def run_predict(args):
                 X = select(batch, names, args.data)
                 X = X if encoding is None else with_parsed(X, encoding.zones, are_dates=True)
             if is_classifier:
-                X = numbers(X, args.data) if encoding is None and names is not None else X
+                if encoding is None and names is not None:
+                    X = numbers(X, args.data, remedy_of_missing=REMEDY_OF_CLASSIFIER)
                 probability = model.predict_proba(X)
                 columns = model.classes_[probability.argmax(axis=1)], *probability.T
             else:

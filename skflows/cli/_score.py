@@ -138,6 +138,12 @@ def given_values(model, texts):
             f"--given {others[0]}={texts[others[0]]}: the model has no such column; it has "
             f"{listed(encoding.keys)}"
         )
+    if left_out := [n for n in texts if encoding.keys.index(n) in encoding.identifiers]:
+        warnings.warn(
+            f"--given {left_out[0]}={texts[left_out[0]]}: the model leaves this column out, as it "
+            "names the rows: it says nothing about other columns",
+            stacklevel=2,
+        )
     roles = dict(zip(encoding.keys, encoding.roles, strict=True))
     for name, text in texts.items():
         format = form.format_of(name)
