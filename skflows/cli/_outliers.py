@@ -6,6 +6,7 @@ from textwrap import shorten
 
 import numpy as np
 
+from ..callbacks._progress import no_lines
 from ..columns.arrays import is_missing
 from ..persistence.atomic import replace_file
 from ..table import TableDensity
@@ -321,7 +322,7 @@ def fitted_detector(args, known, is_table, kinds=None):
         fdr=args.fdr,
         random_state=args.random_state,
     )
-    with limit_of_user(args):
+    with limit_of_user(args), no_lines():
         warnings.filterwarnings("ignore", "these columns of X seem to")  # given for the file
         return detector.fit(known)
 
