@@ -242,7 +242,13 @@ def _add_compress(command):
         type=Path,
         help="folder of PNG, BMP, PGM or PPM images of one size, or table of whole numbers",
     )
-    command.add_argument("-o", "--output", type=Path, required=True, help="compressed file")
+    command.add_argument(
+        "-o",
+        "--output",
+        type=_arguments.table,
+        required=True,
+        help="compressed file, or a folder, in which it has the name of the data",
+    )
     _add_compressor(command, "; if there is none, it is fitted to the data and written")
     _add_format(command)
     command.add_argument(
@@ -264,7 +270,7 @@ def _add_decompress(command):
         "--output",
         type=_arguments.table,
         required=True,
-        help="new folder of images, or table",
+        help="new folder of images (as in restored/), or table",
     )
     _add_compressor(command, "")
 
