@@ -56,7 +56,8 @@ th {{ vertical-align: bottom; }}
 td.number, th.number {{ text-align: right; font-variant-numeric: tabular-nums; }}
 tr.flagged td:first-child {{ border-left: 4px solid #e76300; }}
 td.odd {{ background: var(--odd); font-weight: 600; }}
-td.why {{ min-width: 16rem; }}
+td.why {{ min-width: min(18rem, 45vw); }}
+code {{ white-space: nowrap; }}
 th button {{ font: inherit; color: inherit; background: none; border: 0; padding: 0;
   text-align: inherit; cursor: pointer; }}
 th button::after {{ content: " \\2195"; color: var(--soft); }}
@@ -156,7 +157,8 @@ def caution(found):
     """Return reasons to doubt the flags, as a paragraph or nothing."""
     if not (doubts := doubts_about(found)):
         return ""
-    return f'<p class="caution"><strong>Caution.</strong> {" ".join(doubts)}</p>'
+    text = " ".join(doubts).replace("--reference", "<code>--reference</code>")
+    return f'<p class="caution"><strong>Caution.</strong> {text}</p>'
 
 
 def doubts_about(found):
@@ -191,11 +193,12 @@ def how_sure(found):
             "holds almost exactly, whatever the quality of the fit; not strictly, because each "
             "row was left out of the detectors alone, not of the scaling of the columns."
         )
+    flags = "; rows below the line are flagged" if found.outlier.any() else ""
     scores = OutlierScoreDisplay.from_predictions(found.scores, threshold=lowest_kept(found))
     p_values = PValueDisplay.from_predictions(found.p_values)
     return (
         f"<p>{basis}</p>\n<div class='pictures'>\n"
-        + picture(scores, "Scores of all rows; those below the line are flagged.")
+        + picture(scores, "Scores of all rows" + flags + ".")
         + picture(p_values, "P-values of all rows: inliers alone would follow the diagonal.")
         + "</div>"
     )
@@ -234,23 +237,24 @@ def oddest_rows(found):
     shown = most_frequent(odd.values(), len(names))
     is_number = [found.frame[name].dtype.kind in "iuf" for name in found.frame]
     head = [(name, True) for name in ("row", "score", "p&#8209;value")]
-    head += [(names[j].replace("_", "_<wbr>"), is_number[j]) for j in shown]
     head.append(("odd columns, and the range of 90 % of the rows", False))
+    head += [(names[j].replace("_", "_<wbr>"), is_number[j]) for j in shown]
     lines = []
     for row in listed:
+        why = "; ".join(described(row, columns) for columns in reasons[row])
         cells = [
             f"<td class='number'>{row_name(found, row)}</td>",
             number_cell(found.scores[row], f"{found.scores[row]:.1f}"),
             number_cell(found.p_values[row], p_value(found.p_values[row])),
+            f"<td class='why'>{why}</td>",
         ]
         for j in shown:
             value = found.frame.iat[row, j]
             text = escape(shorten(texts[j](value), MAX_CELL, placeholder=" …"))
             number = float(value) if is_number[j] and not is_missing(value) else None
             cells.append(number_cell(number, text, is_number[j], is_odd=j in odd[row]))
-        why = "; ".join(described(row, columns) for columns in reasons[row])
         flagged = " class='flagged'" if found.outlier[row] else ""
-        lines.append(f"<tr{flagged}>{''.join(cells)}<td class='why'>{why}</td></tr>")
+        lines.append(f"<tr{flagged}>{''.join(cells)}</tr>")
     hidden = found.outlier.sum() - len(listed)
     more = f" {hidden:,} more flagged rows are in the output." if hidden > 0 else ""
     if len(shown) < len(names):
