@@ -448,7 +448,7 @@ class BaseFlowDensity(
         if only_score:
             self.flow_ = flow_fit.snapshot(is_final=True)
         else:
-            for name, value in self._fitted(flow_fit).items():
+            for name, value in self._fitted(flow_fit, is_final=True).items():
                 setattr(self, name, value)
             self.offset_ = flow_fit.group.broadcast(self.offset_)  # a time limit takes fewer rows
         # Last, so that a user who turns warnings into errors loses nothing.
@@ -459,9 +459,9 @@ class BaseFlowDensity(
                 held_out = flow_fit.held_out[0]
                 self._check_contamination(held_out[some_rows(len(held_out), HELD_OUT_ROWS)])
 
-    def _fitted(self, flow_fit):
+    def _fitted(self, flow_fit, is_final=False):
         """Return the attributes of a fitted density, from a fit as it is now."""
-        flow, table = flow_fit.snapshot(), flow_fit.table
+        flow, table = flow_fit.snapshot(is_final), flow_fit.table
         threshold = self._threshold_on(table.X, table.weight, partial(self._score_by, flow))
         return {"flow_": flow, "offset_": threshold}
 

@@ -319,10 +319,10 @@ class CNFDensity(FlowDensity):
         ]
         return [phase for phase in phases if phase["max_iter"]]
 
-    def _fitted(self, flow_fit):
+    def _fitted(self, flow_fit, is_final=False):
         from . import _evaluation
 
-        fitted, X = super()._fitted(flow_fit), flow_fit.table.X
+        fitted, X = super()._fitted(flow_fit, is_final), flow_fit.table.X
         few = X[:: max(1, len(X) // COUNTED_ROWS)]
         count = _evaluation.map_rows(fitted["flow_"], "n_evaluations", few)[0]
         return fitted | {"n_function_evaluations_": float(count.mean())}

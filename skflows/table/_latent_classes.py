@@ -804,6 +804,8 @@ def completed_normals(means, covariances, y, has):
     covariance : ndarray of shape (m, n_classes, d, d) or None
         Conditional covariance of unknown numbers, 0 of others; None if there are none.
     """
+    if has.all():
+        return complete_normals(means, covariances, y)
     S, mean = torch.from_numpy(covariances), torch.from_numpy(means)[:, :, None]
     known = torch.from_numpy(has).double()[:, None]
     unknown = 1 - known
@@ -814,13 +816,23 @@ def completed_normals(means, covariances, y, has):
     unit = torch.linalg.solve_triangular(factor, known[..., None] * (row - mean), upper=False)
     log_prob = -0.5 * unit.square().sum(2) - factor.diagonal(dim1=2, dim2=3).log().sum(2)[..., None]
     log_prob = log_prob - LOG_SQRT_2PI * known.sum(2)[..., None]
-    if has.all():
-        return log_prob.mT.numpy(), np.broadcast_to(y, (len(means), *y.shape)), None
     cross = known[..., None] * S * unknown[..., None, :]
     cross = torch.linalg.solve_triangular(factor, cross, upper=False)
     filled = torch.where(known[..., None] > 0, row, mean + cross.mT @ unit)
     covariance = unknown[..., None] * S * unknown[..., None, :] - cross.mT @ cross
     return log_prob.mT.numpy(), filled.permute(1, 0, 3, 2).numpy(), covariance.numpy()
+
+
+def complete_normals(means, covariances, y):
+    """Return what `completed_normals` does if all numbers are known, in a quarter of its time."""
+    factor = torch.linalg.cholesky(torch.from_numpy(covariances))
+    residual = torch.from_numpy(y - means[:, None, None]).flatten(1, 2).mT
+    unit = torch.linalg.solve_triangular(factor, residual, upper=False).numpy()
+    constant = np.log(np.diagonal(factor.numpy(), axis1=1, axis2=2)).sum(1)
+    constant += LOG_SQRT_2PI * y.shape[2]
+    log_prob = (-0.5 * (unit**2).sum(1) - constant[:, None]).T
+    filled = np.broadcast_to(y, (len(means), *y.shape))
+    return log_prob.reshape(*y.shape[:2], len(means)), filled, None
 
 
 def complete_rows(y, has):
@@ -836,16 +848,14 @@ def moments(share, filled, spread, group, space):
     n_classes, _, d = filled.shape
     count = share.sum(axis=0)[:, None] + 1e-9
     means = np.einsum("nk,knd->kd", share, filled) / count
-    scatter = spread.copy()
-    for k in range(n_classes):
-        residual = filled[k] - means[k]
-        scatter[k] += (share[:, k, None] * residual).T @ residual
+    residual = filled - means[:, None]
+    scatter = spread + (share.T[:, :, None] * residual).mT @ residual
     pooled = scatter.sum(axis=0) / share.sum()
     prior = PRIOR_OF_COVARIANCE[space] * d if n_classes > 1 else 0.0
     shrinkage = d / (d + len(share))
     # Incomplete rows cannot be left out: what fills them has been estimated with them.
     if d > 1 and (group >= 0).mean() > 0.5 and group.max() >= d:
-        shrinkage = best_shrinkage(pooled, share, filled - means[:, None], group)
+        shrinkage = best_shrinkage(pooled, share, residual, group)
     pooled = (1 - shrinkage) * pooled + shrinkage * np.diag(np.diag(pooled))
     weight = np.maximum(share.sum(axis=0), 1e-9)[:, None, None]
     covariances = (scatter + prior * pooled) / (weight + prior)

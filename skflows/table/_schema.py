@@ -24,9 +24,12 @@ NO_VALUE = "no known value"
 FITTED_TOGETHER = 50  # columns: fewer of other kinds are not worth a quantile map
 
 
-def fitted_together(columns, weight):
-    """Return the quantile maps of complete columns, by the keys of a dict of their values."""
-    if len(columns) < FITTED_TOGETHER or len(weight) < 2:
+def fitted_together(columns, weight, least=1):
+    """Return the quantile maps of complete columns, by the keys of a dict of their values.
+
+    There are none if there are fewer columns than the least number.
+    """
+    if len(columns) < least or len(weight) < 2:
         return {}
     return dict(
         zip(columns, fit_quantile_maps(np.stack([*columns.values()], 1), weight), strict=True)
@@ -99,6 +102,7 @@ class Schema:
                 if encoding.roles[j] == "number" and are_known[:, j].all() and name not in given
             },
             weight[is_used],
+            FITTED_TOGETHER,
         )
         for j, name in zip(self.places, self.names, strict=True):
             column, kind = encoding.column(rows, j), given.get(name)

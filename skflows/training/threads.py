@@ -1,8 +1,9 @@
 """The threads of fits."""
 
 import math
+import sys
 from contextlib import contextmanager, nullcontext
-from functools import wraps
+from functools import lru_cache, wraps
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
@@ -28,8 +29,14 @@ def few_threads(X):
         return nullcontext()
     from .torch_state import one_thread
 
+    return one_thread(thread_pools(len(sys.modules)))
+
+
+@lru_cache(maxsize=1)
+def thread_pools(n_modules):
+    """Return the libraries with threads, which are looked for anew after a further import."""
     pools = ThreadpoolController().lib_controllers
-    return one_thread([pool for pool in pools if pool.num_threads is not None])
+    return [pool for pool in pools if pool.num_threads is not None]
 
 
 @contextmanager
