@@ -114,7 +114,7 @@ def test_output_that_is_an_input_or_the_report_is_an_error(folder, capsys):
     assert main(["outliers", "odd.csv", "-o", "odd.csv"]) == 2
     assert "odd.csv is an input" in capsys.readouterr().err
     assert main(["outliers", "odd.csv", "-o", "same", "--report", "same"]) == 2
-    assert "same is given for both the table and the report" in capsys.readouterr().err
+    assert "same is given for both the output and the report" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["", "--quick"])

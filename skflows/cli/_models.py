@@ -30,6 +30,7 @@ from ._columns import (
 )
 from ._forms import form_of, hints_of, kinds_in, set_form
 from ._model_files import ESTIMATORS, load_model
+from ._page import check_report, write_report
 from ._predict import fit_target
 from ._progress import (
     announce,
@@ -38,6 +39,7 @@ from ._progress import (
     fit_with_progress,
     limit_of_user,
     n_jobs_for,
+    print_status,
     time_limit_of,
     with_progress,
 )
@@ -63,6 +65,7 @@ def run_fit(args):
     if args.target is not None:
         return fit_target(args)
     check_writable(args.output, args.data)
+    check_report(args, args.data)
     callbacks = checkpoints(args)
     hints = hints_of(args)
     table = open_table(
@@ -70,6 +73,11 @@ def run_fit(args):
     )
     check_columns(args, table)
     if table.exceeds(args.memory_limit):
+        if args.report is not None:
+            raise ValueError(
+                f"{args.data} is larger than --memory-limit, and --report needs all rows: raise "
+                "the limit, or leave --report out"
+            )
         _check_kinds(hints, args.estimator or "nsf")
         model = _new_model(args, args.estimator or "nsf")
         model.set_callbacks(*callbacks)
@@ -101,7 +109,15 @@ def run_fit(args):
     start = time.perf_counter()
     with limit_of_user(args):
         interrupted = fit_with_progress(model, frame, callbacks=callbacks)
-    return _finish(args, model, table, frame.shape, start, interrupted)
+    seconds = time.perf_counter() - start
+    _finish(args, model, table, frame.shape, start, interrupted)
+    if args.report is not None:
+        from ._fit_report import report
+
+        print_status("drawing synthetic rows and comparing them ...")
+        page = report(args.data, model, frame, seconds, args.random_state)
+        write_report(args, page)
+    return interrupted
 
 
 def _check_kinds(hints, name):

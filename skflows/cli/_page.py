@@ -5,6 +5,9 @@ import io
 from html import escape
 
 from .. import __version__
+from ..inspection._common import check_matplotlib
+from ..persistence.atomic import replace_file
+from ._tables import check_writable, is_standard, say
 
 PAGE = """\
 <!DOCTYPE html>
@@ -74,6 +77,27 @@ for (const button of document.querySelectorAll("th button")) button.onclick = ()
 """
 
 
+def check_report(args, *inputs):
+    """Raise an error, before the work starts, if there is a report that could not be written."""
+    if args.report is None:
+        return
+    check_writable(args.report, *inputs)
+    if is_standard(args.report):
+        raise ValueError("--report needs a file, not standard output")
+    if args.output is not None and args.report.resolve() == args.output.resolve():
+        raise ValueError(
+            f"{args.output} is given for both the output and the report: choose two files"
+        )
+    check_matplotlib("--report")
+
+
+def write_report(args, text):
+    """Write the page of a report, and say so."""
+    with replace_file(args.report, "w", encoding="utf-8") as file:
+        file.write(text)
+    say(f"wrote {args.report}", args.output)
+
+
 def page(title, lead, sections, note, caution=""):
     """Return a page as text.
 
@@ -122,6 +146,11 @@ def table(head, lines):
         + "\n".join(lines)
         + "\n</tbody></table></div>"
     )
+
+
+def breakable(name):
+    """Return the name of a column, which narrow screens may break after a low line."""
+    return escape(str(name)).replace("_", "_<wbr>")
 
 
 def number_cell(number, text, is_number=True, is_odd=False):

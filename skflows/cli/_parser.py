@@ -113,6 +113,12 @@ def _add_fit(command):
         metavar="F",
         help="fraction of the rows that are outliers, or auto (the default); not with --target",
     )
+    command.add_argument(
+        "--report",
+        type=Path,
+        metavar="HTML",
+        help="a report of synthetic rows of a density beside the rows of the table, in one file",
+    )
     _add_random_state(command)
 
 

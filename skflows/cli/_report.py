@@ -12,7 +12,7 @@ from ..columns.arrays import is_missing
 from ..columns.lattice import decimals_of
 from ..inspection import ExplanationDisplay, OutlierScoreDisplay, PValueDisplay
 from ._findings import odd_columns, odd_parts
-from ._page import number_cell, page, picture, table
+from ._page import breakable, number_cell, page, picture, table
 
 MAX_LISTED = 200  # rows of the table
 N_DRAWN = 4  # rows whose columns are drawn
@@ -154,7 +154,7 @@ def oddest_rows(found):
     is_number = [found.frame[name].dtype.kind in "iuf" for name in found.frame]
     head = [(name, True) for name in ("row", "score", "p&#8209;value")]
     head.append(("odd columns, and the range of 90 % of the rows", False))
-    head += [(names[j].replace("_", "_<wbr>"), is_number[j]) for j in shown]
+    head += [(breakable(found.frame.columns[j]), is_number[j]) for j in shown]
     lines = []
     for row in listed:
         why = "; ".join(described(row, columns) for columns in reasons[row])
