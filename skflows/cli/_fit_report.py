@@ -9,7 +9,7 @@ import numpy as np
 from ..columns.frames import rows_of
 from ..inspection import SamplesDisplay
 from ..table import TableDensity
-from ._page import breakable, number_cell, page, picture, table
+from ._page import breakable, page, percent, picture, row_of, table
 from ._report import value_text
 from ._tables import import_pandas
 
@@ -172,10 +172,6 @@ def compared(pair):
     return percent(value, is_odd=value > chance) + percent(chance)
 
 
-def percent(share, is_odd=False):
-    return number_cell(share, f"{share:.1%}", is_odd=is_odd)
-
-
 def usual(column, text):
     """Return the range of 90% of a column, or its most common texts with their shares."""
     known = column.dropna()
@@ -302,10 +298,6 @@ def distances(near):
         "of 90% of a column of numbers, and 1.4 between two categories. A model that copies rows "
         "draws rows that are nearer.</p>\n" + table(head, lines)
     )
-
-
-def row_of(title, *cells):
-    return f"<tr><td>{title}</td>{''.join(number_cell(None, cell) for cell in cells)}</tr>"
 
 
 def discriminator(real, synthetic, seed):

@@ -70,7 +70,8 @@ for (const button of document.querySelectorAll("th button")) button.onclick = ()
   const sign = head.ariaSort === "ascending" ? -1 : 1, place = head.cellIndex;
   for (const other of head.parentElement.cells) other.removeAttribute("aria-sort");
   head.setAttribute("aria-sort", sign > 0 ? "ascending" : "descending");
-  const key = row => row.cells[place].dataset.value ?? row.cells[place].textContent;
+  const text = cell => cell.dataset.value ?? cell.textContent.replace(/[,%]/g, "");
+  const key = row => text(row.cells[place]);
   const compare = (a, b) => a - b || (isNaN(a - b) ? a.localeCompare(b) : 0);
   [...body.rows].sort((a, b) => sign * compare(key(a), key(b))).forEach(row => body.append(row));
 };
@@ -158,6 +159,16 @@ def number_cell(number, text, is_number=True, is_odd=False):
     classes = [name for name, holds in (("number", is_number), ("odd", is_odd)) if holds]
     value = "" if number is None else f" data-value='{float(number)!r}'"
     return f"<td class='{' '.join(classes)}'{value}>{text}</td>"
+
+
+def percent(share, is_odd=False):
+    """Return a cell with a share."""
+    return number_cell(share, f"{share:.1%}", is_odd=is_odd)
+
+
+def row_of(title, *cells):
+    """Return a row of texts, of a table of numbers."""
+    return f"<tr><td>{title}</td>{''.join(number_cell(None, cell) for cell in cells)}</tr>"
 
 
 def picture(display, caption):

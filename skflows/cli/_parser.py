@@ -179,6 +179,12 @@ def _add_predict(command):
         metavar="F",
         help="probability of the intervals from low to high of a regressor (default: 0.9)",
     )
+    command.add_argument(
+        "--report",
+        type=Path,
+        metavar="HTML",
+        help="a report of the predictions of rows whose target the data have, in one file",
+    )
     _add_format(command)
 
 
