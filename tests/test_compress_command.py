@@ -1,5 +1,7 @@
 """The commands ``skflows compress`` and ``skflows decompress``."""
 
+import contextlib
+import io
 import json
 import shlex
 import shutil
@@ -39,7 +41,9 @@ def files(tmp_path_factory):
     for name, data in ("images", "images"), ("counts", "counts.csv"):
         model, output = folder / f"{name}.skflows", folder / f"{name}.skfc"
         line = f"compress {folder / data} -o {output} --model {model} --max-iter 1 --random-state 0"
-        assert run(line) == 0
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            assert run(line) == 0
+        assert "(the model was fitted to these " in out.getvalue()
     return folder
 
 
@@ -78,6 +82,28 @@ def test_tables_come_back_in_the_form_of_the_fit(folder, capsysbinary, monkeypat
     assert run("decompress others.skfc --model counts.skflows -o restored.csv") == 0
     restored = pd.read_csv("restored.csv", sep=";")
     pd.testing.assert_frame_equal(restored, frame.reset_index(drop=True))
+
+
+def test_folders_hold_a_file_of_the_name_of_the_data(folder, capsys):
+    (folder / "old").mkdir()
+    for output in "new/", "old":
+        assert run(f"compress counts.csv -o {output} --model counts.skflows") == 0
+        file = folder / output / "counts.skfc"
+        assert file.read_bytes() == (folder / "counts.skfc").read_bytes()
+        assert f"wrote {output.rstrip('/')}/counts.skfc: " in capsys.readouterr().out
+    assert run("compress images -o new/ --model images.skflows") == 0
+    assert "was fitted to" not in capsys.readouterr().out
+    assert run("compress counts.csv -o none/file --model counts.skflows") == 2
+    assert "cannot write none/file: No such file" in capsys.readouterr().err
+
+
+def test_images_need_a_folder(folder, capsys):
+    for output, remedy in ("y.csv", "give y/"), ("-", "give a folder"):
+        assert run(f"decompress images.skfc -o {output} --model images.skflows") == 2
+        assert remedy in capsys.readouterr().err
+        assert not (folder / output).exists()
+    assert run("decompress images.skfc -o y.csv/ --model images.skflows") == 0
+    assert len([*folder.glob("y.csv/*")]) == 30
 
 
 @pytest.mark.parametrize(

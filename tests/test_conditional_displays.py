@@ -24,7 +24,7 @@ from skflows.inspection import (
     PredictiveCalibrationDisplay,
     posterior_calibration,
 )
-from skflows.inspection._conditional_density import N_BINS, _curves
+from skflows.inspection._conditional_density import N_BINS, _curves, _most_probable
 from skflows.inspection._predictive_bands import _along, name_of
 
 
@@ -46,6 +46,7 @@ def test_bands(fitted):
     assert np.allclose(display.bands[0.5], distribution.ppf([[0.25], [0.75]]))
     assert np.array_equal(display.scatter_.get_offsets()[:, 1], y)
     assert (display.ax_.get_xlabel(), display.ax_.get_ylabel()) == ("x0", "price")
+    assert display.ax_.get_title() == ""  # there are no other columns
     figure, ax = plt.subplots()
     assert display.plot(ax=ax).figure_ is figure
 
@@ -55,6 +56,7 @@ def test_bands_hold_other_columns_fixed():
     density = ConditionalDensity(quick(2), cv=None, random_state=0).fit(X, y)
     display = PredictiveBandsDisplay.from_estimator(density, X, "gaps", grid_resolution=3)
     assert display.feature_name == "gaps"
+    assert display.ax_.get_title().startswith("4 other columns at the median")
     assert display.scatter_ is None
     rows = pd.DataFrame({"number": X["number"].median(), "gaps": display.grid})
     for name in ("few", "many", "kind"):
@@ -274,6 +276,35 @@ def test_bins_of_whole_numbers_hold_what_their_values_do(mean, top, period, atom
     kept = ~np.isin(centres, atoms)
     of_bins = np.add.reduceat(mass, np.searchsorted(values, ends[:-1]))
     np.testing.assert_allclose((drawn["density"].T * widths[kept]).T, of_bins[kept], atol=1e-9)
+
+
+@pytest.mark.parametrize("atoms", [[], [500.0]])
+def test_densities_of_rounded_numbers_have_no_spikes(atoms):
+    """Uniform on the whole numbers below 1000, with an atom, which is left out."""
+
+    class Rounded:
+        is_discrete = False
+        _limits = staticmethod(lambda tail: (0.0, 1000.0))
+        cdf = staticmethod(lambda y: (np.floor(y) + (y >= 500) * 100 * len(atoms)) / 1100)
+
+    drawn = _curves(Rounded, 40, np.array(atoms))
+    assert len(drawn["grid"]) == 40
+    np.testing.assert_allclose(drawn["density"], 1 / 1100, rtol=0.05)
+
+
+def test_the_most_probable_of_many_categories_are_drawn():
+    names = np.array([f"category {i:02}" for i in range(30)], dtype=object)
+    proba = np.eye(30)[:, [25, 3]] * 0.5 + 0.5 / 30
+    grid, density = _most_probable(names, proba)
+    assert len(grid) == 20 and {names[25], names[3]} < {*grid} and grid[-1] == "11 others"
+    np.testing.assert_allclose(density.sum(axis=0), 1)
+    display = ConditionalDensityDisplay(
+        grid=grid, density=density, is_discrete=True, y=np.array([names[3], names[29]])
+    ).plot()
+    marks = [line.get_xdata()[0] for panel in display.axes_ for line in panel.lines]
+    assert marks == [list(grid).index(names[3]), 19]
+    legends = [panel.get_legend() for panel in display.axes_]
+    assert legends[0].get_texts()[0].get_text() == "observed" and legends[1] is None
 
 
 @pytest.mark.parametrize(

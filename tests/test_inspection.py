@@ -21,6 +21,7 @@ from sklearn.preprocessing import MinMaxScaler, PowerTransformer, QuantileTransf
 
 from skflows import CNFDensity, NSFDensity, TableDensity
 from skflows.inspection import DensityDisplay, LatentDisplay, LossCurveDisplay, SamplesDisplay
+from skflows.inspection._common import bins
 
 NEEDS_X = [DensityDisplay, SamplesDisplay, LatentDisplay]
 ALL = [*NEEDS_X, LossCurveDisplay]
@@ -169,6 +170,17 @@ def test_density_histogram_counts_rows_outside_the_axis_in_the_total():
     inside = np.mean((low <= X) & (high >= X))
     assert inside < 1
     assert np.sum(heights * np.diff(edges)) == pytest.approx(inside)
+
+
+@pytest.mark.parametrize("step", [0.1, 7.0])
+def test_bins_of_rounded_numbers_hold_as_many_steps_each(step):
+    """Otherwise, some would hold one more, which looks like a spike."""
+    values = step * np.tile(np.arange(100), 4)
+    edges = bins(values, (values.min() - step, values.max() + step))
+    counts, _ = np.histogram(values, edges)
+    assert 10 < len(counts) <= 31
+    counts = counts[counts > 0]
+    assert len({*counts[:-1]}) == 1 and counts.sum() == 400
 
 
 def test_density_axes_follow_the_order_of_the_features(moons):

@@ -39,6 +39,9 @@ def check_page(text):
     # The planted cell is coloured, and the columns can be sorted by.
     assert re.search("<td class='number odd' data-value='9.0'>9", text)
     assert "<button>&lt;b&gt;</button>" in text and "Most often odd: &lt;b&gt; (" in text
+    # Reasons come before the values, which are wider than a screen.
+    assert text.index("<td class='why'>") < text.index("<td class='number odd'")
+    assert "Scores of all rows; rows below the line are flagged." in text
     # The page is self-contained: it includes every picture.
     assert len(re.findall(r"src='data:image/png;base64,", text)) == text.count("<img ") > 2
     assert "http" not in text
@@ -120,7 +123,7 @@ def test_output_that_is_an_input_or_the_report_is_an_error(folder, capsys):
     assert main(["outliers", "odd.csv", "-o", "odd.csv"]) == 2
     assert "odd.csv is an input" in capsys.readouterr().err
     assert main(["outliers", "odd.csv", "-o", "same", "--report", "same"]) == 2
-    assert "same is given for both the table and the report" in capsys.readouterr().err
+    assert "same is given for both the output and the report" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["", "--quick"])
@@ -311,6 +314,7 @@ def test_report_names_combinations_and_leaves_identifiers_alone(folder):
     page = re.sub(" <span class='usual'>.*?</span>", "", page)
     assert re.search("disk = 2,100 <em>with</em> ram = 2, odd|ram = 2 <em>with</em> disk = 2", page)
     assert "serial = 93000<" in page
+    assert "known to be normal with <code>--reference</code>" in page
     # The caution stands before the first section.
     assert page.index("<strong>Caution.</strong>") < page.index("<h2>")
 

@@ -198,6 +198,13 @@ def test_boundary_of_another_detector_in_selected_columns():
     shown = OutlierBoundaryDisplay.from_estimator(forest, FRAME, features=names, grid_resolution=5)
     assert shown.ax_.get_xlabel() == names[0]
     assert "2 other columns" in shown.ax_.get_title()
+    # The dots are the nearest rows of a slice.
+    others = FRAME.drop(columns=names)
+    distance = (((others - others.median()) / others.std(ddof=0)) ** 2).sum(axis=1)
+    near = FRAME[distance.rank(method="first") <= 20][names]
+    np.testing.assert_array_equal(shown.X, near)
+    np.testing.assert_array_equal(shown.outlier, forest.predict(FRAME)[near.index] == -1)
+    assert [text.get_text() for text in shown.ax_.get_legend().texts] == ["inlier", "outlier"]
     inliers = OutlierBoundaryDisplay(xx0=shown.xx0, xx1=shown.xx1, decision=np.ones((5, 5)))
     assert inliers.plot().boundary_ is None
     for features, message in (((0,), "1 column.*give two"), ((0, 9), "indices run from 0")):

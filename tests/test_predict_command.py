@@ -1,5 +1,6 @@
 """``skflows fit --target`` and ``skflows predict``."""
 
+import re
 from io import StringIO
 
 import numpy as np
@@ -44,6 +45,13 @@ def test_fit_and_predict(folder, capsys):
     assert encoder.is_date_.tolist() == [False, False, True]
     assert run("predict model.skflows data.csv --id id") == 0
     named = pd.read_csv(StringIO(capsys.readouterr().out))
+    pd.read_csv("data.csv").drop(columns="price").to_csv("new.csv", index=False)
+    assert run("predict model.skflows new.csv --report r.html") == 2
+    assert "has no column 'price', which --report compares" in capsys.readouterr().err
+    line = "predict model.skflows data.csv -o predicted.csv --id id --coverage 0.8 --report r.html"
+    assert run(line) == 0
+    assert "wrote r.html" in capsys.readouterr().out
+    check_report_of_numbers((folder / "r.html").read_text(encoding="utf-8"), predicted)
     assert list(named) == ["id", *predicted]
     assert named["id"].tolist() == list(range(60))
     for line in ("score model.skflows data.csv", "sample model.skflows"):
@@ -55,6 +63,23 @@ def test_fit_and_predict(folder, capsys):
     assert run("predict density.skflows data.csv") == 2
     message = "is a density: use skflows score or sample, or give a model of skflows fit --target"
     assert f"holds a NSFDensity, which {message}" in capsys.readouterr().err
+
+
+def check_report_of_numbers(page, predicted):
+    data = pd.read_csv("data.csv")
+    y, known = data["price"], data["price"].notna()
+    inside = ((predicted["low"] <= y) & (y <= predicted["high"]))[known].mean()
+    assert f"The 80% intervals hold price in {inside:.1%} of 59 rows" in page
+    error = (predicted["median"] - y)[known].abs().mean()
+    assert float(re.search("are off by ([0-9.]+) on average", page)[1]) == pytest.approx(
+        error, 1e-4
+    )
+    importance = page.partition("Importance of the columns")[2]
+    columns = re.findall("<tr><td>(.*?)</td>", importance)
+    assert {*columns} == {"x", "kind", "day"} and columns[0] == "kind"
+    _, surprising, _ = page.partition("The most surprising rows")
+    assert "<tr><td>7</td>" not in surprising  # whose target is unknown
+    assert page.count("<img ") == 1 and "http" not in page
 
 
 @pytest.mark.filterwarnings("default")
@@ -99,6 +124,8 @@ def test_models_of_arrays(folder, capsys):
     regressor.fit(table.to_numpy(), table["x"]).save("model.skflows")
     table.to_csv("numbers.csv", index=False)
     assert run("predict model.skflows numbers.csv -o predicted.csv") == 0
+    assert run("predict model.skflows numbers.csv -o predicted.csv --report r.html") == 2
+    assert "does not know the name of its target" in capsys.readouterr().err
     expected = regressor.predict_interval(table.to_numpy())
     assert np.allclose(pd.read_csv("predicted.csv")[["low", "high"]], expected)
     table.assign(code="007", median=1).to_csv("named.csv", index=False)
@@ -129,7 +156,8 @@ def test_classes_are_predicted_with_probabilities(folder, capsys, one_class):
         out = capsys.readouterr().out
         assert f"1 of 60 rows of data.csv without '{target}': left out" in out
         assert "DensityClassifier fitted to 59 rows of 3 columns" in out
-        assert run("predict model.skflows data.csv --id id -o predicted.csv") == 0
+        line = "predict model.skflows data.csv --id id -o predicted.csv --report r.html"
+        assert run(line) == 0
         assert "60 predictions, with probabilities" in capsys.readouterr().out
         predicted = pd.read_csv("predicted.csv")
         classes = [str(each) for each in skflows.load("model.skflows").classes_]
@@ -137,7 +165,14 @@ def test_classes_are_predicted_with_probabilities(folder, capsys, one_class):
         assert [*predicted] == ["id", "predicted", *names]
         assert np.allclose(predicted[names].sum(axis=1), 1)
         known = table[target].notna()
-        assert (predicted["predicted"] == table[target])[known].mean() > 0.8
+        right = (predicted["predicted"] == table[target])[known].mean()
+        assert right > 0.8
+        page = (folder / "r.html").read_text(encoding="utf-8")
+        assert f"{right:.1%} of 59 classes are predicted rightly" in page
+        for label in classes:
+            n = (table[target].astype(str).str.removesuffix(".0") == label).sum()
+            counts = re.search(f"<tr><td>{label}</td>(.*?)</tr>", page)[1]
+            assert sum(map(int, re.findall(">([0-9]+)<", counts))) == n
     assert run("predict model.skflows data.csv --coverage 0.8") == 2
     assert "--coverage is for regressors; model.skflows predicts classes" in capsys.readouterr().err
     assert run("score model.skflows data.csv") == 2

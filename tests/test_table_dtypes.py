@@ -418,5 +418,5 @@ def test_density_display_of_a_table(mixed):
     with pytest.raises(ValueError, match=message):
         DensityDisplay.from_estimator(density, table, ["kind", "age"])
     texts = pd.DataFrame({"kind": table["kind"]})
-    with pytest.raises(ValueError, match="this table has none: see SamplesDisplay"):
+    with pytest.raises(ValueError, match="X has no column of numbers that are not rounded"):
         DensityDisplay.from_estimator(fitted(texts), texts)

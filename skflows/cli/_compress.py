@@ -32,6 +32,7 @@ from ._tables import (
 )
 
 SUFFIXES = ".png", ".bmp", ".pgm", ".ppm"  # of images without loss
+SUFFIX = ".skfc"  # of compressed files
 MODES = {"L": 1, "RGB": 3}  # with the number of channels
 SETTINGS = {"dropout": 0.0, "learning_rate_init": 4e-3, "contamination": None}
 OF_IMAGES = {"n_transforms": 3, "hidden_layer_sizes": (32, 32), "batch_size": 32}
@@ -43,7 +44,9 @@ COMPRESS_AGAIN = "it is damaged; compress the images again"
 
 def run_compress(args):
     """Write images or a table of whole numbers without loss, by a model that may be new."""
-    check_writable(args.output, args.data, args.model)
+    output = output_file(args)
+    is_new_folder = args.output.name == PARTS and not output.parent.exists()
+    check_writable(output.parent if is_new_folder else output, args.data, args.model)
     options = {name: getattr(args, name) for name in OPTIONS if getattr(args, name) is not None}
     compressor, interrupted = stored_compressor(args, options), False
     form = None
@@ -51,20 +54,25 @@ def run_compress(args):
         names, X = read_images(args.data)
     else:
         X, form = read_whole_numbers(args)
-    if compressor is None:
+    is_new = compressor is None
+    if is_new:
         compressor, interrupted = new_compressor(args, X, form, options)
     check_like_fit(X, compressor, args)
     if form is None:
         data, unit = packed(names, compressor.compress(X)), "images"
     else:
         data, unit = compressor.compress(X[compressor.feature_names_in_]), "rows"
-    if is_standard(args.output):
+    if is_standard(output):
         sys.stdout.buffer.write(data)
     else:
-        with replace_file(args.output) as file:
+        if is_new_folder:
+            output.parent.mkdir(exist_ok=True)
+        with replace_file(output) as file:
             file.write(data)
     rate = f"{8 * len(data) / np.size(X):.3g} bits a value"
-    say(f"wrote {shown(args.output)}: {len(data)} bytes for {len(X)} {unit}, {rate}", args.output)
+    if is_new:
+        rate += f" (the model was fitted to these {unit}: new ones may need more)"
+    say(f"wrote {shown(output)}: {len(data)} bytes for {len(X)} {unit}, {rate}", output)
     return interrupted
 
 
@@ -73,6 +81,11 @@ def run_decompress(args):
     compressor = load_compressor(args)
     shape = row_shape(compressor.estimator_)
     target = args.output.parent if args.output.name == PARTS else args.output
+    if shape is not None and (is_standard(target) or (target is args.output and target.suffix)):
+        raise ValueError(
+            f"{target} is the name of a file, but {args.model} restores images in a folder: give "
+            + (f"{target.stem}/" if target.suffix else "a folder")
+        )
     check_writable(args.output if shape is None else target / PARTS, args.data, args.model)
     data = standard_input().read() if is_standard(args.data) else args.data.read_bytes()
     holds = {b"PK": "images", b"SK": "a table"}.get(data[:2])
@@ -100,6 +113,16 @@ def run_decompress(args):
         for name, image in zip(names, images, strict=True):
             pillow().fromarray(image[..., 0] if shape[2] == 1 else image).save(folder / name)
     say(f"wrote {target}: {len(images)} images")
+
+
+def output_file(args):
+    """Return the file to write: in a folder, it has the name of the data."""
+    folder = args.output.parent if args.output.name == PARTS else args.output
+    if args.output.name != PARTS and not folder.is_dir():
+        return args.output
+    if is_standard(args.data):
+        raise ValueError(f"{folder} is a folder, and standard input has no name: give a file")
+    return folder / f"{args.data.resolve().stem}{SUFFIX}"
 
 
 def stored_compressor(args, options):

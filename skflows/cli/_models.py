@@ -30,6 +30,7 @@ from ._columns import (
 )
 from ._forms import form_of, hints_of, kinds_in, set_form
 from ._model_files import ESTIMATORS, load_model
+from ._page import check_report, write_report
 from ._predict import fit_target
 from ._progress import (
     announce,
@@ -38,6 +39,7 @@ from ._progress import (
     fit_with_progress,
     limit_of_user,
     n_jobs_for,
+    print_status,
     time_limit_of,
     with_progress,
 )
@@ -66,6 +68,7 @@ def run_fit(args):
     if args.target is not None:
         return fit_target(args)
     check_writable(args.output, args.data)
+    check_report(args, args.data)
     callbacks = checkpoints(args)
     hints = hints_of(args)
     table = open_table(
@@ -73,6 +76,11 @@ def run_fit(args):
     )
     check_columns(args, table)
     if table.exceeds(args.memory_limit):
+        if args.report is not None:
+            raise ValueError(
+                f"{args.data} is larger than --memory-limit, and --report needs all rows: raise "
+                "the limit, or leave --report out"
+            )
         _check_kinds(hints, args.estimator or "nsf")
         model = _new_model(args, args.estimator or "nsf")
         model.set_callbacks(*callbacks)
@@ -104,7 +112,15 @@ def run_fit(args):
     start = time.perf_counter()
     with limit_of_user(args):
         interrupted = fit_with_progress(model, frame, callbacks=callbacks)
-    return _finish(args, model, table, frame.shape, start, interrupted)
+    seconds = time.perf_counter() - start
+    _finish(args, model, table, frame.shape, start, interrupted)
+    if args.report is not None:
+        from ._fit_report import report
+
+        print_status("drawing synthetic rows and comparing them ...")
+        page = report(args.data, model, frame, seconds, args.random_state)
+        write_report(args, page)
+    return interrupted
 
 
 def _check_kinds(hints, name):
@@ -115,7 +131,7 @@ def _check_kinds(hints, name):
 
 def _new_model(args, name):
     """Return a new estimator with the parameters that the arguments set."""
-    model = ESTIMATORS[name](random_state=args.random_state, verbose=0)  # commands say more
+    model = ESTIMATORS[name](random_state=args.random_state)
     values = {"max_iter": args.max_iter, "contamination": args.contamination}
     for name, value in (values | {"time_limit": time_limit_of(args)}).items():
         if value is None:
@@ -251,6 +267,7 @@ def as_integers(values):
 def run_predict(args):
     """Predict the target of the rows of a table, with intervals, in batches."""
     check_writable(args.output, args.model, args.data)
+    check_report(args, args.model, args.data)
     model = load_model(args, (FlowRegressor, DensityClassifier), "n_features_in_")
     is_classifier = isinstance(model, DensityClassifier)
     if is_classifier and args.coverage is not None:
@@ -265,13 +282,21 @@ def run_predict(args):
         added = ["predicted", *(f"probability_{each}" for each in model.classes_)]
     check_free(labels, added, args.data)
     names, encoding = getattr(model, "feature_names_in_", None), encoding_of(model)
-    table = open_table(
-        args.data, args.sep, args.decimal, **as_in_fit(model), used=names, kept=labels
-    )
+    targets = known_targets(args, model, names, is_classifier)
+    settings, read = as_in_fit(model), names
+    if targets is not None:
+        read = [*names, targets.target]
+        settings["texts"] += [targets.target] * is_classifier
+    table = open_table(args.data, args.sep, args.decimal, **settings, used=read, kept=labels)
+    if targets is not None and targets.target not in table.header:
+        raise ValueError(
+            f"{args.data} has no column {targets.target!r}, which --report compares with the "
+            "predictions: leave --report out"
+        )
     form = table.form
     if not is_classifier:
         form = form.with_format(added, form.formats.get(form_of(model).target))
-    needed, n_rows = None if names is None else [*names, *labels], 0
+    needed, n_rows = None if names is None else [*read, *labels], 0
     with writing(args.output, form) as append:
         for batch in with_progress(table, args.output, needed):
             named = select(batch, labels, args.data)
@@ -294,6 +319,8 @@ def run_predict(args):
                 columns = distribution.mean(), *ends
             append(named.assign(**dict(zip(added, columns, strict=True))))
             n_rows += len(X)
+            if targets is not None:
+                targets.add(batch, X, labels)
     if args.output and is_classifier:
         say(f"wrote {shown(args.output)}: {n_rows} predictions, with probabilities", args.output)
     elif args.output:
@@ -302,3 +329,23 @@ def run_predict(args):
             f"wrote {shown(args.output)}: {n_rows} predictions, with intervals of {of}",
             args.output,
         )
+    if targets is not None:
+        from ._predict_report import report
+
+        print_status("judging the predictions ...")
+        write_report(args, report(model, targets, coverage))
+
+
+def known_targets(args, model, names, is_classifier):
+    """Return where a report collects the rows whose target is known, or None without a report."""
+    if args.report is None:
+        return None
+    target = form_of(model).target
+    if target is None or names is None:
+        raise ValueError(
+            f"{args.model} does not know the name of its target: fit it with skflows fit --target "
+            "to have a --report"
+        )
+    from ._predict_report import KnownTargets
+
+    return KnownTargets(args, target, is_classifier)

@@ -6,8 +6,8 @@ from textwrap import shorten
 
 import numpy as np
 
+from ..callbacks._progress import no_lines
 from ..columns.arrays import is_missing
-from ..persistence.atomic import replace_file
 from ..table import TableDensity
 from ._cells import NAMIBIA
 from ._columns import (
@@ -28,6 +28,7 @@ from ._columns import (
     without_identifiers,
 )
 from ._forms import hints_of, kinds_in
+from ._page import check_report, write_report
 from ._progress import (
     QUICK_SECONDS,
     announce,
@@ -41,7 +42,6 @@ from ._tables import (
     check_writable,
     import_pandas,
     is_csv,
-    is_standard,
     open_table,
     say,
     shown,
@@ -63,18 +63,9 @@ ADDED = ["score", "p_value", "outlier", "oddest_column", "second_oddest_column",
 
 def run_outliers(args):
     """Find outliers, and write the table with their flags, and the report."""
-    for path in (args.output, args.report):
-        check_writable(path, args.data, *([args.reference] if args.reference else []))
-    if args.report is not None:
-        if is_standard(args.report):
-            raise ValueError("--report needs a file: only the table can be standard output")
-        if args.output is not None and args.report.resolve() == args.output.resolve():
-            raise ValueError(
-                f"{args.output} is given for both the table and the report: choose two files"
-            )
-        from ..inspection._common import check_matplotlib
-
-        check_matplotlib("skflows outliers --report")
+    inputs = [args.data, *([args.reference] if args.reference else [])]
+    check_writable(args.output, *inputs)
+    check_report(args, *inputs)
     if args.reference is not None and args.reference.resolve() == args.data.resolve():
         raise ValueError(SAME_REFERENCE.format(args.data))
     known, form, hints = None, None, hints_of(args)
@@ -124,9 +115,7 @@ def run_outliers(args):
     for doubt in doubts_about(findings):
         say(f"caution: {doubt}", args.output)
     if args.report is not None:
-        with replace_file(args.report, "w", encoding="utf-8") as file:
-            file.write(report(findings))
-        say(f"wrote {args.report}", args.output)
+        write_report(args, report(findings))
 
 
 def texts_in(known):
@@ -317,7 +306,7 @@ def fitted_detector(args, known, is_table, kinds=None):
         fdr=args.fdr,
         random_state=args.random_state,
     )
-    with limit_of_user(args):
+    with limit_of_user(args), no_lines():
         warnings.filterwarnings("ignore", "these columns of X seem to")  # given for the file
         return detector.fit(known)
 

@@ -113,6 +113,12 @@ def _add_fit(command):
         metavar="F",
         help="fraction of the rows that are outliers, or auto (the default); not with --target",
     )
+    command.add_argument(
+        "--report",
+        type=Path,
+        metavar="HTML",
+        help="a report of synthetic rows of a density beside the rows of the table, in one file",
+    )
     _add_random_state(command)
 
 
@@ -172,6 +178,12 @@ def _add_predict(command):
         type=_arguments.fraction,
         metavar="F",
         help="probability of the intervals from low to high of a regressor (default: 0.9)",
+    )
+    command.add_argument(
+        "--report",
+        type=Path,
+        metavar="HTML",
+        help="a report of the predictions of rows whose target the data have, in one file",
     )
     _add_format(command)
 
@@ -242,7 +254,13 @@ def _add_compress(command):
         type=Path,
         help="folder of PNG, BMP, PGM or PPM images of one size, or table of whole numbers",
     )
-    command.add_argument("-o", "--output", type=Path, required=True, help="compressed file")
+    command.add_argument(
+        "-o",
+        "--output",
+        type=_arguments.table,
+        required=True,
+        help="compressed file, or a folder, in which it has the name of the data",
+    )
     _add_compressor(command, "; if there is none, it is fitted to the data and written")
     _add_format(command)
     command.add_argument(
@@ -264,7 +282,7 @@ def _add_decompress(command):
         "--output",
         type=_arguments.table,
         required=True,
-        help="new folder of images, or table",
+        help="new folder of images (as in restored/), or table",
     )
     _add_compressor(command, "")
 

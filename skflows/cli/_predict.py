@@ -42,6 +42,11 @@ def fit_target(args):
     check_writable(args.output, args.data)
     if args.contamination is not None:
         raise ValueError("--contamination is for densities; with --target there are no outliers")
+    if args.report is not None:
+        raise ValueError(
+            "--report of fit is for densities; with --target, give it to skflows predict, with "
+            "rows of known targets"
+        )
     if args.memory_limit is not None:
         raise ValueError(
             "--memory-limit is for densities; with --target, all rows are needed: give a table of "

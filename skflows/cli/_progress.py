@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from ..callbacks import Checkpoint
 from ..callbacks._checkpoint import has_checkpoint
-from ..callbacks._progress import FIRST_LINE, Lines
+from ..callbacks._progress import FIRST_LINE, Lines, no_lines
 from ..table._duration import expected_duration, said
 from ._tables import is_standard
 
@@ -146,7 +146,8 @@ def fit_with_progress(model, *data, callbacks=(), method="fit"):
 
     previous = signal.signal(signal.SIGINT, on_interrupt)
     try:
-        getattr(model, method)(*data)
+        with no_lines():
+            getattr(model, method)(*data)
     except KeyboardInterrupt:  # which a fit ends with only if nothing of it is finished
         raise KeyboardInterrupt("no part of the model was finished, nothing saved") from None
     finally:

@@ -1,7 +1,5 @@
-"""The report of ``skflows outliers --report``: an HTML page in one file."""
+"""The report of ``skflows outliers --report``."""
 
-import base64
-import io
 from collections import Counter
 from html import escape
 from textwrap import shorten
@@ -9,12 +7,12 @@ from textwrap import shorten
 import numpy as np
 from scipy import stats
 
-from .. import __version__
 from ..calibration.ranks import least_p_value
 from ..columns.arrays import is_missing
 from ..columns.lattice import decimals_of
 from ..inspection import ExplanationDisplay, OutlierScoreDisplay, PValueDisplay
 from ._findings import odd_columns, odd_parts
+from ._page import breakable, number_cell, page, picture, table
 
 MAX_LISTED = 200  # rows of the table
 N_DRAWN = 4  # rows whose columns are drawn
@@ -26,72 +24,6 @@ SUSPICIOUS = 0.01  # p-value of the test that these are uniform
 HARMLESS = 0.03  # distance from uniform, which the test finds among many rows
 MIN_SHOWN = 1e-6  # p-value
 FEW = 200  # rows: with fewer, the tail of their scores is hardly known
-
-PAGE = """\
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Outliers of {name}</title>
-<style>
-:root {{ color-scheme: light dark; --text: #1c2126; --page: #fff; --soft: #55606a; --line: #d5dade;
-  --odd: #fbd3b0; --note: #fdf8e3; }}
-@media (prefers-color-scheme: dark) {{ :root {{ --text: #e6e9ec; --page: #14181c; --soft: #a8b2bb;
-  --line: #3a424a; --odd: #7a3d0c; --note: #332c10; }} }}
-body {{ font: 16px/1.5 system-ui, sans-serif; color: var(--text); background: var(--page);
-  max-width: 75rem; margin: 2rem auto; padding: 0 1rem; }}
-h1 {{ font-size: 1.7rem; margin-bottom: 0; }}
-h2 {{ font-size: 1.2rem; margin-top: 2.2rem; border-bottom: 1px solid var(--line); }}
-.lead {{ font-size: 1.15rem; }}
-.pictures {{ display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start; }}
-figure {{ margin: 0; flex: 1 1 26rem; min-width: 0; }}
-figcaption {{ color: var(--soft); font-size: .9rem; }}
-img {{ max-width: 100%; height: auto; background: #fff; }}
-.scroll {{ overflow-x: auto; }}
-table {{ border-collapse: collapse; width: 100%; font-size: .92rem; }}
-th, td {{ text-align: left; padding: .3rem .4rem; border-bottom: 1px solid var(--line);
-  vertical-align: top; }}
-th {{ vertical-align: bottom; }}
-td.number, th.number {{ text-align: right; font-variant-numeric: tabular-nums; }}
-tr.flagged td:first-child {{ border-left: 4px solid #e76300; }}
-td.odd {{ background: var(--odd); font-weight: 600; }}
-td.why {{ min-width: 16rem; }}
-th button {{ font: inherit; color: inherit; background: none; border: 0; padding: 0;
-  text-align: inherit; cursor: pointer; }}
-th button::after {{ content: " \\2195"; color: var(--soft); }}
-th[aria-sort=ascending] button::after {{ content: " \\2191"; }}
-th[aria-sort=descending] button::after {{ content: " \\2193"; }}
-.usual {{ color: var(--soft); }}
-.caution {{ border-left: 4px solid #c9a400; background: var(--note); padding: .5rem .8rem; }}
-footer {{ margin-top: 3rem; color: var(--soft); font-size: .85rem; }}
-</style>
-</head>
-<body>
-<main>
-<h1>Outliers of {name}</h1>
-<p class="lead">{verdict}</p>
-{caution}
-{sections}
-</main>
-<footer>Written by skflows {version} in {seconds:.0f} s. A score is {score}.</footer>
-<script>{script}</script>
-</body>
-</html>
-"""
-
-# A click on the name of a column sorts the rows by it, and another click the other way round.
-SCRIPT = """
-for (const button of document.querySelectorAll("th button")) button.onclick = () => {
-  const head = button.parentElement, body = head.closest("table").tBodies[0];
-  const sign = head.ariaSort === "ascending" ? -1 : 1, place = head.cellIndex;
-  for (const other of head.parentElement.cells) other.removeAttribute("aria-sort");
-  head.setAttribute("aria-sort", sign > 0 ? "ascending" : "descending");
-  const key = row => row.cells[place].dataset.value ?? row.cells[place].textContent;
-  const compare = (a, b) => a - b || (isNaN(a - b) ? a.localeCompare(b) : 0);
-  [...body.rows].sort((a, b) => sign * compare(key(a), key(b))).forEach(row => body.append(row));
-};
-"""
 
 SCORES = {  # of numbers, and of tables with texts or missing values
     False: "the logarithm of the harmonic mean of the p-values of four detectors",
@@ -107,16 +39,9 @@ def report(found):
         ("Why they are odd", why(found)),
         ("Health of the fit", health(found)),
     ]
-    return PAGE.format(
-        name=escape(found.path.name),
-        verdict=verdict(found),
-        caution=caution(found),
-        sections="\n".join(f"<h2>{title}</h2>\n{body}" for title, body in sections),
-        version=__version__,
-        seconds=found.seconds,
-        score=SCORES[found.is_table],
-        script=SCRIPT,
-    )
+    doubts = " ".join(doubts_about(found)).replace("--reference", "<code>--reference</code>")
+    note = f" in {found.seconds:.0f} s. A score is {SCORES[found.is_table]}."
+    return page(f"Outliers of {found.path.name}", verdict(found), sections, note, doubts)
 
 
 def verdict(found):
@@ -152,13 +77,6 @@ def most_odd(found):
     return f"Most often odd: {', '.join(named)}."
 
 
-def caution(found):
-    """Return reasons to doubt the flags, as a paragraph or nothing."""
-    if not (doubts := doubts_about(found)):
-        return ""
-    return f'<p class="caution"><strong>Caution.</strong> {" ".join(doubts)}</p>'
-
-
 def doubts_about(found):
     """Return reasons to doubt the flags, as sentences."""
     doubts = []
@@ -191,11 +109,12 @@ def how_sure(found):
             "holds almost exactly, whatever the quality of the fit; not strictly, because each "
             "row was left out of the detectors alone, not of the scaling of the columns."
         )
+    flags = "; rows below the line are flagged" if found.outlier.any() else ""
     scores = OutlierScoreDisplay.from_predictions(found.scores, threshold=lowest_kept(found))
     p_values = PValueDisplay.from_predictions(found.p_values)
     return (
         f"<p>{basis}</p>\n<div class='pictures'>\n"
-        + picture(scores, "Scores of all rows; those below the line are flagged.")
+        + picture(scores, "Scores of all rows" + flags + ".")
         + picture(p_values, "P-values of all rows: inliers alone would follow the diagonal.")
         + "</div>"
     )
@@ -234,23 +153,24 @@ def oddest_rows(found):
     shown = most_frequent(odd.values(), len(names))
     is_number = [found.frame[name].dtype.kind in "iuf" for name in found.frame]
     head = [(name, True) for name in ("row", "score", "p&#8209;value")]
-    head += [(names[j].replace("_", "_<wbr>"), is_number[j]) for j in shown]
     head.append(("odd columns, and the range of 90 % of the rows", False))
+    head += [(breakable(found.frame.columns[j]), is_number[j]) for j in shown]
     lines = []
     for row in listed:
+        why = "; ".join(described(row, columns) for columns in reasons[row])
         cells = [
             f"<td class='number'>{row_name(found, row)}</td>",
             number_cell(found.scores[row], f"{found.scores[row]:.1f}"),
             number_cell(found.p_values[row], p_value(found.p_values[row])),
+            f"<td class='why'>{why}</td>",
         ]
         for j in shown:
             value = found.frame.iat[row, j]
             text = escape(shorten(texts[j](value), MAX_CELL, placeholder=" …"))
             number = float(value) if is_number[j] and not is_missing(value) else None
             cells.append(number_cell(number, text, is_number[j], is_odd=j in odd[row]))
-        why = "; ".join(described(row, columns) for columns in reasons[row])
         flagged = " class='flagged'" if found.outlier[row] else ""
-        lines.append(f"<tr{flagged}>{''.join(cells)}<td class='why'>{why}</td></tr>")
+        lines.append(f"<tr{flagged}>{''.join(cells)}</tr>")
     hidden = found.outlier.sum() - len(listed)
     more = f" {hidden:,} more flagged rows are in the output." if hidden > 0 else ""
     if len(shown) < len(names):
@@ -258,17 +178,10 @@ def oddest_rows(found):
     names_of = "Row 1 is the first one below the column names."
     if found.names is not None:
         names_of = f"Rows have the names of the column {escape(str(found.names.name))}."
-    titles = "".join(
-        f"<th{' class=number' if number else ''}><button>{name}</button></th>"
-        for name, number in head
-    )
     return (
         f"<p>{names_of} An orange edge marks a flag, and orange cells are odd. A value "
         f"within its range can be odd given the other values of its row.{more} Click on a name to "
-        "sort by it.</p>\n"
-        f"<div class='scroll' tabindex='0'><table><thead><tr>{titles}</tr></thead><tbody>\n"
-        + "\n".join(lines)
-        + "\n</tbody></table></div>"
+        "sort by it.</p>\n" + table(head, lines)
     )
 
 
@@ -278,13 +191,6 @@ def most_frequent(odd, n_columns):
         return range(n_columns)
     counts = Counter(j for columns in odd for j in columns)
     return sorted(j for j, _ in counts.most_common(MAX_COLUMNS))
-
-
-def number_cell(number, text, is_number=True, is_odd=False):
-    """Return a cell of the table, with its number, if it has one, to sort by."""
-    classes = [name for name, holds in (("number", is_number), ("odd", is_odd)) if holds]
-    value = "" if number is None else f" data-value='{float(number)!r}'"
-    return f"<td class='{' '.join(classes)}'{value}>{text}</td>"
 
 
 def usual_values(column):
@@ -384,18 +290,4 @@ def doubt_about_bulk(p_values, has_gaps=False):
     return (
         "The number of flags is doubtful: the p-values of ordinary rows are not uniform "
         f"(p = {test.pvalue:.1g}). {cause}"
-    )
-
-
-def picture(display, caption):
-    """Return a display as a figure element that contains its data."""
-    import matplotlib.pyplot as plt
-
-    stream = io.BytesIO()
-    display.figure_.savefig(stream, format="png", dpi=110)
-    plt.close(display.figure_)
-    data = base64.b64encode(stream.getvalue()).decode("ascii")
-    return (
-        f"<figure><img alt='{escape(caption, quote=True)}' src='data:image/png;base64,{data}'>"
-        f"<figcaption>{escape(caption)}</figcaption></figure>\n"
     )

@@ -16,6 +16,7 @@ from ._common import (
     check_labels,
     check_matplotlib,
     like_fitted,
+    near_medians,
     plane,
     resolve_features,
     single_axes,
@@ -30,8 +31,8 @@ class OutlierBoundaryDisplay:
     """Boundary between inliers and outliers in the plane of two columns.
 
     The boundary is drawn over the levels of the decision function. With more than two columns, the
-    plane is a slice: the other columns are fixed at their medians. Rows far from the slice can lie
-    on either side of the boundary.
+    plane is a slice: the other columns are fixed at their medians. The dots are then the tenth of
+    the rows nearest to the slice, which can still lie on either side of the boundary.
 
     It is recommended to use :meth:`from_estimator` to create an :class:`OutlierBoundaryDisplay`.
 
@@ -177,12 +178,13 @@ class OutlierBoundaryDisplay:
             y = estimator.predict(like_fitted(rows, X, estimator))
         mesh, grid, fixed = plane(rows, indices, names, grid_resolution)
         decision = estimator.decision_function(like_fitted(grid, X, estimator))
+        near = near_medians(rows, fixed, names) if fixed else slice(None)
         display = cls(
             xx0=mesh[0],
             xx1=mesh[1],
             decision=np.asarray(decision).reshape(mesh[0].shape),
-            X=rows[:, indices],
-            outlier=y == -1,
+            X=rows[near][:, indices],
+            outlier=np.asarray(y)[near] == -1,
             feature_names=[names[i] for i in indices],
             fixed=fixed,
             has_threshold=not np.isneginf(getattr(estimator, "offset_", 0.0))
@@ -243,6 +245,9 @@ class OutlierBoundaryDisplay:
             dots = dots[np.argsort(dots[:, 2], kind="stable")]  # draw outliers on top
             colors = np.where(dots[:, 2] == 1, MODEL_COLOR, DATA_COLOR)
             self.scatter_ = ax.scatter(*dots[:, :2].T, s=10, c=colors, linewidths=0)
+            for color, label in (DATA_COLOR, "inlier"), (MODEL_COLOR, "outlier"):
+                ax.plot([], [], ".", color=color, label=label)
+            ax.legend(loc="upper right", fontsize="small", framealpha=0.8)
         ax.set(
             xlim=(self.xx0.min(), self.xx0.max()),
             ylim=(self.xx1.min(), self.xx1.max()),
@@ -253,5 +258,5 @@ class OutlierBoundaryDisplay:
             others = (
                 "1 other column" if len(self.fixed) == 1 else f"{len(self.fixed)} other columns"
             )
-            ax.set_title(f"slice: {others} at the median; dots: all rows", fontsize="medium")
+            ax.set_title(f"slice: {others} at the median; dots: nearest rows", fontsize="medium")
         return self

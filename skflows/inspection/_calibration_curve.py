@@ -170,6 +170,7 @@ class PredictiveCalibrationDisplay:
 
         uniform_panel(right, n)
         self.line_ = plot_shares(right, np.abs(2 * np.asarray(self.pit) - 1), color=MODEL_COLOR)
+        right.legend(fontsize="small", frameon=False)
         right.set(
             xlabel="probability of the central interval", ylabel="fraction of the rows inside"
         )

@@ -9,6 +9,7 @@ from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
 from ..columns.arrays import check_exact_table, listed
+from ..columns.lattice import lattice_of
 
 # Blue for data, orange for the model: colour-blind readers can distinguish the two.
 DATA_COLOR = "#3f90da"
@@ -152,15 +153,31 @@ def thin(rows):
     return rows[np.linspace(0, len(rows) - 1, MAX_DOTS).astype(int)]
 
 
-def histogram(values, limits):
-    """Return the heights and edges of a density histogram over ``limits``.
+def histogram(values, edges):
+    """Return the heights of a density histogram.
 
-    Rows outside ``limits`` count in the total, so that the heights are comparable with a density.
+    Rows outside the edges count in the total, so that the heights are comparable with a density.
+    """
+    return np.histogram(values, edges)[0] / (max(len(values), 1) * np.diff(edges))
+
+
+def bins(values, limits):
+    """Return edges of equal bins that cover ``limits``.
+
+    Bins of rounded numbers hold as many of their steps each: others would alias with the steps.
     """
     # A square-root rule, because NumPy's "auto" makes millions of bins for heavy-tailed columns.
     n_bins = int(np.clip(1.5 * np.sqrt(len(values)), 12, 60))
-    counts, edges = np.histogram(values, bins=n_bins, range=limits)
-    return counts / (len(values) * np.diff(edges)), edges
+    edges = np.linspace(limits[0], limits[1], n_bins + 1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        step_and_decimals = lattice_of(np.unique(values))
+    if step_and_decimals is None:
+        return edges
+    step, _ = step_and_decimals
+    width = step * np.ceil((edges[1] - edges[0]) / step)
+    start = values.min() - step / 2
+    places = (edges[[0, -1]] - start) / width
+    return start + width * np.arange(np.floor(places[0]), np.ceil(places[1]) + 1)
 
 
 def shorten(name, limit=18):
@@ -181,7 +198,7 @@ def uniform_panel(panel, n):
     """
     points = np.linspace(0, 1, 101)
     low, high = np.array(stats.binom.interval(CONFIDENCE, n, points)) / n
-    panel.fill_between(points, low, high, **BAND)
+    panel.fill_between(points, low, high, label="95 % if calibrated", **BAND)
     panel.plot([0, 1], [0, 1], color="black", linestyle=":", linewidth=1)
     panel.set(xlim=(0, 1), ylim=(0, 1))
     panel.spines[["top", "right"]].set_visible(False)
@@ -227,12 +244,12 @@ def plane(rows, indices, names, grid_resolution):
 
 
 def near_medians(rows, fixed, names):
-    """Return the tenth of the rows, and at least 20, that are nearest to a slice by `plane`."""
+    """Return the indices of the tenth of the rows, at least 20, nearest to a slice by `plane`."""
     indices = [names.index(name) for name in fixed]
     offsets = rows[:, indices] - [fixed[name] for name in fixed]
     scales = np.std(rows[:, indices], axis=0)
     distances = np.linalg.norm(offsets / np.where(scales > 0, scales, 1), axis=1)
-    return rows[np.sort(np.argsort(distances, kind="stable")[: max(20, len(rows) // 10)])]
+    return np.sort(np.argsort(distances, kind="stable")[: max(20, len(rows) // 10)])
 
 
 def single_axes(plt, ax, size=None):

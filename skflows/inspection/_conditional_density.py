@@ -17,6 +17,7 @@ from ._common import (
     check_integer,
     check_matplotlib,
     panel_grid,
+    shorten,
 )
 from ._predictive_bands import check_single_output, name_of
 
@@ -26,13 +27,15 @@ if TYPE_CHECKING:
 
 TAIL = 1e-3  # probability beyond each end of the picture
 MAX_STEMS, N_BINS = 60, 40  # with more values of a discrete y, bins are drawn
+MAX_NAMES = 20  # of categories, with one for the others
 
 
 class ConditionalDensityDisplay:
     """Density of y at each of a few rows of X, with what was observed.
 
-    For a discrete y, probabilities are drawn instead of a density or, if it has many values, the
-    mean density of bins. For a `skflows.TableDensity`, y
+    A density is drawn by its means in the cells of a grid. For a discrete y, probabilities are
+    drawn instead or, if it has many values, the mean density of bins. Of more than 20 categories,
+    the probable ones are drawn, and the others share a bar. For a `skflows.TableDensity`, y
     is one of the columns, given the known values of the others.
 
     It is recommended to use :meth:`from_estimator` to create a :class:`ConditionalDensityDisplay`.
@@ -43,7 +46,7 @@ class ConditionalDensityDisplay:
         Values of y: numbers or categories.
 
     density : ndarray of shape (n_points, n_rows)
-        Density, or probability, at each value for each row.
+        Mean density of the cell around each value, or its probability, for each row.
 
     is_discrete : bool, default=False
         Whether they are probabilities.
@@ -111,7 +114,7 @@ class ConditionalDensityDisplay:
             the name of y in `fit`. For a table, they are in X.
 
         grid_resolution : int, default=200
-            Number of values of y, unless it is discrete.
+            Number of cells, unless y is discrete.
 
         ax : matplotlib Axes, default=None
             Axes to divide, with a panel for each row. If None, a new figure is created.
@@ -180,20 +183,32 @@ class ConditionalDensityDisplay:
             )
             panels.append(panel)
             if self.grid.dtype == object:
-                panel.bar(self.grid, self.density[:, i], color=MODEL_COLOR)
-                panel.tick_params(axis="x", labelrotation=45)
+                names = [shorten(name) for name in self.grid]
+                panel.bar(range(len(names)), self.density[:, i], color=MODEL_COLOR)
+                panel.set_xticks(range(len(names)), names, rotation=90, fontsize="small")
             elif self.is_discrete:
                 panel.vlines(self.grid, 0, self.density[:, i], color=MODEL_COLOR, linewidth=2)
             else:
                 panel.plot(self.grid, self.density[:, i], color=MODEL_COLOR)
                 panel.fill_between(self.grid, self.density[:, i], color=MODEL_COLOR, alpha=0.2)
+            if self.grid.dtype != object:
+                panel.locator_params(axis="x", nbins=4)
             if self.y is not None and not is_missing(self.y[i]):
-                panel.axvline(self.y[i], color=DATA_COLOR, linestyle="--")
+                style = {"color": DATA_COLOR, "linestyle": "--"}
+                panel.axvline(self._place(self.y[i]), label="observed", **style)
             panel.set(title=f"row {i}", xlabel=self.name, ylim=(0, None))
             panel.spines[["top", "right"]].set_visible(False)
+        if marked := [panel for panel in panels if panel.get_legend_handles_labels()[1]]:
+            marked[0].legend(fontsize="small", frameon=False)
         panels[0].set_ylabel("probability" if self.is_discrete else "density")
         self.axes_ = np.array(panels)
         return self
+
+    def _place(self, y):
+        """Return where an observed value is on the axis."""
+        if self.grid.dtype != object:
+            return y
+        return np.append(np.flatnonzero(self.grid == y), len(self.grid) - 1)[0]
 
 
 def _output(estimator, X, grid_resolution):
@@ -227,8 +242,18 @@ def _column_of_table(density, X, column, grid_resolution):
             grid = np.array([str(level) for level in levels], dtype=object)
             fields["y"] = np.array([value if value is None else str(value) for value in y])
         proba = density.predict_proba(column, X).T
+        if grid.dtype == object and len(grid) > MAX_NAMES:
+            grid, proba = _most_probable(grid, proba)
         return fields | {"grid": grid, "density": proba, "is_discrete": True}
     return fields | _curves(density.predict_distribution(column, X), grid_resolution, part.atoms)
+
+
+def _most_probable(names, proba):
+    """Return the most probable categories, and one for the others, with their probabilities."""
+    kept = np.zeros(len(names), dtype=bool)
+    kept[np.argsort(-proba.max(axis=1), kind="stable")[: MAX_NAMES - 1]] = True
+    others = f"{(~kept).sum()} others"
+    return np.append(names[kept], others), np.vstack([proba[kept], proba[~kept].sum(axis=0)])
 
 
 def _curves(distribution, grid_resolution, atoms=()):
@@ -238,9 +263,15 @@ def _curves(distribution, grid_resolution, atoms=()):
     """
     low, high = distribution._limits(TAIL)
     if not distribution.is_discrete:
-        grid = np.linspace(low, high, grid_resolution)
-        grid = grid[~np.isin(grid, atoms)]
-        return {"grid": grid, "density": distribution.pdf(grid[:, None]), "is_discrete": False}
+        # Means of cells, because densities of rounded numbers have spikes between their points.
+        ends, width = np.linspace(low, high, grid_resolution + 1, retstep=True)
+        atoms = np.array([atom for atom in atoms if low < atom < high])
+        is_near = (np.abs(ends[:, None] - atoms) < width / 2).any(axis=1)
+        ends = np.sort([*ends[~is_near], *atoms])
+        below = distribution.cdf(np.nextafter(ends, -np.inf)[1:, None])
+        density = (below - distribution.cdf(ends[:-1, None])) / np.diff(ends)[:, None]
+        grid = (ends[1:] + ends[:-1]) / 2
+        return {"grid": grid, "density": np.maximum(density, 0), "is_discrete": False}
     values = distribution.support
     shown = np.flatnonzero((low <= values) & (values <= high))
     # Bins of as many values each: bins of equal width would alias with the lattice.

@@ -12,6 +12,7 @@ from ..table import TableDensity
 from ._common import (
     DATA_COLOR,
     MODEL_COLOR,
+    bins,
     check_data,
     check_estimator_method,
     check_integer,
@@ -39,7 +40,7 @@ class DensityDisplay:
 
     A density of one column is drawn as a curve over a histogram, two columns as a map. With more
     columns, the map is a slice: two columns vary, and the others are fixed at their medians. The
-    dots are then all rows, projected onto the slice, so they can lie where its density is low.
+    dots are then the tenth of the rows nearest to the slice.
     For a :class:`skflows.TableDensity`, the map is the marginal density of two columns of numbers
     that are not rounded, and the dots are the rows where both are known.
 
@@ -199,7 +200,7 @@ class DensityDisplay:
             xx0=mesh[0],
             xx1=mesh[1] if n_drawn == 2 else None,
             log_density=log_density.reshape(mesh[0].shape),
-            X=(near_medians(rows, fixed, names) if fixed else rows)[:, indices],
+            X=rows[near_medians(rows, fixed, names) if fixed else slice(None)][:, indices],
             feature_names=[names[i] for i in indices],
             fixed=fixed,
         )
@@ -273,8 +274,15 @@ class DensityDisplay:
     def _plot_curve(self, kwargs):
         limits = self.xx0[0], self.xx0[-1]
         if self.X is not None:
-            heights, edges = histogram(self.X[:, 0], limits)
-            self.ax_.stairs(heights, edges, fill=True, color=DATA_COLOR, alpha=0.4, label="data")
+            edges = bins(self.X[:, 0], limits)
+            self.ax_.stairs(
+                histogram(self.X[:, 0], edges),
+                edges,
+                fill=True,
+                color=DATA_COLOR,
+                alpha=0.4,
+                label="data",
+            )
         style = {"color": MODEL_COLOR, "linewidth": 2, "label": "density"} | kwargs
         (self.surface_,) = self.ax_.plot(self.xx0, np.exp(self.log_density), **style)
         self.ax_.set(xlim=limits, ylabel="density")
@@ -319,10 +327,13 @@ def _marginal(density, X, features):
     others = [i for i in indices if i not in drawable]
     if others or not 0 < len(indices) <= 2:
         what = "X" if features is None else f"features={features!r}"
+        if not drawable:
+            raise ValueError(
+                "X has no column of numbers that are not rounded, which DensityDisplay draws: see "
+                "SamplesDisplay, or predict_proba"
+            )
         kinds = ", ".join(f"{names[i]!r} is {schema.columns[i].kind}" for i in others)
         remedy = f"choose one or two of {listed([names[i] for i in drawable])}"
-        if not drawable:
-            remedy = "this table has none: see SamplesDisplay, or predict_proba"
         raise ValueError(
             f"{what} has {len(indices)} columns{kinds and f', of which {kinds}'}; DensityDisplay "
             f"draws one or two columns of numbers that are not rounded; {remedy}."

@@ -12,6 +12,7 @@ from ._common import (
     DATA_COLOR,
     MAX_PANELS,
     MODEL_COLOR,
+    bins,
     check_data,
     check_estimator_method,
     check_matplotlib,
@@ -239,7 +240,8 @@ def _ks_distances(Z):
 
 def _draw_histogram(panel, z, kwargs):
     limits = (-4.0, 4.0)
-    heights, edges = histogram(z, limits)
+    edges = bins(z, limits)
+    heights = histogram(z, edges)
     style = {"fill": True, "color": DATA_COLOR, "alpha": 0.4} | kwargs
     panel.stairs(heights, edges, **style)
     grid = np.linspace(*limits, 200)
@@ -255,6 +257,9 @@ def _draw_qq(panel, z, kwargs):
     style = {"marker": ".", "linestyle": "none", "color": DATA_COLOR, "rasterized": True}
     panel.plot(quantiles, np.sort(z), **(style | kwargs))
     panel.axline((0, 0), slope=1, color=MODEL_COLOR, linewidth=1.5)
+    # Leave space for the text above the points.
+    bottom, top = panel.get_ylim()
+    panel.set_ylim(bottom, top + 0.5 * (top - bottom))
 
 
 _DRAW = {"hist": _draw_histogram, "qq": _draw_qq}

@@ -172,7 +172,8 @@ class LeaderboardDisplay:
         ax.set_ylim(len(names) - 0.5, -0.5)
         # Leave space for the label of the longest bar.
         ax.set_xlim(0, 1.25 * max(weights))
-        ax.set_xlabel("weight in the mixture (labels: mean held-out log-density)")
+        # Two lines, since one would be wider than the axes beside long names.
+        ax.set_xlabel("weight in the mixture\n(labels: mean held-out log-density)")
         ax.spines[["top", "right"]].set_visible(False)
         ax.tick_params(axis="y", length=0)
         return self

@@ -280,7 +280,7 @@ class PosteriorCalibrationDisplay:
         self.lines_ = [
             plot_shares(left, ranks, label=f"output {j}") for j, ranks in enumerate(self.ranks.T)
         ]
-        if 1 < len(self.lines_) <= 10:
+        if len(self.lines_) <= 10:
             left.legend(fontsize="small", frameon=False)
         left.set(xlabel="rank of y among draws", ylabel="fraction of the rows")
         self.coverage_line_ = plot_shares(right, self.credibility, color=MODEL_COLOR)

@@ -54,6 +54,9 @@ class PredictiveBandsDisplay:
     name : str, default="y"
         Name of y.
 
+    n_others : int, default=0
+        Number of other columns, for a note above the bands.
+
     Attributes
     ----------
     line_ : matplotlib Line2D
@@ -84,7 +87,7 @@ class PredictiveBandsDisplay:
     >>> display = PredictiveBandsDisplay.from_estimator(regressor, X, y=y)
     """
 
-    def __init__(self, *, grid, median, bands, feature_name, x=None, y=None, name="y"):
+    def __init__(self, *, grid, median, bands, feature_name, x=None, y=None, name="y", n_others=0):
         self.grid = grid
         self.median = median
         self.bands = bands
@@ -92,6 +95,7 @@ class PredictiveBandsDisplay:
         self.x = x
         self.y = y
         self.name = name
+        self.n_others = n_others
 
     @classmethod
     def from_estimator(
@@ -158,6 +162,7 @@ class PredictiveBandsDisplay:
             x=None if y is None else x,
             y=None if y is None else np.ravel(y).astype(float),
             name=name_of(y),
+            n_others=rows.shape[1] - 1,
         ).plot(ax=ax)
 
     def plot(self, ax: "Axes | None" = None) -> Self:
@@ -205,6 +210,9 @@ class PredictiveBandsDisplay:
         )
         ax.spines[["top", "right"]].set_visible(False)
         ax.legend(frameon=False)
+        if self.n_others:
+            others = "1 other column" if self.n_others == 1 else f"{self.n_others} other columns"
+            ax.set_title(f"{others} at the median or most frequent category", fontsize="medium")
         return self
 
 

@@ -15,6 +15,7 @@ from ._common import (
     DATA_COLOR,
     MAX_PANELS,
     MODEL_COLOR,
+    bins,
     check_data,
     check_estimator_method,
     check_integer,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 
 MAX_SAMPLES = 5000
+MAX_NAMES = 8  # of categories along an axis
 SECONDS_IN_YEAR = 365.2425 * 86400
 
 
@@ -227,15 +229,11 @@ class SamplesDisplay:
             {"fill": True, "color": DATA_COLOR, "alpha": 0.4},
             {"color": MODEL_COLOR},
         )
-        for rows, style in zip((self.X, self.samples), styles, strict=True):
-            values = rows[:, column]
-            values = values[~np.isnan(values)]
-            if self._levels[column] is None:
-                heights, edges = histogram(values, limits)
-            else:
-                n_levels = len(self._levels[column])
-                edges = np.arange(n_levels + 1) - 0.5
-                heights = np.histogram(values, edges)[0] / max(len(values), 1)
+        data, samples = (x[~np.isnan(x)] for x in (self.X[:, column], self.samples[:, column]))
+        levels = self._levels[column]
+        edges = bins(data, limits) if levels is None else np.arange(len(levels) + 1) - 0.5
+        for values, style in zip((data, samples), styles, strict=True):
+            heights = histogram(values, edges)
             panel.stairs(heights, edges, linewidth=1.5, **style)
         panel.set_yticks([])
         panel.spines[["top", "right", "left"]].set_visible(False)
@@ -258,10 +256,19 @@ class SamplesDisplay:
         for column, name in enumerate(self.feature_names):
             self.axes_[-1, column].set_xlabel(shorten(name))
             if levels := self._levels[column]:
-                names = [shorten(level) for level in levels]
-                self.axes_[-1, column].set_xticks(range(len(levels)), names, rotation=90)
+                # Of many categories, some have names: others would overlap.
+                places = range(0, len(levels), -(-len(levels) // MAX_NAMES))
+                names = [shorten(levels[place]) for place in places]
+                self.axes_[-1, column].set_xticks(places, names, rotation=90)
                 if column:
-                    self.axes_[column, 0].set_yticks(range(len(levels)), names)
+                    self.axes_[column, 0].set_yticks(places, names)
+            else:
+                for panel in self.axes_[column:, column]:
+                    panel.locator_params(axis="x", nbins=3)
+                    panel.tick_params(axis="x", labelsize="small")
+                    panel.ticklabel_format(axis="x", scilimits=(-3, 5))
+                for panel in self.axes_[column, :column]:
+                    panel.ticklabel_format(axis="y", scilimits=(-3, 5))
             for panel in self.axes_[column:-1, column]:
                 panel.tick_params(labelbottom=False)
         for row in range(1, len(self.feature_names)):

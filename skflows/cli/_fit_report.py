@@ -1,0 +1,320 @@
+"""The report of ``skflows fit --report``: how well synthetic rows stand for the table."""
+
+from html import escape
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+
+from ..columns.frames import rows_of
+from ..inspection import SamplesDisplay
+from ..table import TableDensity
+from ._page import breakable, page, percent, picture, row_of, table
+from ._report import value_text
+from ._tables import import_pandas
+
+MOST_ROWS = 2000  # of each table that are compared
+N_BINS, N_BINS_OF_PAIRS = 20, 6  # of numbers, and categories besides a rest
+MOST_COLUMNS, N_PAIRS = 60, 10  # whose pairs are compared, and listed pairs
+N_DRAWN = 4  # columns of the picture
+N_REPEATS, CHANCE = 200, 0.99  # of a multinomial, for the largest difference by chance
+LEAST = 1e-9  # difference by chance, of constant columns
+AUC_ALIKE, AUC_SIMILAR = 0.6, 0.75
+N_FOLDS, MOST_CATEGORIES = 5, 200
+MOST_NEIGHBOURS = 20_000  # rows of the fit
+WITHIN = 0.01  # of the rows: the distance that so many have at most
+FAR = 2.0  # such ranges from the median, to which numbers are moved
+CLOSE = 2.0  # times as many synthetic rows so near to a row: memorised
+
+
+def report(path, model, frame, seconds, random_state=None):
+    """Return the page as text.
+
+    Parameters
+    ----------
+    path : Path
+        The file of the table.
+    model : estimator
+        The fitted density.
+    frame : DataFrame
+        The table, as it was fitted.
+    seconds : float
+        How long the fit took.
+    random_state : int, default=None
+        Seeds the synthetic rows and the choice of rows.
+    """
+    rng = np.random.default_rng(random_state)
+    seed = int(rng.integers(2**31))
+    n = min(len(frame), MOST_ROWS)
+    real = frame.iloc[np.sort(rng.permutation(len(frame))[:n])].reset_index(drop=True)
+    synthetic = synthetic_rows(model, n, seed, real)
+    real = real[[*synthetic]]
+    differences = {name: difference(real, synthetic, [name], N_BINS, rng) for name in real}
+    auc, near = discriminator(real, synthetic, seed), nearness(frame, real, synthetic)
+    broken = broken_rules(model, synthetic)
+    most_different = {*sorted(real, key=lambda name: -differences[name][0])[:N_DRAWN]}
+    display = SamplesDisplay.from_estimator(
+        model,
+        frame,
+        [str(name) for name in real if name in most_different],
+        n_samples=n,
+        random_state=seed,
+    )
+    sections = [
+        ("Columns", columns(real, synthetic, differences)),
+        (
+            "The columns that differ most",
+            picture(display, "Rows of the table, and synthetic rows."),
+        ),
+        ("Pairs of columns", pairs(real, synthetic, rng)),
+        ("Rules", rules(broken)),
+        ("Distances to the rows of the fit", distances(near)),
+    ]
+    note = f" after a fit of {seconds:.0f} s. {n:,} rows of each table were compared."
+    return page(
+        f"Synthetic rows of {path.name}", lead(auc, near, broken, len(frame)), sections, note
+    )
+
+
+def synthetic_rows(model, n, seed, like):
+    """Return drawn rows of the columns that the model draws, as a table."""
+    if not isinstance(model, TableDensity):
+        return model.sample(n, random_state=seed, as_frame=True)
+    names = model._schema.names
+    return import_pandas().DataFrame(model.sample(n, random_state=seed))[
+        [name for name in like if name in names]
+    ]
+
+
+def lead(auc, near, broken, n_fitted):
+    """Return what a hurried reader should know."""
+    alike = "clearly different from the real ones"
+    if auc < AUC_SIMILAR:
+        alike = "hard to tell from the real ones" if auc < AUC_ALIKE else "similar to the real ones"
+    text = (
+        f"<strong>Synthetic rows are {alike}</strong>: shown a real row and a synthetic one, a "
+        f"classifier picks the synthetic one in {max(auc, 0.5):.0%} of the cases; guessing gives "
+        "50%."
+    )
+    if broken:
+        n_odd = sum(is_odd for *_, is_odd in broken)
+        rules = "1 rule" if len(broken) == 1 else f"{len(broken)} rules"
+        text += f" They break {n_odd or 'none'} of {rules} more often than the table does."
+    if near.is_suspicious:
+        return (
+            f"{text} <strong>They are too near to rows of the fit</strong>: don't publish them in "
+            "place of private rows."
+        )
+    return (
+        f"{text} They are no nearer to the {n_fitted:,} rows of the fit than these are to each "
+        "other. (This is no proof of privacy.)"
+    )
+
+
+def codes(real, synthetic, n_bins):
+    """Return two columns as numbers of bins, the last of which holds missing values."""
+    missing = [column.isna().to_numpy() for column in (real, synthetic)]
+    if real.dtype.kind in "iufMm":
+        known = real.dropna().sort_values(ignore_index=True)
+        places = np.linspace(0, max(len(known) - 1, 0), n_bins + 1)[1:-1].astype(int)
+        ends = known.iloc[places[: len(known)]].unique()
+        found = [np.searchsorted(ends, each.to_numpy(), side="right") for each in (real, synthetic)]
+    else:
+        common = real.astype(str)[~missing[0]].value_counts().index[: n_bins - 1]
+        place = {name: i for i, name in enumerate(common)}
+        found = [
+            each.astype(str).map(place).fillna(n_bins - 1).to_numpy(dtype=int)
+            for each in (real, synthetic)
+        ]
+    return [
+        np.where(is_missing, n_bins, each) for each, is_missing in zip(found, missing, strict=True)
+    ]
+
+
+def difference(real, synthetic, names, n_bins, rng):
+    """Return the total variation distance of some columns, and the largest that chance gives."""
+    cells = np.zeros((2, len(real)), dtype=int)
+    for name in names:
+        cells = cells * (n_bins + 1) + codes(real[name], synthetic[name], n_bins)
+    n_cells = (n_bins + 1) ** len(names)
+    shares = np.array([np.bincount(each, minlength=n_cells) for each in cells]) / len(real)
+    drawn = rng.multinomial(len(real), shares.mean(axis=0), (2, N_REPEATS)) / len(real)
+    by_chance = np.abs(drawn[0] - drawn[1]).sum(axis=1) / 2
+    return np.abs(shares[0] - shares[1]).sum() / 2, np.quantile(by_chance, CHANCE)
+
+
+def columns(real, synthetic, differences):
+    """Return the table of columns."""
+    has_missing = bool(real.isna().any(axis=None) or synthetic.isna().any(axis=None))
+    lines = []
+    for name in real:
+        pair = real[name], synthetic[name]
+        cells = [f"<td>{breakable(name)}</td>{compared(differences[name])}"]
+        cells += [f"<td>{usual(column, value_text(pair[0]))}</td>" for column in pair]
+        cells += [percent(column.isna().mean()) for column in pair] * has_missing
+        lines.append(f"<tr>{''.join(cells)}</tr>")
+    head = [("column", False), *COMPARED]
+    head += [("usual in the table", False), ("usual in synthetic rows", False)]
+    head += [("missing in the table", True), ("missing in synthetic rows", True)] * has_missing
+    return (
+        "<p>A difference is the share of the rows that would need another value, range of values "
+        "or missing value, for both tables to have the same shares. Orange: larger than 99% of "
+        "the differences between two random samples of the same table.</p>\n" + table(head, lines)
+    )
+
+
+COMPARED = [("difference", True), ("by chance up to", True)]
+
+
+def compared(pair):
+    """Return the cells of a difference and of the largest by chance."""
+    value, chance = pair
+    return percent(value, is_odd=value > chance) + percent(chance)
+
+
+def usual(column, text):
+    """Return the range of 90% of a column, or its most common texts with their shares."""
+    known = column.dropna()
+    if not len(known):
+        return "none"
+    if column.dtype.kind in "iufMm":
+        low, high = known.quantile(0.05), known.quantile(0.95)
+        return f"{escape(text(low))} to {escape(text(high))}"
+    shares = known.astype(str).value_counts(normalize=True).head(2)
+    return ", ".join(f"{escape(value[:40])} ({share:.0%})" for value, share in shares.items())
+
+
+def pairs(real, synthetic, rng):
+    """Return the pairs of columns that differ most."""
+    names = [*real][:MOST_COLUMNS]
+    if len(names) < 2:
+        return "<p>There is one column.</p>"
+    found = {
+        pair: difference(real, synthetic, [*pair], N_BINS_OF_PAIRS, rng)
+        for pair in combinations(names, 2)
+    }
+    n_odd = sum(value > chance for value, chance in found.values())
+    worst = sorted(found, key=lambda pair: -found[pair][0] / max(found[pair][1], LEAST))[:N_PAIRS]
+    lines = [
+        f"<tr><td>{breakable(a)}</td><td>{breakable(b)}</td>{compared(found[a, b])}</tr>"
+        for a, b in worst
+    ]
+    of = f" of the first {MOST_COLUMNS} columns" if len(names) < real.shape[1] else ""
+    return (
+        f"<p>{n_odd:,} of {len(found):,} pairs{of} differ by more than 99% of pairs of random "
+        f"samples; one in a hundred would by chance. The {len(worst)} largest differences:</p>\n"
+        + table([("column", False), ("other column", False), *COMPARED], lines)
+    )
+
+
+def broken_rules(model, synthetic):
+    """Return each rule, the shares of rows of the fit and of synthetic rows that break it, and
+    whether the second is larger by more than three standard errors.
+    """
+    schema = getattr(model, "_schema", None)
+    if schema is None:
+        return []
+    values = schema.split(schema.encoding.rows(rows_of(synthetic), [*synthetic]), [*synthetic])
+    rows = schema.rules.encoded(schema, values)
+    broken = []
+    for rule in schema.rules:
+        allowed, share = rule.counts.share, rule.is_broken(rows).mean()
+        limit = allowed + 3 * np.sqrt(max(allowed, 1 / len(rows)) / len(rows))
+        broken.append((rule.text(schema.names), allowed, share, share > limit))
+    return broken
+
+
+def rules(broken):
+    """Return the table of rules."""
+    if not broken:
+        return "<p>No rules between the columns are known, such as sums and orders.</p>"
+    lines = [
+        f"<tr><td>{escape(text)}</td>{percent(allowed)}{percent(share, is_odd)}</tr>"
+        for text, allowed, share, is_odd in broken
+    ]
+    head = [("rule", False), ("broken in the table", True), ("broken in synthetic rows", True)]
+    return table(head, lines)
+
+
+class Nearness(NamedTuple):
+    """Distances of rows of the fit and of synthetic rows to the nearest other row of the fit."""
+
+    real: np.ndarray
+    synthetic: np.ndarray
+
+    @property
+    def shares(self):
+        """The shares of both that are as near as the nearest hundredth of the rows of the fit."""
+        limit = np.quantile(self.real, WITHIN)
+        return [float((each <= limit).mean()) for each in self]
+
+    @property
+    def is_suspicious(self):
+        """Whether more synthetic rows are so near than twice the share, beyond chance."""
+        real, synthetic = self.shares
+        return synthetic > CLOSE * real + 3 * np.sqrt(real / len(self.synthetic))
+
+
+def nearness(frame, real, synthetic):
+    """Return the distances of rows to their nearest neighbours among the rows of the fit."""
+    from sklearn.neighbors import NearestNeighbors
+
+    fitted = frame[[*real]].iloc[:MOST_NEIGHBOURS]
+    neighbours = NearestNeighbors().fit(embedded(fitted, fitted))
+    # The first of two neighbours of a row of the fit is the row itself.
+    of_real = neighbours.kneighbors(embedded(fitted, fitted.iloc[: len(real)]), 2)[0][:, 1]
+    return Nearness(of_real, neighbours.kneighbors(embedded(fitted, synthetic), 1)[0][:, 0])
+
+
+def embedded(fitted, rows):
+    """Return rows as points: scaled numbers, and a coordinate for each common category."""
+    parts = []
+    for name in fitted:
+        column, missing = rows[name], rows[name].isna().to_numpy()
+        if column.dtype.kind in "iufMm":
+            known = fitted[name].dropna()
+            low, middle, high = (known.quantile(q) for q in (0.05, 0.5, 0.95))
+            scale = (high - low) or (known.max() - known.min()) or 1
+            parts.append(((column - middle) / scale).astype(float).fillna(0.0).clip(-FAR, FAR))
+        else:
+            common = fitted[name].dropna().astype(str).value_counts().index[:N_BINS]
+            texts = column.astype(str)
+            parts += [(texts == value) & ~missing for value in common]
+        parts.append(missing)
+    return np.column_stack(parts).astype(float)
+
+
+def distances(near):
+    """Return quantiles of the distances, of rows of the fit and of synthetic rows."""
+    lines = []
+    for title, probability in ("nearest 1%", 0.01), ("nearest 5%", 0.05), ("half", 0.5):
+        cells = [f"{np.quantile(each, probability):.3g}" for each in near]
+        lines.append(row_of(f"{title} are within", *cells))
+    equal = [f"{(each == 0).mean():.1%}" for each in near]
+    lines.append(row_of("equal to another row", *equal))
+    head = [("rows", False), ("of the fit", True), ("synthetic", True)]
+    return (
+        "<p>Distance to the nearest other row of the fit. It is 1 between the ends of the range "
+        "of 90% of a column of numbers, and 1.4 between two categories. A model that copies rows "
+        "draws rows that are nearer.</p>\n" + table(head, lines)
+    )
+
+
+def discriminator(real, synthetic, seed):
+    """Return the cross-validated AUC of gradient boosting that tells the rows apart."""
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.model_selection import StratifiedKFold, cross_val_score
+
+    both = import_pandas().concat([real, synthetic], ignore_index=True)
+    is_number = np.array([real[name].dtype.kind in "iufMm" for name in both])
+    for name in both.columns[~is_number]:
+        both[name] = both[name].astype(str).where(both[name].notna())
+        common = both[name].value_counts().index[:MOST_CATEGORIES]
+        both[name] = both[name].map({value: i for i, value in enumerate(common)})
+    for name in both.columns[is_number]:
+        both[name] = import_pandas().to_numeric(both[name]).where(both[name].notna())
+    model = HistGradientBoostingClassifier(random_state=seed, categorical_features=~is_number)
+    folds = StratifiedKFold(N_FOLDS, shuffle=True, random_state=seed)
+    y = np.repeat([0, 1], len(real))
+    X = both.to_numpy(dtype=float)
+    return float(cross_val_score(model, X, y, cv=folds, scoring="roc_auc").mean())

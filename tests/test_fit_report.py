@@ -1,0 +1,108 @@
+"""The report of ``skflows fit --report``."""
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from _tables import keep_components, quick
+
+from skflows.cli import _fit_report as fit_report
+from skflows.cli._main import main
+
+N = 300
+
+
+@pytest.fixture(scope="module")
+def tables():
+    """Two random samples of one distribution, with missing values."""
+    rng = np.random.default_rng(0)
+
+    def sample():
+        number = rng.standard_normal(N)
+        return pd.DataFrame(
+            {
+                "number": np.where(rng.uniform(size=N) < 0.2, np.nan, number),
+                "like": number + 0.1 * rng.standard_normal(N),
+                "kind": rng.choice(["<a>", "b", "c"], N),
+            }
+        )
+
+    return sample(), sample()
+
+
+def test_differences_are_the_shares_of_rows_to_change(tables):
+    real, other = tables
+    rng = np.random.default_rng(0)
+    for names in ["number"], ["kind"], ["number", "like"]:
+        value, chance = fit_report.difference(real, other, names, 6, rng)
+        assert 0 < value <= chance < 0.35
+        assert fit_report.difference(real, real, names, 6, rng)[0] == 0
+    changed = real.assign(kind="new", number=real["number"].fillna(0.0))
+    assert fit_report.difference(real, changed, ["kind"], 6, rng)[0] == pytest.approx(1)
+    missing = real["number"].isna().mean()
+    assert fit_report.difference(real, changed, ["number"], 6, rng)[0] == pytest.approx(missing)
+    # Single columns do not show that a dependence is lost.
+    lost = real.assign(like=np.roll(real["like"], 1))
+    assert fit_report.difference(real, lost, ["like"], 6, rng)[0] == 0
+    value, chance = fit_report.difference(real, lost, ["number", "like"], 6, rng)
+    assert value > 2 * chance
+
+
+def test_copies_are_too_near(tables):
+    real, other = tables
+    assert not fit_report.nearness(real, real, other).is_suspicious
+    copied = pd.concat([other[N // 10 :], real[: N // 10]], ignore_index=True)
+    near = fit_report.nearness(real, real, copied)
+    assert near.is_suspicious and (near.synthetic == 0).sum() == N // 10
+    assert "too near to rows" in fit_report.lead(0.5, near, [], N)
+
+
+def test_a_classifier_tells_different_rows_apart(tables):
+    real, other = tables
+    assert abs(fit_report.discriminator(real, other, 0) - 0.5) < 0.1
+    lost = other.assign(like=np.roll(other["like"], 1))
+    assert fit_report.discriminator(real, lost, 0) > 0.8
+
+
+def test_report_of_a_table(tables, monkeypatch):
+    keep_components(monkeypatch, lambda each: each.name == "quantile classes of 4")
+    table = tables[0][: N // 2].assign(twice=lambda frame: 2 * frame["like"])
+    model = quick(max_iter=1, n_orders=1).fit(table)
+    page = fit_report.report(Path("data.csv"), model, table, 1.0, 0)
+    assert "twice = 2 * like" in page and "They break none of 1 rule more often" in page
+    assert "&lt;a&gt; (" in page and "<a>" not in page and "http" not in page
+    columns = re.findall("<tr><td>(.*?)</td>", page.partition("Pairs")[0])
+    assert columns == ["number", "like", "kind", "twice"]
+    missing = f"data-value='{float(table['number'].isna().mean())!r}'"
+    assert missing in page
+    assert len(re.findall("src='data:image/png;base64,", page)) == page.count("<img ") == 1
+
+
+def test_report_of_a_flow(tables, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    tables[0][["like"]].to_csv("data.csv", index=False)
+    line = "fit data.csv -o model --max-iter 1 --random-state 0 --report r.html"
+    assert main(shlex.split(line)) == 0
+    assert "wrote r.html" in capsys.readouterr().out
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "No rules between" in page and "There is one column" in page
+    assert "missing in the table" not in page
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--target number", "give it to skflows predict"),
+        ("--memory-limit 1", "--report needs all rows"),
+        ("-o r.html", "r.html is given for both the output and the report"),
+    ],
+)
+def test_reports_that_cannot_be_written(tables, tmp_path, monkeypatch, capsys, options, message):
+    monkeypatch.chdir(tmp_path)
+    tables[0].to_csv("data.csv", index=False)
+    assert main(shlex.split(f"fit data.csv -o model --report r.html {options}")) == 2
+    assert message in capsys.readouterr().err
+    assert [file.name for file in tmp_path.iterdir()] == ["data.csv"]
