@@ -20,6 +20,7 @@ Lines already in ``--out`` are not run again. Lines with a ``source`` are figure
 
 import argparse
 import time
+from functools import lru_cache
 from itertools import product
 from pathlib import Path
 
@@ -170,10 +171,10 @@ TASKS = (
 )
 
 
-def posterior(name, n, observation, seed=0):
-    """Return how well a classifier tells posterior samples from reference samples."""
+@lru_cache(maxsize=1)
+def fitted_posterior(name, n, seed):
+    """Return a task, the density of its parameters given data, and seconds of the fit."""
     import sbibm
-    from sbibm.metrics import c2st
 
     task = sbibm.get_task(name)
     torch.manual_seed(seed)
@@ -187,6 +188,14 @@ def posterior(name, n, observation, seed=0):
     flow = skflows.NSFDensity(n_transforms=4, dropout=0.1, bounds=bounds)
     density = skflows.ConditionalDensity(flow, random_state=seed)
     seconds = timed(density.fit, data.double().numpy(), parameters.double().numpy())
+    return task, density, seconds
+
+
+def posterior(name, n, observation, seed=0):
+    """Return how well a classifier tells posterior samples from reference samples."""
+    from sbibm.metrics import c2st
+
+    task, density, seconds = fitted_posterior(name, n, seed)
     reference = task.get_reference_posterior_samples(num_observation=observation)
     observed = task.get_observation(num_observation=observation).double().numpy()
     draws = density.sample(observed, len(reference), random_state=seed)[0]
@@ -209,7 +218,7 @@ def jobs(args):
             yield key, lambda a=(path.stem, method): detect(*a, args.data)
     if args.what == "sbibm":
         observations = range(1, args.observations + 1)
-        for n, observation, task in product(args.sizes, observations, args.tasks):
+        for n, task, observation in product(args.sizes, args.tasks, observations):
             key = {"what": "sbibm", "task": task, "n": n, "observation": observation}
             yield key, lambda a=(task, n, observation): posterior(*a)
     if args.what != "uci":

@@ -3,6 +3,7 @@
 import sys
 import warnings
 from importlib.util import find_spec, module_from_spec
+from itertools import count
 
 import numpy as np
 import pytest
@@ -15,7 +16,15 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from skflows import AutoDensity, DensityOutlierDetector, TransformedDensity
+from skflows import (
+    AutoDensity,
+    ConditionalDensity,
+    DensityClassifier,
+    DensityOutlierDetector,
+    FlowRegressor,
+    TransformedDensity,
+)
+from skflows.callbacks import _progress
 from skflows.callbacks._run import fit_task
 
 X = banana(90)
@@ -194,6 +203,34 @@ def test_verbose_prints_held_out_scores(name, capsys):
     lines = capsys.readouterr().out.splitlines()
     for line, score in zip(lines, estimator.validation_scores_, strict=True):
         assert line.endswith(f", held-out score {score:.4f}")
+
+
+def test_a_long_fit_says_how_far_it_is_to_a_person_who_waits(monkeypatch, capsys):
+    seconds = count(0, 6)
+    monkeypatch.setattr(_progress, "monotonic", lambda: next(seconds))
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    flow = small("nsf", max_iter=3, early_stopping=False)
+
+    def lines(fit, *data):
+        fit(*data)
+        out, err = capsys.readouterr()
+        assert out == ""
+        return err.splitlines()
+
+    epochs = "skflows: 2 of 3 epochs after 12 s"
+    assert lines(flow.fit, X) == [epochs]
+    # The fit inside is the only one of each of these.
+    assert lines(TransformedDensity(flow).fit, X) == [epochs]
+    density = ConditionalDensity(flow, cv=None)
+    assert lines(FlowRegressor(density).fit, X, X[:, 0]) == ["skflows: 2 epochs after 12 s"]
+    classifier = DensityClassifier(flow, calibration=None)
+    of_classes = lines(classifier.fit, X, np.arange(len(X)) % 3)
+    done = [line.split(" after ")[0] for line in of_classes]
+    assert done == ["skflows: 1 of 3 classes", "skflows: 2 of 3 classes"]
+    assert lines(GridSearchCV(flow, {"max_iter": [3]}, cv=2).fit, X) == []
+    for quiet in (0, False):
+        flow.set_params(verbose=quiet)
+        assert lines(flow.fit, X) == []
 
 
 def test_callback_may_fit_in_other_threads():

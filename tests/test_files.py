@@ -221,10 +221,14 @@ def test_rows_are_drawn_given_values_as_they_are_written(tmp_path, monkeypatch, 
     assert set(drawn["dept"]) == {"HR"} and drawn["share"].nunique() > 9
     with warnings.catch_warnings():
         warnings.simplefilter("default")
-        run(f"sample m.skflows -n 2 -o some.csv --given dept=Law {SEED}")  # as in Python
-    assert set(pd.read_csv("some.csv", sep=";")["dept"]) == {"Law"}
-    message = "given dept=Law: the fit has not seen this value, which says little or nothing about"
-    assert message in capsys.readouterr().err
+        run(
+            f"sample m.skflows -n 2 -o some.csv --given dept=ops --given pay=9e9 {SEED}"
+        )  # as in Python
+    assert set(pd.read_csv("some.csv", sep=";")["dept"]) == {"ops"}
+    err = capsys.readouterr().err
+    message = "given dept=ops: the fit has not seen this value, which says little or nothing about"
+    assert message in err and "other columns; did you mean 'Ops'? it has seen 'HR', " in err
+    assert "--given pay=9000000000: far from its values in fit: " in err
     table.loc[1, "pay"] = "much"
     table.to_csv("t.csv", sep=";", index=False)
     assert main(shlex.split("score m.skflows t.csv")) == 2
@@ -237,7 +241,10 @@ def test_rows_are_drawn_given_values_as_they_are_written(tmp_path, monkeypatch, 
         ("pay=much", "the column held amounts such as '0,00 €' in fit: write it so"),
         ("left=soon", "the column held dates (day first) such as '01.01.1970' in fit: write it so"),
         ("pay='5.000,505 €'", "in fit, and this would be written as 5.000,51 €: give such a value"),
-        ("hired=soon", "column 'hired' held dates in fit; now row 1 holds 'soon'"),
+        (
+            "hired=soon",
+            "hired=soon: the column held dates in fit: write it as in 2024-12-31",
+        ),
         ("share=", "'share=' is not COLUMN=VALUE"),
     ):
         with pytest.raises(SystemExit) if "COLUMN" in message else nullcontext():

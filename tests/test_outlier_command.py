@@ -10,7 +10,8 @@ import pytest
 
 from skflows import TableDensity
 from skflows.cli import main
-from skflows.cli._outliers import QUICK, TABLE_SECONDS
+from skflows.cli._outliers import QUICK, TABLE_SECONDS, judged_columns
+from skflows.cli._parser import make_parser
 from skflows.cli._progress import print_status
 from skflows.cli._report import doubt_about_bulk, value_text, verdict
 
@@ -62,7 +63,7 @@ def test_planted_outliers_are_flagged_with_their_abnormal_column(folder, capsys,
         check_page((folder / "r.html").read_text(encoding="utf-8"))
 
 
-@pytest.mark.filterwarnings("ignore:Some rows have the smallest")
+@pytest.mark.filterwarnings("ignore:Some rows have the smallest", "default:columns of prices.csv")
 def test_without_flags_the_oddest_rows_are_printed(folder, capsys, monkeypatch, one_class):
     """With their values as they are written, and whatever a column of free text holds."""
     monkeypatch.setattr("skflows.cli._outliers.QUICK", {"time_limit": None, "cv": 2})
@@ -73,7 +74,8 @@ def test_without_flags_the_oddest_rows_are_printed(folder, capsys, monkeypatch, 
     table.loc[7, "price"] = "$655.00"
     table.to_csv("prices.csv", index=False)
     assert main(shlex.split(f"outliers prices.csv -o f.csv --quick --fdr 1e-9 {SEED}")) == 0
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert "left out: 'note'; to use their texts, group them, or add --kind COLUMN=cat" in err
     assert "flagged 0 of 60 rows" in out and "--reference" in out
     _, lines = out.split("the oddest rows:\n")
     lines = [line for line in lines.splitlines() if line.startswith("  row ")]
@@ -88,6 +90,13 @@ def test_without_flags_the_oddest_rows_are_printed(folder, capsys, monkeypatch, 
     assert not (folder / "f.csv").exists() and out.startswith("odd.csv: flagged 0 of 120 rows")
     assert out.count("  row ") == 5 and "--reference" not in out
     assert "or allow more false flags by a higher --fdr\n" in out
+
+
+def test_texts_that_the_user_calls_categories_are_judged():
+    table = pd.DataFrame({"x": np.arange(60) % 7, "note": [f"note {i}" for i in range(60)]})
+    args = make_parser().parse_args(["outliers", "notes.csv", "--kind", "note=categorical"])
+    frame, is_table = judged_columns(args, table, None)
+    assert [*frame] == ["x", "note"] and is_table
 
 
 def test_wide_table_has_reasons_by_simpler_densities(folder, capsys, monkeypatch):

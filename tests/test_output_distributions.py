@@ -202,6 +202,19 @@ def test_quantiles_invert_the_distribution_function(own):
     assert (below - own.pmf(y) <= q + 1e-7).all()
 
 
+@pytest.mark.parametrize(
+    "name, ends",
+    [
+        ("normal", (-np.inf, np.inf)),
+        ("flows: number", (-np.inf, np.inf)),
+        ("flows: bounded", (0.0, np.inf)),
+    ],
+)
+def test_quantiles_of_0_and_1_are_the_ends(name, ends):
+    own = made(name)
+    np.testing.assert_array_equal(own.ppf([[0], [1]]), np.repeat(np.c_[ends].T, N_ROWS, 1))
+
+
 @of_sources(SEVERAL)
 def test_quantiles_of_several_outputs_are_those_of_their_draws(own):
     q = as_levels(own, [0.1, 0.5, 0.9])

@@ -17,6 +17,8 @@ from skflows import (
     GaussianizationDensity,
     TableDensity,
 )
+from skflows.columns.checks import ColumnWarning
+from skflows.columns.encoding import Encoding
 from skflows.table._latent_classes import fit_latent_classes
 from skflows.table._outside import Outside, outside_share, scale_of
 
@@ -161,7 +163,7 @@ def test_shares_come_from_the_data():
         for once in ([], list("cdefghij"))
     )
     new = pd.DataFrame({"word": ["new"]})
-    with pytest.warns(UserWarning, match=r"such as 'new' in column 'word' \(1 of 1 rows\)"):
+    with pytest.warns(UserWarning, match=r"such as 'new' in column 'word'\. They"):
         scores = few.score_samples(new)[0], many.score_samples(new)[0]
     assert scores == pytest.approx((np.log(0.01 / 82), np.log(8.01 / 90)))
     seen = np.exp(many.score_samples(pd.DataFrame({"word": list("abcdefghij")}))).sum()
@@ -219,11 +221,26 @@ def test_dates_outside_of_the_range_have_a_density():
 def test_stated_kinds_and_error_refuse():
     table = mixed()
     stated = quick(columns={"hue": ("rounded", 0, None)}, handle_unknown="error").fit(table)
-    with pytest.warns(UserWarning, match=r"0.906 in column 'hue', .* scores -inf"):
+    with pytest.warns(UserWarning, match=r"0.906 in column 'hue'.* scores -inf"):
         scores = stated.score_samples(table[:2].assign(hue=[0.906, 1.0]))
     assert np.isneginf(scores).tolist() == [True, False]
     with pytest.raises(ValueError, match=r"has categories that fit has not seen: \['huge'\]"):
         stated.score_samples(table[:2].assign(kind="huge"))
+
+
+def test_mistyped_categories_have_a_suggestion():
+    table = pd.DataFrame({"kind": ["big", "small"]})
+    encoding, _ = Encoding.read(table, handle_unknown="warn")
+    for texts, details in (
+        (["Smal"], r" \(did you mean 'small'\?\)\. They"),
+        (["big", "SMALL"], r" \(1 of 2 rows; did you mean 'small'\?\)\."),
+        (["huge"], r"\. They"),
+    ):
+        with pytest.warns(ColumnWarning, match=f"{texts[-1]!r} in column 'kind'{details}"):
+            encoding.encode(pd.DataFrame({"kind": texts}))
+    encoding.handle_unknown = "error"
+    with pytest.raises(ValueError, match=r"\['bigg'\] \(did you mean 'big'\?\)\. Map"):
+        encoding.encode(pd.DataFrame({"kind": ["bigg"]}))
 
 
 def test_tails_of_few_levels_end():
@@ -246,7 +263,7 @@ def test_numbers_beyond_few_levels_tell_nothing_of_other_columns():
     count = rng.integers(0, 6, 120)
     kind = np.where(count + rng.normal(size=120) > 2.5, "big", "small")
     density = quick(max_iter=5).fit(pd.DataFrame({"count": count, "kind": kind}))
-    with pytest.warns(UserWarning, match=r"-50 in column 'count', in 1 of 1 rows"):
+    with pytest.warns(UserWarning, match=r"-50 in column 'count'; its values"):
         beyond = density.predict_proba("kind", pd.DataFrame({"count": [-50.0]}))
     unknown = density.predict_proba("kind", pd.DataFrame({"count": [np.nan]}))
     assert beyond == pytest.approx(unknown)
@@ -309,9 +326,9 @@ def test_weights_and_copies_of_rows_agree_on_tails():
 
 def test_conditions_outside_of_a_kind_warn():
     density = quick().fit(mixed())
-    with pytest.warns(UserWarning, match="-1 in column 'mass', in 1 of 1 rows"):
+    with pytest.warns(UserWarning, match="-1 in column 'mass'; its values"):
         density.sample(3, given={"mass": -1.0}, random_state=0)
-    with pytest.warns(UserWarning, match="-1 in column 'mass', in 1 of 1 rows"):
+    with pytest.warns(UserWarning, match="-1 in column 'mass'; its values"):
         density.predict_proba("kind", {"mass": -1.0})
 
 
@@ -321,7 +338,7 @@ def test_a_call_warns_once_and_of_the_rows_of_the_user():
     detector = DensityOutlierDetector(quick(), calibration="conformal", cv=2).fit(table)
     new = table[:3].assign(mass=-1.0)
     for ask in (classifier.predict_proba, detector.p_values):
-        with pytest.warns(UserWarning, match="-1 in column 'mass', in 3 of 3 rows") as caught:
+        with pytest.warns(UserWarning, match="-1 in column 'mass' in 3 of 3 rows") as caught:
             ask(new)
         assert len(caught) == 1
     with pytest.warns(UserWarning) as caught:

@@ -61,7 +61,8 @@ def test_fit_and_predict(folder, capsys):
         )
     NSFDensity(max_iter=1).fit(predicted[["mean"]]).save("density.skflows")
     assert run("predict density.skflows data.csv") == 2
-    assert "holds a NSFDensity, which is a density: use skflows score" in capsys.readouterr().err
+    message = "is a density: use skflows score or sample, or give a model of skflows fit --target"
+    assert f"holds a NSFDensity, which {message}" in capsys.readouterr().err
 
 
 def check_report_of_numbers(page, predicted):

@@ -10,6 +10,7 @@ from sklearn.base import BaseEstimator, _fit_context
 from sklearn.callback import CallbackSupportMixin
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from test_data_parallel import in_processes
 
 from skflows.callbacks import Checkpoint, _progress
@@ -384,8 +385,9 @@ def test_a_long_fit_says_how_far_it_is_to_a_person_who_waits(monkeypatch, capsys
     toy.fit(X)
     lines = ["skflows: 2 of 4 components after 16 s", "skflows: 4 of 4 components after 32 s"]
     assert capsys.readouterr().err.splitlines() == lines * is_terminal
-    make_pipeline(toy).fit(X)
-    GridSearchCV(toy, {"time_limit": [None]}, scoring=lambda *args: 0, cv=2).fit(X)
+    pipeline = make_pipeline(StandardScaler(), toy).fit(X)
+    assert capsys.readouterr().err.splitlines() == lines * is_terminal
+    GridSearchCV(pipeline, {"toy__time_limit": [None]}, scoring=lambda *args: 0, cv=2).fit(X)
     with parallel_config("threading"):
         Parallel(2)(delayed(toy.fit)(X) for _ in range(2))
     toy.set_params(verbose=False).fit(X)

@@ -1,6 +1,7 @@
 """Questions to a density of a table: conditionals, samples, imputation, displays."""
 
 import sys
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -12,12 +13,14 @@ from _tables import (  # noqa: F401
     few_components,
     mixed_table,
     quick,
+    schema_of,
     table,
     view_of,
 )
 from sklearn.base import clone
 
 from skflows import TableImputer
+from skflows.columns.checks import ColumnWarning
 from skflows.inspection import ConditionalDensityDisplay, SamplesDisplay
 from skflows.table._view import TableView
 
@@ -115,6 +118,34 @@ def test_samples_given_values(density):
     assert (drawn["sex"] == "male").mean() > (few["sex"] == "male").mean()
     each = density.sample(2, given=pd.DataFrame({"visits": [1, 9]}), random_state=0)
     assert each["visits"].tolist() == [1, 1, 9, 9]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ({"size": 30.0}, "30 in column 'size', far from its values in fit: -2.+ to 2.+"),
+        ({"age": 500}, "500 in column 'age', far from its values in fit: 18 to 89"),
+        ({"since": pd.Timestamp("2060-01-01")}, "2060-01-01 in column 'since', far from .*: 2024"),
+    ],
+)
+def test_known_values_far_from_the_fit_give_one_warning(density, table, value, text):
+    with pytest.warns(ColumnWarning, match=f"^given has {text}.*Check its unit"):
+        density.sample(1, given=value, random_state=0)
+    (name,) = value
+    rows = table[:2].assign(**{name: [*value.values()] * 2, "grade": None})
+    text = text.replace(",", " in 2 of 2 rows,", 1)
+    for ask in (density.impute, partial(density.predict_distribution, "visits")):
+        with pytest.warns(ColumnWarning, match=f"^X has {text}") as record:
+            ask(rows)
+        assert len(record) == 1
+    density.impute(table[:40])  # no value of the fit is
+
+
+def test_numbers_between_and_next_to_few_levels_are_not_far():
+    schema = schema_of(np.repeat([[2007.0], [2009.0], [2010.0]], 20, axis=0))
+    values = np.array([[2008.0], [2011.0], [2012.0], [1975.0], [np.nan]])
+    (text,) = schema.far(values, schema.names)
+    assert text.startswith("2012 in column 0 in 2 of 5 rows, far from")
 
 
 def test_given_values_are_in_samples_as_they_are_or_an_error():
@@ -249,7 +280,8 @@ def test_probabilities_of_counts_agree_with_pmf_and_scores(n):
 def test_the_mode_is_a_single_category_not_all_rare_ones_together():
     towns = [*(["Aberdeen", "Berlin"] * 8), *map("{} Town".format, range(60))]
     table = pd.DataFrame({"town": towns, "x": np.arange(76.0) % 7})
-    density = quick(handle_unknown="rare", max_iter=1).fit(table)
+    columns = {"town": "categorical"}  # most texts differ
+    density = quick(columns=columns, handle_unknown="rare", max_iter=1).fit(table)
     asked = table.assign(town=None)[:20]
     assert (density.predict_proba("town", asked)[:, -1] > 0.5).all()
     for method in ("mean", "mode"):

@@ -7,6 +7,7 @@ from functools import partial
 from sklearn.utils import check_random_state
 
 from ._checkpoint import FOLDER, TrainingFile, folder_of
+from ._progress import Lines, is_watched
 from ._support import CallbackSupportMixin
 
 
@@ -19,10 +20,14 @@ class FitTask:
         The context of the fit.
     data : dict
         The estimator, X, y and metadata that the callbacks are given.
+    what : str
+        What the subtasks are, such as epochs.
     """
 
-    def __init__(self, context, data):
-        self.context, self.data = context, data
+    def __init__(self, context, data, what):
+        self.context, self.data, self.what = context, data, what
+        self.lines, self.n_ended = Lines(), 0
+        self.is_watched = is_watched(data["estimator"], context)
 
     def begin(self, name):
         """Begin the next subtask, such as an epoch."""
@@ -34,7 +39,14 @@ class FitTask:
 
         A callback that wants the fitted estimator gets one with the result of ``attributes()``.
         """
+        self._print_line()
         return self.subtask.call_on_fit_task_end(**self.data, reconstruction_attributes=attributes)
+
+    def _print_line(self):
+        """Print how many subtasks have ended, when a line is due; a single one prints its own."""
+        self.n_ended += 1
+        if self.is_watched and self.context.max_subtasks != 1:
+            self.lines.print(self.n_ended, self.context.max_subtasks, self.what)
 
     @contextmanager
     def inside(self, estimator, **data):
@@ -47,11 +59,12 @@ class FitTask:
         with subtask.propagate_callback_context(estimator) if has_callbacks else nullcontext():
             subtask.call_on_fit_task_begin(**self.data | data)
             yield
+            self._print_line()
             subtask.call_on_fit_task_end(**self.data | data)
 
 
 @contextmanager
-def fit_task(estimator, X, y=None, *, max_subtasks=0, name="fit", **metadata):
+def fit_task(estimator, X, y=None, *, max_subtasks=0, what="epochs", name="fit", **metadata):
     """Let the fit of an estimator, in this context, be a task of its callbacks.
 
     Parameters
@@ -62,6 +75,8 @@ def fit_task(estimator, X, y=None, *, max_subtasks=0, name="fit", **metadata):
         What is given to its `fit`.
     max_subtasks : int or None, default=0
         Largest number of subtasks; None if it is not known.
+    what : str, default="epochs"
+        What the subtasks are.
     name : str, default="fit"
         Name of the task.
     **metadata : objects
@@ -76,7 +91,7 @@ def fit_task(estimator, X, y=None, *, max_subtasks=0, name="fit", **metadata):
     metadata = {key: value for key, value in metadata.items() if value is not None}
     data = {"estimator": estimator, "X": X, "y": y, "metadata": metadata}
     context.call_on_fit_task_begin(**data)
-    yield FitTask(context, data)
+    yield FitTask(context, data, what)
     context.call_on_fit_task_end(**data, reconstruction_attributes=dict)
 
 

@@ -10,6 +10,7 @@ except ImportError:
         """The context of a fit, or of a task in it, that no callback sees."""
 
         parent = "unknown"  # whether the fit is a part of another one
+        max_subtasks = None
 
         def subcontext(self, **task):
             return self

@@ -165,17 +165,17 @@ def chosen_columns(frame, path, columns=None, exclude=(), *, models_texts=True):
     return frame
 
 
-def without_identifiers(frame, path, remedy, kept=()):
+def without_identifiers(frame, path, kept):
     """Return a table without columns of texts that name the rows, with a warning of these.
 
-    It says what to do for texts that mean something. Some columns are kept anyway.
+    Columns that the user calls categories are kept.
     """
     texts = frame.select_dtypes(exclude=["number", "bool"]).drop(columns=kept, errors="ignore")
     identifiers = [name for name in texts if names_rows(texts[name].dropna().to_numpy())]
     if identifiers and len(identifiers) < frame.columns.size:
         warnings.warn(
             f"columns of {path} that seem to name the rows are left out: {_quoted(identifiers)}; "
-            f"{remedy}",
+            "to use their texts, group them, or add --kind COLUMN=categorical",
             stacklevel=2,
         )
         frame = frame.drop(columns=identifiers)

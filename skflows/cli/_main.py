@@ -66,6 +66,7 @@ def with_options(text, is_quick=False):
         return f"--kind {shlex.quote(f'{match[2]}={match[3]}')}"
 
     text = re.sub(r"columns=\{(['\"])(.*?)\1: '(\w+)'\}", option, text)
+    text = re.sub(r"^given has (.*?) in column (['\"])(.*?)\2[,;]", r"--given \3=\1:", text)
     if is_quick:
         text = re.sub(r"\btime_limit=[-+.\de]+( .*?: )raise it", r"--quick\1leave it out", text)
     return re.sub(r"\btime_limit=[-+.\de]+", "the time limit", text)

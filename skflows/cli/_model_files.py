@@ -39,14 +39,19 @@ def load_model(args, classes=DENSITIES, fitted="offset_"):
 
     uses = (
         ((FlowRegressor, DensityClassifier), "predicts a column: use skflows predict"),
-        (DENSITIES, "is a density: use skflows score, or fit a column with skflows fit --target"),
+        (TableDensity, "is a density of tables: use skflows score, sample or impute"),
+        (DENSITIES, "is a density: use skflows score or sample"),
         (FlowCompressor, "compresses data: use skflows compress or decompress"),
         (PersistenceMixin, "no command takes: use skflows.load in Python"),
     )
+    writers = {DENSITIES: "fit", FlowCompressor: "compress"}
     holds = f"it holds a {type(model).__name__}"
     for other, use in uses:
         if isinstance(model, other) and not isinstance(model, classes):
-            raise ValueError(f"{path} is not a model for this command: {holds}, which {use}")
+            raise ValueError(
+                f"{path} is not a model for this command: {holds}, which {use}, or give a model of "
+                f"skflows {writers.get(classes, 'fit --target')}"
+            )
     raise ValueError(f"{path} is not a fitted model of skflows: {holds}")
 
 

@@ -128,7 +128,7 @@ def _check_kinds(hints, name):
 
 def _new_model(args, name):
     """Return a new estimator with the parameters that the arguments set."""
-    model = ESTIMATORS[name](random_state=args.random_state, verbose=0)  # commands say more
+    model = ESTIMATORS[name](random_state=args.random_state)
     values = {"max_iter": args.max_iter, "contamination": args.contamination}
     for name, value in (values | {"time_limit": time_limit_of(args)}).items():
         if value is None:

@@ -6,6 +6,7 @@ from textwrap import shorten
 
 import numpy as np
 
+from ..callbacks._progress import no_lines
 from ..columns.arrays import is_missing
 from ..table import TableDensity
 from ._cells import NAMIBIA
@@ -57,7 +58,6 @@ SAME_REFERENCE = (
     "Give other rows that are known to be normal, or leave --reference out"
 )
 N_PRINTED, N_PRINTED_REASONS, MAX_CELL = 5, 3, 40  # rows without a flag, columns, characters
-DIFFERENT = 0.5  # share of different texts from which on a column is free text
 ADDED = ["score", "p_value", "outlier", "oddest_column", "second_oddest_column", "odd_only_with"]
 
 
@@ -138,10 +138,7 @@ def judged_columns(args, table, known):
     check_free(table, ADDED, args.data)
     frame = chosen_columns(table, args.data, args.columns, left_out(args), models_texts=False)
     if args.columns is None:
-        remedy = (
-            "to judge rows by their texts, name all columns by --columns, and group these texts"
-        )
-        frame = without_identifiers(frame, args.data, remedy)
+        frame = without_identifiers(frame, args.data, hints_of(args).texts)
     is_table = needs_table(frame)
     if known is not None:
         # Rows with missing values in the reference alone are left out.
@@ -309,7 +306,7 @@ def fitted_detector(args, known, is_table, kinds=None):
         fdr=args.fdr,
         random_state=args.random_state,
     )
-    with limit_of_user(args):
+    with limit_of_user(args), no_lines():
         warnings.filterwarnings("ignore", "these columns of X seem to")  # given for the file
         return detector.fit(known)
 
@@ -338,22 +335,12 @@ def explanations(detector, frame, explained, outlier, is_table):
     contributions = quick_explanation(detector, frame)
     if len(explained):
         contributions[explained] = detector.explain(frame.iloc[explained])
-    free = np.array([is_free_text(frame[name]) for name in frame])
-    if free.any() and not free.all():  # whose texts are all rare: none is odd
-        contributions[:, free] = contributions[:, ~free].max(axis=1, keepdims=True)
     flagged = explained[outlier[explained]]
     if not is_table and len(flagged):
         partners[flagged] = partners_of(
             detector, frame.iloc[flagged].to_numpy(), contributions[flagged].argmin(axis=1)
         )
     return contributions, partners
-
-
-def is_free_text(column):
-    """Return whether most texts of a column are different."""
-    known = column.dropna()
-    is_text = column.dtype.kind not in "iufbM" and known.map(type).eq(str).all()
-    return bool(is_text and known.nunique() > DIFFERENT * max(1, len(known)))
 
 
 def added_columns(frame, scores, p_values, outlier, contributions, partners):

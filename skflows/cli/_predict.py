@@ -34,7 +34,6 @@ from ._progress import (
 from ._tables import check_writable, is_standard, open_table, say, shown
 
 TARGET = "a target is a column of numbers, or of categories: correct or empty such cells"
-TEXTS = "to use their texts, group them, or add --kind COLUMN=categorical"
 MAX_CLASS_SHARE = 0.5  # of the rows: more different texts are no classes
 
 
@@ -77,7 +76,7 @@ def fit_target(args):
             args.output,
         )
     X = with_parsed(X.loc[target.index], X.select_dtypes(exclude=["number", "bool"]))
-    X = without_identifiers(X, args.data, TEXTS, hints.texts)
+    X = without_identifiers(X, args.data, hints.texts)
     names = list(X)
     if args.target in hints.texts or is_category(target):
         y = target[args.target].astype(str)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from ..callbacks import Checkpoint
 from ..callbacks._checkpoint import has_checkpoint
-from ..callbacks._progress import Lines
+from ..callbacks._progress import FIRST_LINE, Lines, no_lines
 from ..table._duration import expected_duration, said
 from ._tables import is_standard
 
@@ -91,12 +91,12 @@ def limit_of_user(args):
 
 
 def announce_tables(density, frame, n_densities=1):
-    """Print how long the fit of densities of tables takes on one core, unless this is limited.
+    """Print how long a long fit of densities of tables takes on one core.
 
     Each density is fitted to a part of the rows.
     """
     seconds = expected_duration(density, *frame.shape, n_densities)
-    if seconds is None:
+    if seconds <= FIRST_LINE:
         return
     each = "with missing values" if n_densities == 1 else f"for each of {n_densities} classes"
     is_long = seconds > QUICK_IN_ALL
@@ -146,7 +146,8 @@ def fit_with_progress(model, *data, callbacks=(), method="fit"):
 
     previous = signal.signal(signal.SIGINT, on_interrupt)
     try:
-        getattr(model, method)(*data)
+        with no_lines():
+            getattr(model, method)(*data)
     except KeyboardInterrupt:  # which a fit ends with only if nothing of it is finished
         raise KeyboardInterrupt("no part of the model was finished, nothing saved") from None
     finally:

@@ -5,6 +5,8 @@ import warnings
 import numpy as np
 
 from ..columns.arrays import listed
+from ..columns.checks import did_you_mean
+from ..columns.dates import parsed
 from ..conditional import DensityClassifier, FlowRegressor
 from ..table import TableDensity
 from ._cells import NAMIBIA
@@ -140,6 +142,10 @@ def given_values(model, texts):
     for name, text in texts.items():
         format = form.format_of(name)
         is_date = roles[name] == "datetime" and format is not None and not is_iso(format)
+        if roles[name] == "datetime" and not is_date and np.isnan(parsed([text])[0][0]):
+            raise ValueError(
+                f"--given {name}={text}: the column held dates in fit: write it as in 2024-12-31"
+            )
         if roles[name] not in ("number", "bool") and not is_date:
             continue  # a text, or a date in ISO 8601
         (value,) = np.full(1, np.nan) if format is None else format.parse([text])
@@ -162,10 +168,11 @@ def given_values(model, texts):
             frame[name] = frame[name].astype(bool)
     frame = with_parsed(frame, {n: z for n, z in encoding.zones.items() if n in frame}, True)
     for name, values in encoding.unseen(frame.reindex(columns=encoding.keys)).items():
+        categories = encoding.categories_of(name)
+        hint = did_you_mean(values[0], categories)
         warnings.warn(
             f"--given {name}={values[0]}: the fit has not seen this value, which says little or "
-            "nothing about other columns; it has seen "
-            f"{listed(encoding.categories[encoding.keys.index(name)])}",
+            f"nothing about other columns; {hint and hint + ' '}it has seen {listed(categories)}",
             stacklevel=2,
         )
     return frame

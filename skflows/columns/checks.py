@@ -3,6 +3,7 @@
 import re
 import sys
 import warnings
+from difflib import get_close_matches
 
 import numpy as np
 from scipy.linalg import qr, solve_triangular
@@ -21,7 +22,7 @@ MAX_NAMED = 5
 FEWEST = 5  # rows with a value that was filled in
 NEAR_MEAN = 0.1  # standard deviations between that value and the mean of the others
 ON_LATTICE = 1e-3  # distance to a whole number of gaps
-MANY_ROWS, DIFFERENT = 20, 0.9  # rows, and the share of different texts, that show what names rows
+MANY_ROWS, DIFFERENT = 20, 0.5  # rows, and the share of different texts, that show what names rows
 PADDED = re.compile(r"0\d+")  # a code with leading zeros
 YEARS = 1800, 2100  # between which consecutive whole numbers may be years
 FAR_MORE_OFTEN = 5  # times as often as any other value, for a column without a lattice
@@ -134,11 +135,11 @@ def fits_lattice(value, others):
     return bool(abs(step - np.rint(step)) <= 10 * ON_LATTICE)
 
 
-def names_rows(values, different=DIFFERENT):
+def names_rows(values):
     """Return whether values are consecutive whole numbers, each once, or texts that hardly repeat.
 
-    Of texts, more than the share ``different`` must differ. Years, and dates, prices and numbers as
-    texts, may differ without being names, but not codes with leading zeros.
+    More than half of such texts differ. Years, and dates, prices and numbers as texts, may differ
+    without being names, but not codes with leading zeros.
     """
     if len(values) < MANY_ROWS:
         return False
@@ -147,7 +148,7 @@ def names_rows(values, different=DIFFERENT):
         if high - low != len(values) - 1 or (YEARS[0] <= low and high <= YEARS[1]):
             return False
         return bool((values % 1 == 0).all() and len(np.unique(values)) == len(values))
-    texts, least = {value for value in values if isinstance(value, str)}, different * len(values)
+    texts, least = {value for value in values if isinstance(value, str)}, DIFFERENT * len(values)
     if len(texts) > least:
         texts = {
             text
@@ -188,6 +189,11 @@ def warn_user(message, category=UserWarning):
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(INTERNAL):
         frame, level = frame.f_back, level + 1
     warnings.warn(message, category, stacklevel=level)
+
+
+def among(mask):
+    """Return how many of several rows a mask has, as the end of a text."""
+    return f" in {mask.sum()} of {len(mask)} rows" if len(mask) > 1 else ""
 
 
 def results_of_each(functions, *args):
@@ -316,26 +322,36 @@ def warn_of_texts(name, texts):
     return dates
 
 
-def unseen_error(name, values):
+def did_you_mean(value, categories):
+    """Return a question for the category that a text may be a mistyped form of, or ''."""
+    texts = {each.lower(): each for each in categories if isinstance(each, str)}
+    close = get_close_matches(value.lower(), texts, 1) if isinstance(value, str) else []
+    return f"did you mean {texts[close[0]]!r}?" if close else ""
+
+
+def unseen_error(name, values, categories):
     """Return the error for the values of a column whose categories the fit has not seen."""
     names = sorted({str(value) for value in values})
+    hint = did_you_mean(names[0], categories) if len(names) == 1 else ""
     return ValueError(
         f"column {name!r} has categories that fit has not seen: {names[:10]}"
-        f"{' and more' if len(names) > 10 else ''}. Map them to known ones, or set "
-        "handle_unknown='warn' or 'rare' before fit."
+        f"{' and more' if len(names) > 10 else ''}{hint and f' ({hint})'}. Map them to known ones, "
+        "or set handle_unknown='warn' or 'rare' before fit."
     )
 
 
-def warn_of_unseen(unseen, n_rows):
-    """Warn of categories that the fit has not seen: a dict of the values of some columns."""
-    texts = [
-        f"{values[0]!r} in column {name!r} ({len(values)} of {n_rows} rows)"
-        for name, values in unseen.items()
-    ]
+def warn_of_unseen(unseen, n_rows, encoding):
+    """Warn of categories that an encoding has not seen: a dict of the values of some columns."""
+    texts = []
+    for name, values in list(unseen.items())[:3]:
+        rows = f"{len(values)} of {n_rows} rows" if n_rows > 1 else ""
+        hint = did_you_mean(values[0], encoding.categories_of(name))
+        details = "; ".join(filter(None, [rows, hint]))
+        texts.append(f"{values[0]!r} in column {name!r}{details and f' ({details})'}")
     if texts:
         warn_user(
-            f"X has categories that fit has not seen, such as {' and '.join(texts[:3])}"
-            f"{f' and {len(texts) - 3} more columns' if len(texts) > 3 else ''}. They get the "
+            f"X has categories that fit has not seen, such as {' and '.join(texts)}"
+            f"{f' and {len(unseen) - 3} more columns' if len(unseen) > 3 else ''}. They get the "
             "probability of unseen categories, and say little or nothing about other columns.",
             ColumnWarning,
         )

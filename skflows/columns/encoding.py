@@ -7,7 +7,7 @@ from numbers import Real
 import numpy as np
 
 from .arrays import listed
-from .checks import DIFFERENT, ColumnWarning, names_rows, unseen_error, warn_of_unseen, warn_user
+from .checks import ColumnWarning, names_rows, unseen_error, warn_of_unseen, warn_user
 from .dates import check_zone, local_seconds, moments_of, utc_seconds, zone_of
 from .formats import OTHER_MARK, DateFormat, find_format
 from .frames import Column, Frame, fill_frame, read_frame, write_frame
@@ -77,7 +77,8 @@ class Encoding:
                 if name in given
                 else finds_identifiers
                 and self.formats[j] is None
-                and is_identifier(column, handle_unknown)
+                and column.role == "text"
+                and names_rows(column.values[column.known])
             )
         }
         # Later values of columns without any are ignored, whatever they are.
@@ -116,6 +117,10 @@ class Encoding:
     def roles(self):
         """The roles of the columns."""
         return [column.role for column in self.columns]
+
+    def categories_of(self, name):
+        """Return the categories of a column, none for one of numbers or dates."""
+        return self.categories[self.keys.index(name)]
 
     @property
     def inferred_identifiers(self):
@@ -195,12 +200,12 @@ class Encoding:
                     "convert it to texts as they were in fit, such as '01234' rather than 1234."
                 )
             if self.handle_unknown == "error" or like.role == "bool":
-                raise unseen_error(name, values)
+                raise unseen_error(name, values, self.categories_of(name))
         if self.handle_unknown != "warn":  # ordered categories are never pooled as rare
             named = zip(self.keys, self.roles, strict=True)
             ordered = [name for name, role in named if role == "ordered"]
             unseen = {name: values for name, values in unseen.items() if name in ordered}
-        warn_of_unseen(unseen, len(rows))
+        warn_of_unseen(unseen, len(rows), self)
         return rows
 
     def _rows_and_unseen(self, frame, names=None):
@@ -412,15 +417,6 @@ def categories_of(column):
     if column.role == "bool":  # both are possible, even if only one was seen
         categories = {False, True}
     return sorted(categories, key=lambda category: (str(category), type(category).__name__))
-
-
-def is_identifier(column, handle_unknown):
-    """Return whether a column holds texts that hardly repeat, and so name the rows.
-
-    If rare categories are not pooled, half of the texts differing is enough: they are too many.
-    """
-    different = DIFFERENT if handle_unknown == "rare" else 0.5
-    return column.role == "text" and names_rows(column.values[column.known], different)
 
 
 def different_texts(column):

@@ -17,6 +17,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
 from ..calibration.ranks import Ranks, rows_needed
+from ..callbacks._progress import VERBOSE, prints
 from ..callbacks._run import clock, fit_task, random_state_of
 from ..callbacks._support import CallbackSupportMixin
 from ..columns.arrays import (
@@ -149,8 +150,10 @@ class DensityClassifier(
     random_state : int, RandomState instance or None, default=None
         Seeds the held-out rows, the classifiers and, if it has no seed of its own, the estimator.
 
-    verbose : int, default=0
-        Print each class before its density is fitted; an estimator with a `verbose` gets this one.
+    verbose : "auto" or int, default="auto"
+        "auto" prints at a terminal or in a notebook how far a fit of more than ten seconds is. 0
+        and False print nothing, and other numbers each class before its density is
+        fitted; an estimator with a `verbose` gets such a number too.
 
     Attributes
     ----------
@@ -211,7 +214,7 @@ class DensityClassifier(
         "calibration": [StrOptions({"auto"}), Interval(Real, 0, 1, closed="neither"), None],
         "classifiers": [StrOptions({"auto"}), "boolean"],
         "random_state": ["random_state"],
-        "verbose": ["verbose"],
+        "verbose": VERBOSE,
     }
 
     def __init__(
@@ -224,7 +227,7 @@ class DensityClassifier(
         calibration="auto",
         classifiers="auto",
         random_state=None,
-        verbose=0,
+        verbose="auto",
     ):
         self.estimator = estimator
         self.priors = priors
@@ -319,7 +322,9 @@ class DensityClassifier(
             folds = self._folds(label[~is_held_out], is_held_out.any(), seed)
             template.set_params(cv=folds, trees=False)  # which would predict X from the class alone
             template._outputs = "X"
-        with fit_task(self, *given, max_subtasks=n_fits, sample_weight=sample_weight) as task:
+        with fit_task(
+            self, *given, max_subtasks=n_fits, what="classes", sample_weight=sample_weight
+        ) as task:
             rows, joint = fit(task, template, X, label, weight, is_held_out)
             self._interrupted = any(map(was_interrupted, self.estimators_))
             known = joint[np.arange(len(rows)), label[rows]]
@@ -394,7 +399,7 @@ class DensityClassifier(
         """
         n_classes = len(self.classes_)
         train = np.flatnonzero(~is_held_out)
-        if self.verbose:
+        if prints(self):
             print(f"{n_classes} classes: {len(train)} rows")
         with task.inside(density):
             given = np.eye(n_classes)[label[train]]
@@ -446,7 +451,7 @@ class DensityClassifier(
         for k in range(len(self.classes_)):
             n_left = len(self.classes_) - k
             train = np.flatnonzero((label == k) & ~is_held_out)
-            if self.verbose:
+            if prints(self):
                 name = self.classes_[k]
                 print(f"Class {name} ({k + 1} of {len(self.classes_)}): {len(train)} rows")
             given = safe_indexing(X, train), uneven(weight[train])

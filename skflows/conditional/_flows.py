@@ -192,7 +192,9 @@ class FlowMixture:
         )
         with np.errstate(over="ignore"):  # of quantiles of 0 and 1
             first = np.tensordot(self.weights, ends, 1)
-        return self._root(given, q, first, ends.min(axis=0), ends.max(axis=0))
+        y = self._root(given, q, first, ends.min(axis=0), ends.max(axis=0))
+        low, high = (-np.inf, np.inf) if self.bounds is None else self.bounds[0]
+        return np.where(q > 0, np.where(q < 1, y, high), low)
 
     def _root(self, given, q, y, low, high):
         """Return where `cdf` is q (k, n), between two ends and from a first guess.

@@ -15,6 +15,7 @@ from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
 from ..calibration.thresholds import flags_more
+from ..callbacks._progress import VERBOSE
 from ..callbacks._run import fit_task
 from ..callbacks._support import CallbackSupportMixin
 from ..columns.arrays import row_shape, some_rows, validate_rows
@@ -321,7 +322,7 @@ class BaseFlowDensity(
         "tol": [Interval(Real, 0, None, closed="left")],
         "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right"), None],
         "random_state": ["random_state"],
-        "verbose": ["verbose"],
+        "verbose": VERBOSE,
     }
 
     def __init_subclass__(cls, **kwargs):

@@ -196,7 +196,7 @@ class CNFDensity(FlowDensity):
         contamination="auto",
         device="auto",
         random_state=None,
-        verbose=0,
+        verbose="auto",
     ):
         # Without super().__init__, because a continuous flow has no transforms to count.
         self.objective = objective

@@ -99,8 +99,9 @@ device : str, default="auto"
 random_state : int, RandomState instance or None, default=None
     Seeds the initial weights, the held-out rows, the order of the rows and dropout.
 
-verbose : int, default=0
-    Print the loss every ``verbose`` epochs.
+verbose : "auto" or int, default="auto"
+    "auto" prints at a terminal or in a notebook how far a fit of more than ten seconds is. 0 and
+    False print nothing, and other numbers the loss every ``verbose`` epochs.
 """
 
 OBJECT_TRAINING = """\
@@ -127,8 +128,9 @@ n_iter_no_change : int, default=50
 random_state : int, RandomState instance or None, default=None
     Seed of the weights, the held-out {objects} and the draws of the training.
 
-verbose : int, default=0
-    Print progress every ``verbose`` epochs.
+verbose : "auto" or int, default="auto"
+    "auto" prints at a terminal or in a notebook how far a fit of more than ten seconds is. 0 and
+    False print nothing, and other numbers the loss every ``verbose`` epochs.
 """
 
 TRAINED = """\
@@ -212,8 +214,8 @@ contamination : float, "auto" or None, default="auto"
 VERBOSE = """\
 verbose : "auto" or int, default="auto"
     "auto" prints now and then how far a fit of more than ten seconds is, and before it, if that is
-    known, how long it takes: on stderr if that is a terminal or a notebook, and not for a fit that
-    is a part of another one, such as a search, or that runs in another thread or process. 0 and
+    known, how long it takes: on stderr if that is a terminal or a notebook, and not for one of
+    several fits of another estimator, such as a search, nor in another thread or process. 0 and
     False print nothing, and other numbers the held-out score of each component when it is known.
     For a progress bar, use ``set_callbacks(sklearn.callback.ProgressBar())``.
 """

@@ -79,7 +79,7 @@ class FlowDensity(BaseFlowDensity):
         contamination="auto",
         device="auto",
         random_state=None,
-        verbose=0,
+        verbose="auto",
     ):
         self.n_transforms = n_transforms
         self.hidden_layer_sizes = hidden_layer_sizes

@@ -55,8 +55,9 @@ class GaussianizationDensity(BaseFlowDensity):
     random_state : int, RandomState instance or None, default=None
         Seeds the rotations, the held-out rows and the noise on discrete columns.
 
-    verbose : int, default=0
-        Print the loss every ``verbose`` layers.
+    verbose : "auto" or int, default="auto"
+        "auto" prints at a terminal or in a notebook how far a fit of more than ten seconds is.
+        0 and False print nothing, and other numbers the loss every ``verbose`` layers.
 
     Attributes
     ----------
@@ -104,7 +105,7 @@ class GaussianizationDensity(BaseFlowDensity):
         tol=1e-4,
         contamination="auto",
         random_state=None,
-        verbose=0,
+        verbose="auto",
     ):
         self.n_bins = n_bins
         self.rotation = rotation

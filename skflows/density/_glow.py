@@ -105,7 +105,7 @@ class GlowDensity(MultiscaleDensity):
         contamination="auto",
         device="auto",
         random_state=None,
-        verbose=0,
+        verbose="auto",
     ):
         super().__init__(
             n_transforms=n_transforms,

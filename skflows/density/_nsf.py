@@ -90,7 +90,7 @@ class NSFDensity(FlowDensity):
         contamination="auto",
         device="auto",
         random_state=None,
-        verbose=0,
+        verbose="auto",
     ):
         super().__init__(
             n_transforms=n_transforms,

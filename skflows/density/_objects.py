@@ -9,6 +9,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from ..calibration.thresholds import by_contamination
+from ..callbacks._progress import VERBOSE
 from ..callbacks._run import fit_task, random_state_of, training_file
 from ..callbacks._support import CallbackSupportMixin
 from ..columns.arrays import some_rows
@@ -38,7 +39,7 @@ class ObjectDensity(
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
         "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right"), None],
         "random_state": ["random_state"],
-        "verbose": ["verbose"],
+        "verbose": VERBOSE,
     }
 
     def __init_subclass__(cls, **kwargs):

@@ -69,7 +69,7 @@ class PlanarDensity(FlowDensity):
         contamination="auto",
         device="auto",
         random_state=None,
-        verbose=0,
+        verbose="auto",
     ):
         # Without super().__init__, because a planar flow has no network and none of its parameters.
         self.n_transforms = n_transforms

@@ -105,7 +105,7 @@ class ResidualDensity(FlowDensity):
         contamination="auto",
         device="auto",
         random_state=None,
-        verbose=0,
+        verbose="auto",
     ):
         # Without super().__init__, because units that are dropped would change the constant.
         self.n_transforms = n_transforms

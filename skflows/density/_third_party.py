@@ -206,7 +206,7 @@ def with_time_limit(estimator, seconds):
 def with_verbose(estimator, verbose):
     """Return an estimator that prints as much as its wrapper, if that prints and it can."""
     params = estimator.get_params(deep=False) if hasattr(estimator, "get_params") else {}
-    if not verbose or "verbose" not in params:
+    if verbose == "auto" or not verbose or "verbose" not in params:
         return estimator
     # That of some, such as pipelines, is a bool.
     verbose = bool(verbose) if isinstance(params["verbose"], bool) else verbose

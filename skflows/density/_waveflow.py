@@ -101,7 +101,7 @@ class WaveFlowDensity(FlowDensity):
         contamination="auto",
         device="auto",
         random_state=None,
-        verbose=0,
+        verbose="auto",
     ):
         super().__init__(
             n_transforms=n_transforms,

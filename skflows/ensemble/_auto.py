@@ -5,6 +5,7 @@ from typing import Self
 
 from sklearn.base import BaseEstimator
 
+from ..callbacks._progress import VERBOSE
 from ..callbacks._run import random_state_of
 from ..columns.checks import warn_of_columns
 from ..columns.types import Table, Weights
@@ -14,7 +15,7 @@ from ..preprocessing.sklearn_compat import Interval, StrOptions
 from ..preprocessing.validation import prepare_table, resolve_bounds, uneven
 from ..training.threads import fit_context
 from ._folds import Folds, automatic_cv, make_folds
-from ._mixture import VERBOSE, MixtureMixin
+from ._mixture import MixtureMixin
 
 ROWS_WITH_FOLDS = 2_000  # beyond, a single held-out part is accurate enough
 HELD_OUT = 0.1

@@ -13,7 +13,6 @@ from ..columns.checks import warn_user
 from ..density._outlier_labels import OutlierDensityMixin
 from ..density._sampling import SamplingMixin
 from ..density._third_party import draw
-from ..preprocessing.sklearn_compat import StrOptions
 from ..preprocessing.validation import uneven
 from ._estimators import refits_of, tasks_of
 from ._race import NO_TIME, Interrupted, race
@@ -22,7 +21,6 @@ EM_STEPS = 500
 EM_TOLERANCE = 1e-9  # in nats per row
 LEAST_GAIN = 0.01  # in nats per row of the first fold, for which the other folds are fitted
 MIN_WEIGHT = 1e-4  # of a component that is kept
-VERBOSE = [StrOptions({"auto"}), "verbose"]  # values of the parameter
 
 
 def mixture_weights(scores, weight=None):
@@ -147,7 +145,7 @@ def run_mixture(
     results = race(components, n_folds, tasks, can_gain=can_gain, **settings)
     done, n, n_missed, interrupted = [], len(components), 0, False
 
-    with fit_task(estimator, max_subtasks=n, **data) as task:
+    with fit_task(estimator, max_subtasks=n, what="components", **data) as task:
         progress = Progress(estimator, task.context)
         if expected is not None:
             progress.announce(*expected)
@@ -160,7 +158,7 @@ def run_mixture(
                 else:
                     done.append((component, fitted))
                     interrupted |= fitted.interrupted
-                progress.end(len(done), n, component.name, fitted)
+                progress.end(component.name, fitted)
                 if group.broadcast(bool(task.end(partial(attributes, done)))):
                     break
             again = refits(done) if done and not interrupted else []

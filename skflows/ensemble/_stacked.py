@@ -5,6 +5,7 @@ from typing import Self
 
 from sklearn.base import clone
 
+from ..callbacks._progress import VERBOSE
 from ..callbacks._run import random_state_of
 from ..columns.checks import warn_of_columns
 from ..columns.types import Table, Weights
@@ -17,7 +18,7 @@ from ..preprocessing.validation import weighted_rows
 from ..training.threads import fit_context
 from ._estimators import component_of
 from ._folds import Folds, make_folds
-from ._mixture import VERBOSE, MixtureMixin
+from ._mixture import MixtureMixin
 
 
 def clone_with_seeds(estimator, random_state):

@@ -111,7 +111,7 @@ class MoleculeDensity(ObjectDensity):
         n_iter_no_change=5,
         contamination="auto",
         random_state=None,
-        verbose=0,
+        verbose="auto",
     ):
         self.head = head
         self.hidden_size = hidden_size

@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator, MetaEstimatorMixin, OutlierMixin, clone
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
+from ..callbacks._progress import VERBOSE
 from ..callbacks._run import clock, fit_task
 from ..callbacks._support import CallbackSupportMixin
 from ..columns.arrays import is_grid_shape, validate_rows
@@ -103,8 +104,9 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
     random_state : int, RandomState instance or None, default=None
         Seeds the folds, the choice of places and the density.
 
-    verbose : int, default=0
-        Print the number of each fold if it is positive.
+    verbose : "auto" or int, default="auto"
+        "auto" prints at a terminal or in a notebook how far a fit of more than ten seconds is. 0
+        and False print nothing, and other numbers the number of each fold.
 
     Attributes
     ----------
@@ -157,7 +159,7 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
         "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right"), None],
         "time_limit": [Interval(Real, 0, None, closed="neither"), None],
         "random_state": ["random_state"],
-        "verbose": ["verbose"],
+        "verbose": VERBOSE,
     }
 
     def __init__(
@@ -173,7 +175,7 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
         contamination="auto",
         time_limit=None,
         random_state=None,
-        verbose=0,
+        verbose="auto",
     ):
         self.image_shape = image_shape
         self.features = features

@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from ..calibration.ranks import Ranks, discoveries, least_p_value, pooled
 from ..calibration.tails import Tails
 from ..calibration.thresholds import by_held_out, equalized
+from ..callbacks._progress import VERBOSE, prints
 from ..callbacks._run import fit_task, random_state_of
 from ..callbacks._support import CallbackSupportMixin
 from ..columns.arrays import check_integer, row_shape, validate_rows
@@ -155,9 +156,10 @@ class DensityOutlierDetector(
     random_state : int, RandomState instance or None, default=None
         Seeds the folds and the default estimator; an estimator that is given has its own seed.
 
-    verbose : int, default=0
-        Print the number of each fold before its density is fitted; an estimator with a `verbose`
-        gets this one.
+    verbose : "auto" or int, default="auto"
+        "auto" prints at a terminal or in a notebook how far a fit of more than ten seconds is. 0
+        and False print nothing, and other numbers the number of each fold before its
+        density is fitted; an estimator with a `verbose` gets such a number too.
 
     Attributes
     ----------
@@ -233,7 +235,7 @@ class DensityOutlierDetector(
         "trim": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="both")],
         "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right"), None],
         "random_state": ["random_state"],
-        "verbose": ["verbose"],
+        "verbose": VERBOSE,
     }
 
     def __init__(
@@ -249,7 +251,7 @@ class DensityOutlierDetector(
         trim=0.0,
         contamination="auto",
         random_state=None,
-        verbose=0,
+        verbose="auto",
     ):
         self.estimator = estimator
         self.statistic = statistic
@@ -359,7 +361,9 @@ class DensityOutlierDetector(
             estimator = clone(estimator)._share_columns(X, random_state, weight, encoding)
         parts = [train for train, _ in splits] or [slice(None)]
         n_fits = None if trim else len(parts)
-        with fit_task(self, *given, max_subtasks=n_fits, sample_weight=sample_weight) as task:
+        with fit_task(
+            self, *given, max_subtasks=n_fits, what="fits", sample_weight=sample_weight
+        ) as task:
             fit = partial(fit_subtask, task, encoding=encoding)
             setting = Setting(estimator, random_state, fit, encoding)
             if encoding is None and is_density(estimator) and not is_frozen(estimator):
@@ -369,7 +373,7 @@ class DensityOutlierDetector(
                     warn_of_texts(name, texts)
             models = []
             for i, part in enumerate(parts, 1):
-                if self.verbose and splits:
+                if prints(self) and splits:
                     print(f"Fold {i} of {len(parts)}")
                 is_last = i == len(parts)
                 with warnings.catch_warnings(), nullcontext() if is_last else of_no_use_alone():

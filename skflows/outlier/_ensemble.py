@@ -130,7 +130,7 @@ class OutlierEnsemble(OutlierLabelsMixin, CallbackSupportMixin, NamedEstimators)
         random_state = random_state_of(self)
         seed = random_state.randint(2**31 - 1)
         named = self._checked_members(*rows.shape)
-        with fit_task(self, X, y, max_subtasks=None) as task:
+        with fit_task(self, X, y, max_subtasks=None, what="fits") as task:
             fit = partial(fit_subtask, task)
             self.estimators_, self._nulls, log_p = [], [], []
             for _, estimator in named:

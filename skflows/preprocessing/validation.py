@@ -48,7 +48,7 @@ def prepare_table(estimator, X, sample_weight=None, *, least=2, dequantizer=None
     if reset:
         is_grid = row_shape(estimator) is not None
         dequantizer = Dequantizer.for_parameter(estimator.discrete, X, names, is_grid)
-        if getattr(estimator, "verbose", False) and dequantizer and not is_grid:
+        if getattr(estimator, "verbose", 0) not in (0, "auto") and dequantizer and not is_grid:
             gaps = dequantizer.named_gaps(names).items()
             print("Discrete columns: " + ", ".join(f"{key} (gap {gap:g})" for key, gap in gaps))
     bounds = validate_bounds(estimator.bounds, X, dequantizer, names=names)

@@ -135,7 +135,7 @@ class PointCloudDensity(ObjectDensity):
         n_iter_no_change=50,
         contamination="auto",
         random_state=None,
-        verbose=0,
+        verbose="auto",
     ):
         self.density = density
         self.prior = prior

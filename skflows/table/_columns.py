@@ -409,6 +409,9 @@ class ColumnModel:
                 f"{self.arguments}, which do not fit: {error}"
             ) from error
         self.variables = make(column, setting, *self.arguments)
+        if column.role in NUMERIC:
+            known = column.values[column.known]
+            self.seen = known.min(), known.max()
         self.has_flag = models_missing
         if self.has_flag:
             counts = [setting.weight.sum(), setting.missing]
@@ -541,6 +544,13 @@ class ColumnModel:
             return moment_text(values[j])
         value = self.joined(values[None])
         return moment_text(local_seconds(value, self.zone, self.name)[0])
+
+    @property
+    def seen_text(self):
+        """The least and the largest number or date of the fit as text."""
+        return " to ".join(
+            moment_text(end) if self.kind == "datetime" else f"{end:.10g}" for end in self.seen
+        )
 
     def range_text(self, variable):
         """Return a text on what values a variable of the column has."""

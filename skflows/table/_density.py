@@ -16,6 +16,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from ..callbacks._progress import VERBOSE
 from ..callbacks._run import random_state_of
 from ..callbacks._support import CallbackSupportMixin
 from ..columns.arrays import check_different_names, check_integer
@@ -28,7 +29,6 @@ from ..density._outlier_labels import OutlierDensityMixin
 from ..distribution.distribution import ConditionalDistribution, distribution_of
 from ..ensemble._folds import Folds
 from ..ensemble._mixture import (
-    VERBOSE,
     can_gain,
     mixture_attributes,
     run_mixture,
@@ -366,9 +366,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             mask = held_out[kept]
             splits = [(np.flatnonzero(~mask), np.flatnonzero(mask))]
         n, max_iter = group.n_rows(rows), self.max_iter
-        expected = None
-        if seconds := expected_duration(self, n, len(self._schema.names)):
-            expected = seconds, f"fitting {n} rows takes {said(seconds)}"
+        seconds = expected_duration(self, n, len(self._schema.names))
+        expected = seconds, f"fitting {n} rows takes {said(seconds)}"
         if max_iter == "auto":
             max_iter = automatic_epochs(n, len(splits))
         portfolio = components(self._schema, n, {"max_iter": max_iter, "n_orders": self.n_orders})
@@ -599,7 +598,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             empty = [self._encoding.keys[j] for j in self._schema.empty]
             self._check_names([name for name, c in named if name in empty and c.known.any()], what)
             self._schema.check_possible(values, names)
-            self._schema.warn_of_outside(values, names, as_condition=True)
+            self._schema.warn_of_outside(values, names, as_condition=True, what="given")
             self._schema.rules.warn_of_broken(self._schema, values)
         return values, names
 
@@ -739,7 +738,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         given : dict or DataFrame, default=None
             Values of some columns, which all rows have: one value each, or one for each row of a
             table. A missing value is unknown: it is drawn as the other columns are. A number that
-            the column cannot hold, such as 2.5 among integers, is an error.
+            the column cannot hold, such as 2.5 among integers, is an error. One far from the values
+            of `fit` gives a warning, since samples of other columns are then unreliable.
 
         complete : bool, default=False
             Whether to draw rows without missing values.

@@ -2,23 +2,30 @@
 
 from math import ceil
 
+from ..ensemble._folds import N_FOLDS
+
 # Of one core, by the tables of the user guide. Small tables take less than LEAST_SECONDS.
 LEAST_SECONDS, VALUES_PER_SECOND = 20, 1_500
 SECONDS_OF_SMALL, VALUES_OF_SMALL = 5, 200  # the latter for each further second
+SHARE_OF_NETWORKS = 0.4  # of the time, with an automatic number of epochs
+MOST_TIMES = 3  # as many epochs as that: networks stop when they no longer improve
 
 
 def expected_duration(density, n_rows, n_columns, n_densities=1):
-    """Return about how many seconds of one core a fit takes, None if parameters limit it.
+    """Return about how many seconds of one core a fit takes, with its epochs and time limit.
 
     Several densities are fitted to a part of the rows each.
     """
-    from ._components import MAX_ROWS
+    from ._components import MAX_ROWS, ROWS_WITH_FOLDS, automatic_epochs
 
-    if density.time_limit is not None or density.max_iter != "auto":
-        return None
     n_values = min(n_rows, n_densities * MAX_ROWS) * n_columns
     small = SECONDS_OF_SMALL + n_values / n_densities / VALUES_OF_SMALL
-    return n_densities * min(small, LEAST_SECONDS) + n_values / VALUES_PER_SECOND
+    seconds = n_densities * min(small, LEAST_SECONDS) + n_values / VALUES_PER_SECOND
+    if density.max_iter != "auto":
+        n = n_rows // n_densities
+        times = density.max_iter / automatic_epochs(n, N_FOLDS if n <= ROWS_WITH_FOLDS else 1)
+        seconds *= 1 - SHARE_OF_NETWORKS + SHARE_OF_NETWORKS * min(times, MOST_TIMES)
+    return seconds if density.time_limit is None else min(seconds, density.time_limit)
 
 
 def said(seconds):

@@ -48,7 +48,7 @@ class OneVariable:
         self.members = [member.predictive(view, j, rows) for member, _ in density._members]
         self.levels = None
         rules, values = density._schema.rules, view.values[rows]
-        # What a rule expects of a number, and with which probability.
+        # Which values a rule expects of a number, (n, k), and with which probabilities.
         self.expected, self.p_expected = rules.expectation(density._schema, values, j)
         if self.members[0].levels is not None:
             self.levels = sum(
@@ -83,8 +83,10 @@ class OneVariable:
             total = total + share[:, None] * below
         if not self.p_expected.any():
             return total
-        expected, p_expected = self.expected[:, None], self.p_expected[:, None]
-        return (1 - p_expected) * total + p_expected * (x >= expected)
+        total = (1 - self.p_expected.sum(axis=1, keepdims=True)) * total
+        for expected, probability in zip(self.expected.T, self.p_expected.T, strict=True):
+            total = total + probability[:, None] * (x >= expected[:, None])
+        return total
 
     def below(self, x, row):
         """Return the probability of values up to x in some rows, of shape (m,) as the values.
@@ -183,10 +185,10 @@ class OneVariable:
             if one.levels is not None:
                 weight = np.hstack([one.levels[:, :1] * weight, one.levels[:, 1:]])
             total = total + share[:, None] * weight
-        p_expected = self.p_expected[:, None]
+        total = (1 - self.p_expected.sum(axis=1, keepdims=True)) * total
         y = np.append((inner[1:] + inner[:-1]) / 2, variable.atoms)
-        y, expected = np.broadcast_to(y, total.shape), np.nan_to_num(self.expected)[:, None]
-        return np.hstack([y, expected]), np.hstack([(1 - p_expected) * total, p_expected])
+        y, expected = np.broadcast_to(y, total.shape), np.nan_to_num(self.expected)
+        return np.hstack([y, expected]), np.hstack([total, self.p_expected])
 
     def mean(self):
         """Return the mean of each row, of numbers over the steps of a grid."""
@@ -205,7 +207,8 @@ class OneVariable:
                     mean = one.levels[:, 0] * mean + one.levels[:, 1:] @ directions(variable.atoms)
                 total = total + share * mean
             expected = directions(np.nan_to_num(self.expected))
-            total = (1 - self.p_expected) * total + self.p_expected * expected
+            total = (1 - self.p_expected.sum(axis=1)) * total
+            total = total + (self.p_expected * expected).sum(axis=1)
         else:
             _, below = self._cells
             total = np.diff(below, axis=1) @ directions(variable.possible.values)

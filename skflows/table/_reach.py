@@ -8,6 +8,15 @@ USUAL_SHAPE, USUAL_ROWS = 0.2, 20  # as if so many more values of a tail had sho
 LEAST_SHAPE = -0.5  # with which the density falls to 0 at its end
 EQUAL = 1e-6  # least difference of the values of a tail, relative to their mean
 CHANCE = 0.01  # probability that one of all draws lies beyond
+FAR = 0.5  # ranges beyond the values of the fit from which on a number is far from them
+
+
+def are_far(x, seen, reach, step):
+    """Return which numbers are beyond the reach of draws, and far from the range that was seen."""
+    low, high = seen
+    margin = max(FAR * (high - low), step or 0.0)
+    least, largest = np.where(np.isfinite(reach), reach, seen)
+    return (x < min(low - margin, least)) | (x > max(high + margin, largest))
 
 
 class UpperTail:

@@ -107,7 +107,7 @@ def find_rules(schema, values, weight, copy_of):
 
 
 def formulas_of(schema, rows, targets):
-    """Return the columns that are sums of others, the product of two, or a line of one.
+    """Return the columns that are sums or products of others, or a line of one.
 
     Each is a tuple of its rank, the determinants, the target, `Linear` or `Product`, and its
     further arguments.
@@ -283,25 +283,47 @@ def multiples_of(rows, numbers, steps):
 
 
 def products_of(rows, multipliers, numbers, steps):
-    """Yield products of two columns that a further column may be, as `sums_of` does.
+    """Yield products of two or three columns that a further column may be, as `sums_of` does.
 
     They have a single coefficient, with few digits.
     """
-    if len(multipliers) ** 3 / 2 > MAX_PRODUCTS:
+    pairs, triples = combinations(multipliers, 2), triples_of(rows, multipliers, numbers, steps)
+    if comb(len(multipliers), 2) * len(multipliers) > MAX_PRODUCTS:
         return
-    for pair in combinations(multipliers, 2):
-        values = rows[:, pair].prod(axis=1)
+    for factors in chain(pairs, triples):
+        values = rows[:, factors].prod(axis=1)
         some = np.flatnonzero(~np.isnan(values) & (values != 0))[: 2 * N_SCREENED]
         if len(some) < LEAST_ROWS:
             continue
-        targets = [j for j in numbers if j not in pair]
+        targets = [j for j in numbers if j not in factors]
         known, values = rows[np.ix_(some, targets)], values[some, None]
         ratios, count = lower_medians((known / values).T), (~np.isnan(known)).sum(axis=0)
         for k in np.flatnonzero(count >= LEAST_ROWS):
             short = float(f"{ratios[k]:.{DIGITS}g}")
             error = np.abs(known[:, k] - short * values[:, 0])
             if short and (error <= TOLERANCE * steps[targets[k]]).sum() >= LIKELY * count[k]:
-                yield pair, targets[k], (short,), 0.0
+                yield factors, targets[k], (short,), 0.0
+
+
+def triples_of(rows, multipliers, numbers, steps):
+    """Return sets of three columns whose product a further column may be in a few rows."""
+    known = rows[~np.isnan(rows[:, multipliers]).any(axis=1)][:LEAST_ROWS]
+    n_products = comb(len(multipliers), 3) * len(numbers)
+    if len(known) < LEAST_ROWS or not 0 < n_products <= MAX_PRODUCTS:
+        return []
+    sets = np.array([*combinations(multipliers, 3)])
+    y = known[:, None, numbers]
+    with np.errstate(all="ignore"):  # of products that overflow, and of 0, which tells no factor
+        values = known[:, sets].prod(axis=2)[:, :, None]
+        ratios = np.where(values == 0, np.nan, y / values)
+        middle = (np.isfinite(ratios).sum(axis=0, keepdims=True) - 1).clip(min=0) // 2
+        ratios = np.take_along_axis(np.sort(ratios, axis=0), middle, axis=0)
+        unit = 10.0 ** (np.floor(np.log10(np.abs(ratios))) - DIGITS + 1)
+        error = np.abs(y - unit * np.rint(ratios / unit) * values)
+    tolerance = TOLERANCE * np.array([steps[j] for j in numbers])
+    is_near = (error <= tolerance).mean(axis=0) > 0.5
+    is_near &= (sets[:, :, None] != numbers).all(axis=1)
+    return [tuple(each) for each in sets[is_near.any(axis=1)].tolist()]
 
 
 def lines_of(rows, numbers, steps):

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..columns.checks import ColumnWarning, warn_user
+from ..columns.checks import ColumnWarning, among, warn_user
 from ..columns.lattice import decimals_of
 from ._predictive import OneVariable, without
 from ._view import TableView
@@ -126,22 +126,31 @@ class Function:
         return expected
 
     def tells(self, schema, i):
-        """Return whether the rule tells a single value of column i, given its other columns."""
+        """Return whether the rule tells column i, given its other columns."""
         return i == self.target.column
 
     def told(self, schema, rows, i):
         """Return what column i, the target, should be, NaN where the rule says nothing."""
         return self.expected(rows)
 
+    def all_told(self, schema, rows, i):
+        """Return the values of column i for which the rule holds, (k, n), and their shares."""
+        return self.told(schema, rows, i)[None], np.ones(1)
+
     def of_levels(self, schema, rows, i, levels):
         """Return the probabilities of the levels of a column that the rule tells."""
-        expected = self.told(schema, rows, i)
-        follows = np.flatnonzero(~np.isnan(expected))
-        place = Target.of(schema, i).place(schema, expected[follows])
-        follows, place = follows[place >= 0], place[place >= 0]
-        levels = levels.copy()
+        told, shares = self.all_told(schema, rows, i)
+        place = np.full(told.shape, -1)
+        follows = np.flatnonzero(~np.isnan(told[0]))
+        target = Target.of(schema, i)
+        place[:, follows] = [target.place(schema, each[follows]) for each in told]
+        follows = np.flatnonzero((place >= 0).any(axis=0))
+        place, levels = place[:, follows], levels.copy()
+        shares = shares[:, None] * (place >= 0)
+        shares *= np.exp(self.counts.log_holds) / shares.sum(axis=0)
         levels[follows] = without_level(levels[follows], place) * np.exp(self.counts.log_broken)
-        levels[follows, place] = np.exp(self.counts.log_holds)
+        for each, share in zip(place, shares, strict=True):  # a share of 0 changes nothing
+            levels[follows, each] += share
         return levels
 
 
@@ -220,7 +229,7 @@ class Formula(Function):
         return rounded(self.total(rows), self.variable, self.nudge)
 
     def tells(self, schema, i):
-        """Return whether the rule tells a single value of column i, given its other columns.
+        """Return whether the rule tells column i, given its other columns.
 
         If the target is rounded more than a term is, several values of the term fit.
         """
@@ -346,8 +355,12 @@ class RoundedSum(Linear):
         return self.possible(expected)[place, np.arange(len(expected))]
 
     def tells(self, schema, i):
-        """Return whether the rule tells a single value of column i, given its other columns."""
-        return False
+        """Return whether the rule tells column i, given its other columns."""
+        return i == self.target.column
+
+    def all_told(self, schema, rows, i):
+        """Return the values of the target for which the rule holds, (3, n), and their shares."""
+        return self.possible(self.expected(rows)), self.shares
 
     def text(self, names):
         """Return the rule as text."""
@@ -355,7 +368,7 @@ class RoundedSum(Linear):
 
 
 class Product(Formula):
-    """A number as the product of two others, rounded as the target is.
+    """A number as the product of two or three others, rounded as the target is.
 
     Parameters
     ----------
@@ -374,7 +387,8 @@ class Product(Formula):
         self.variable, self.nudge = variable, nudge
         known = rows[~np.isnan(rows[:, determinants]).any(axis=1)]
         least = np.abs(known[:, determinants]).min(axis=0, initial=np.inf)
-        self.slopes = abs(factor) * least[::-1]
+        k = len(determinants)
+        self.slopes = [abs(factor) * np.delete(least, i).prod() for i in range(k)]
         self.counts = self.count(rows, weight)
 
     def total(self, rows):
@@ -383,8 +397,8 @@ class Product(Formula):
 
     def rest(self, rows, i):
         """Return what column i should be, before rounding; NaN beside a 0."""
-        (other,) = set(self.determinants) - {i}
-        divisor = self.factor * rows[:, other]
+        others = [j for j in self.determinants if j != i]
+        divisor = self.factor * rows[:, others].prod(axis=1)
         return rows[:, self.target.column] / np.where(divisor == 0, np.nan, divisor)
 
     def sizes(self, rows):
@@ -398,9 +412,9 @@ class Product(Formula):
 
     def text(self, names):
         """Return the rule as text."""
-        first, second = (names[j] for j in self.determinants)
-        factor = "" if self.factor == 1 else f"{self.factor:.6g} * "
-        return f"{names[self.target.column]} = {factor}{first} * {second}"
+        factors = [] if self.factor == 1 else [f"{self.factor:.6g}"]
+        factors += [str(names[j]) for j in self.determinants]
+        return f"{names[self.target.column]} = {' * '.join(factors)}"
 
 
 def is_short(number):
@@ -906,32 +920,34 @@ class Rules:
         return levels / levels.sum(axis=1, keepdims=True)
 
     def expectation(self, schema, values, j):
-        """Return what a rule expects of variable j, a number, in rows, and its probability.
+        """Return what a rule expects of variable j, a number, in rows, and the probabilities.
 
-        The probability is 0 where no rule tells the number.
+        Each is an array (n, k) of possible values. Probabilities are 0 where no rule tells the
+        number.
         """
-        expected, probability = np.full(len(values), np.nan), np.zeros(len(values))
-        i = schema.place_of(j)
-        if not schema.variables[j].has_number or j != schema.of_column[i][-1]:
-            return expected, probability
+        i, is_value = schema.place_of(j), schema.variables[j].has_number
         rules = [rule for rule in self.functions if rule.tells(schema, i)]
-        rows = self.encoded(schema, values) if rules else None
-        for rule in rules:
-            told = rule.told(schema, rows, i)
-            is_new = np.isnan(expected) & ~np.isnan(told)
-            expected[is_new] = told[is_new]
-            probability[is_new] = np.exp(rule.counts.log_holds)
+        if not rules or not is_value or j != schema.of_column[i][-1]:
+            return np.full((len(values), 1), np.nan), np.zeros((len(values), 1))
+        rows = self.encoded(schema, values)
+        all_told = [rule.all_told(schema, rows, i) for rule in rules]
+        expected = np.full((len(values), max(len(told) for told, _ in all_told)), np.nan)
+        probability = np.zeros(expected.shape)
+        for rule, (told, shares) in zip(rules, all_told, strict=True):
+            is_new = np.isnan(expected).all(axis=1) & ~np.isnan(told[0])
+            expected[is_new, : len(told)] = told[:, is_new].T
+            probability[is_new, : len(told)] = np.exp(rule.counts.log_holds) * shares
         return expected, probability
 
     def warn_of_broken(self, schema, given):
         """Warn of given values that break a rule that all rows of the fit follow."""
         rows = self.encoded(schema, given)
         for rule in self:
-            if rule.counts.share == 0 and (n := rule.is_broken(rows).sum()):
+            if rule.counts.share == 0 and (is_broken := rule.is_broken(rows)).any():
                 warn_user(
-                    f"given breaks the rule {rule.text(schema.names)!r} in {n} of {len(rows)} "
-                    f"rows. All {rule.counts.n_rows} rows of fit that tell follow it: answers "
-                    "about other columns are unreliable.",
+                    f"given breaks the rule {rule.text(schema.names)!r}{among(is_broken)}. All "
+                    f"{rule.counts.n_rows} rows of fit that tell follow it: answers about other "
+                    "columns are unreliable.",
                     ColumnWarning,
                 )
 
@@ -972,11 +988,14 @@ class Rules:
 
 
 def without_level(levels, place):
-    """Return the probabilities of levels given that it is not a certain one in each row."""
-    levels = levels.copy()
-    levels[np.flatnonzero(place >= 0), place[place >= 0]] = 0.0
+    """Return the probabilities of levels given that it is none of certain ones in each row.
+
+    Places are an array (n,) or (k, n); the ones below 0 are no level.
+    """
+    levels, others = levels.copy(), np.ones_like(levels)
+    for each in np.atleast_2d(place):
+        rows = np.flatnonzero(each >= 0)
+        levels[rows, each[rows]] = others[rows, each[rows]] = 0.0
     total = levels.sum(axis=1, keepdims=True)
-    others = np.ones_like(levels)
-    others[np.flatnonzero(place >= 0), place[place >= 0]] = 0.0
     others /= np.maximum(others.sum(axis=1, keepdims=True), 1.0)
     return np.where(total > LEAST_BROKEN, levels / np.maximum(total, LEAST_BROKEN), others)

@@ -6,6 +6,7 @@ import numpy as np
 
 from ..columns.checks import (
     ColumnWarning,
+    among,
     unseen_error,
     warn_of_empty,
     warn_of_identifiers,
@@ -184,8 +185,8 @@ class Schema:
                 if is_unseen.any():
                     unseen[name] = self.encoding.named(place, rows[is_unseen, place])
                     if column.refuses_unseen:
-                        raise unseen_error(name, unseen[name])
-        warn_of_unseen(unseen, len(rows))
+                        raise unseen_error(name, unseen[name], self.encoding.categories_of(name))
+        warn_of_unseen(unseen, len(rows), self.encoding)
         return values
 
     def joined(self, values, random_state=None):
@@ -276,9 +277,8 @@ class Schema:
                     continue
                 first = is_outside.argmax()
                 yield (
-                    f"{column.value_text(of_column[first], j)} in column {name!r}, "
-                    f"in {is_outside.sum()} of {len(of_column)} rows; its values are "
-                    f"{column.range_text(variable)}.",
+                    f"{column.value_text(of_column[first], j)} in column {name!r}"
+                    f"{among(is_outside)}; its values are {column.range_text(variable)}.",
                     bool(np.isneginf(log_scale[is_outside]).any()),
                     column.remedy_for(x[first], variable),
                 )
@@ -289,16 +289,40 @@ class Schema:
             if is_impossible:
                 raise ValueError(f"given has the impossible value {text}")
 
-    def warn_of_outside(self, values, names=None, as_condition=False):
-        """Warn of the first values outside of their kind, of impossible ones if there are any."""
-        outside = list(self.outside(values, self.names if names is None else names, as_condition))
-        for text, is_impossible, remedy in sorted(outside, key=lambda each: not each[1])[:1]:
-            what = "Such a value has a small density."
+    def far(self, values, names):
+        """Yield descriptions of numbers and dates far from the values of the fit."""
+        for name in self.modelled(names):
+            i = self.names.index(name)
+            column, of_column = self.columns[i], values[:, self.of_column[i]]
+            j = int(column.has_flag)
+            if (far := column.variables[j].is_far(of_column[:, j])).any():
+                yield (
+                    f"{column.value_text(of_column[far.argmax()], j)} in column {name!r}"
+                    f"{among(far)}, far from its values in fit: {column.seen_text}."
+                )
+
+    def warn_of_outside(self, values, names=None, as_condition=False, what="X"):
+        """Warn of the first values outside of their kind, of impossible ones if there are any.
+
+        As conditions, numbers far from the values of the fit count too.
+        """
+        names = self.names if names is None else names
+        texts = []
+        outside = list(self.outside(values, names, as_condition))
+        for text, is_impossible, remedy in sorted(outside, key=lambda each: not each[1]):
+            consequence = "Such a value has a small density."
             if as_condition:
-                what = "Nothing follows from it for other columns."
+                consequence = "Nothing follows from it for other columns."
             if is_impossible:
-                what = "The row scores -inf, and answers about its other values are unreliable."
-            warn_user(f"X has {text} {what}{remedy}", ColumnWarning)
+                consequence = (
+                    "The row scores -inf, and answers about its other values are unreliable."
+                )
+            texts.append(f"{text} {consequence}{remedy}")
+        if as_condition:
+            remedy = "Check its unit, or leave it out: answers about other columns are unreliable."
+            texts += [f"{text} {remedy}" for text in self.far(values, names)]
+        for text in texts[:1]:
+            warn_user(f"{what} has {text}", ColumnWarning)
 
     def place_of(self, j):
         """Return the place of the column that has variable j."""

@@ -15,7 +15,7 @@ from ..columns.kinds import likely_bounds
 from ..columns.lattice import ON_LATTICE, SAME, Grid, lattice, lattice_of, smallest_gap
 from ._maps import fit_maps, repeat
 from ._outside import Outside, scale_of
-from ._reach import UpperTail
+from ._reach import UpperTail, are_far
 
 ROWS_AT_ONCE = 5_000
 MAX_LISTED = 1_000_000  # points of a lattice: a number with more is answered as if continuous
@@ -156,6 +156,13 @@ class Number:
         below, above = self.tails
         low, high = self.snap(np.array([-below.reach(n_draws), above.reach(n_draws)]))
         return min(low, *self.atoms, np.inf), max(high, *self.atoms, -np.inf)
+
+    def is_far(self, x):
+        """Return which numbers are far from the ones of the fit."""
+        is_far, has = np.zeros(len(x), dtype=bool), self.is_number(x)
+        if self.period is None:
+            is_far[has] = are_far(x[has], self.seen, self.reach(len(x)), self.step)
+        return is_far
 
     def _some_inside(self):
         ends = [end for end in (self.low, self.high) if np.isfinite(end)]
@@ -424,6 +431,12 @@ class Levels:
     def reach(self, n_draws):
         """Return no limits: draws are levels."""
         return -np.inf, np.inf
+
+    def is_far(self, x):
+        """Return which numbers are far from the levels."""
+        if self.lattice is None or self.period is not None:
+            return np.zeros(len(x), dtype=bool)
+        return are_far(x, (self.levels[0], self.levels[-1]), self.reach(len(x)), self.step)
 
     def encode(self, values):
         """Return the variable of numbers."""

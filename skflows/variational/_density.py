@@ -12,6 +12,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from ..calibration.thresholds import by_contamination
+from ..callbacks._progress import VERBOSE
 from ..callbacks._run import clock, fit_task, random_state_of, training_file
 from ..callbacks._support import CallbackSupportMixin
 from ..columns.arrays import check_different, check_integer, key_of
@@ -104,8 +105,9 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
     random_state : int, RandomState instance or None, default=None
         Seeds the starts, the initial weights and the draws.
 
-    verbose : int, default=0
-        Print the loss every ``verbose`` epochs.
+    verbose : "auto" or int, default="auto"
+        "auto" prints at a terminal or in a notebook how far a fit of more than ten seconds is.
+        0 and False print nothing, and other numbers the loss every ``verbose`` epochs.
 
     Attributes
     ----------
@@ -203,7 +205,7 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
         "tol": [Interval(Real, 0, None, closed="left")],
         "time_limit": [Interval(Real, 0, None, closed="neither"), None],
         "random_state": ["random_state"],
-        "verbose": ["verbose"],
+        "verbose": VERBOSE,
     }
 
     def __init__(
@@ -220,7 +222,7 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
         tol=0.05,
         time_limit=None,
         random_state=None,
-        verbose=0,
+        verbose="auto",
     ):
         self.density = density
         self.bounds = bounds
