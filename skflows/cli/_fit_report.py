@@ -71,9 +71,8 @@ def report(path, model, frame, seconds, random_state=None):
         ("Distances to the rows of the fit", distances(near)),
     ]
     note = f" after a fit of {seconds:.0f} s. {n:,} rows of each table were compared."
-    return page(
-        f"Synthetic rows of {path.name}", lead(auc, near, broken, len(frame)), sections, note
-    )
+    n_fitted = min(len(frame), MOST_NEIGHBOURS)
+    return page(f"Synthetic rows of {path.name}", lead(auc, near, broken, n_fitted), sections, note)
 
 
 def synthetic_rows(model, n, seed, like):
@@ -314,7 +313,7 @@ def discriminator(real, synthetic, seed):
     for name in both.columns[is_number]:
         both[name] = import_pandas().to_numeric(both[name]).where(both[name].notna())
     model = HistGradientBoostingClassifier(random_state=seed, categorical_features=~is_number)
-    folds = StratifiedKFold(N_FOLDS, shuffle=True, random_state=seed)
+    folds = StratifiedKFold(min(N_FOLDS, len(real)), shuffle=True, random_state=seed)
     y = np.repeat([0, 1], len(real))
     X = both.to_numpy(dtype=float)
     return float(cross_val_score(model, X, y, cv=folds, scoring="roc_auc").mean())
