@@ -231,6 +231,7 @@ def test_a_long_fit_says_how_far_it_is_to_a_person_who_waits(monkeypatch, capsys
     for quiet in (0, False):
         flow.set_params(verbose=quiet)
         assert lines(flow.fit, X) == []
+        assert lines(ConditionalDensity(flow, cv=None).fit, X, X[:, 0]) == []
 
 
 def test_callback_may_fit_in_other_threads():

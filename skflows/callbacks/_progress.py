@@ -71,6 +71,14 @@ class Progress:
             print(f"{name}: {result}")
 
 
+def verbosities(estimator):
+    """Return the parameter ``verbose`` of an estimator, or else of the ones inside it."""
+    if hasattr(estimator, "verbose"):
+        return [estimator.verbose]
+    params = estimator.get_params()
+    return [value for name, value in params.items() if name.endswith("__verbose")]
+
+
 def prints(estimator):
     """Return whether the parameter ``verbose`` of an estimator asks for lines at once."""
     return estimator.verbose not in (0, "auto")
@@ -79,10 +87,10 @@ def prints(estimator):
 def is_watched(estimator, context):
     """Return whether a person who waits for this fit, with ``verbose="auto"``, sees lines.
 
-    They do at a terminal or in a notebook, unless the fit is one of several of another one, such
-    as a search, or runs in another thread or process.
+    They do at a terminal or in a notebook, unless the fit is one of several of an estimator with
+    callbacks, such as a search, or runs in another thread or process.
     """
-    if getattr(estimator, "verbose", "auto") != "auto":
+    if any(verbose != "auto" for verbose in verbosities(estimator)):
         return False
     is_notebook = type(sys.stderr).__module__.startswith("ipykernel")
     is_seen = is_notebook or getattr(sys.stderr, "isatty", bool)()

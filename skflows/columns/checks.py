@@ -23,6 +23,7 @@ FEWEST = 5  # rows with a value that was filled in
 NEAR_MEAN = 0.1  # standard deviations between that value and the mean of the others
 ON_LATTICE = 1e-3  # distance to a whole number of gaps
 MANY_ROWS, DIFFERENT = 20, 0.5  # rows, and the share of different texts, that show what names rows
+MANY_CATEGORIES = 1_000  # too many to compare a text with all of them
 PADDED = re.compile(r"0\d+")  # a code with leading zeros
 YEARS = 1800, 2100  # between which consecutive whole numbers may be years
 FAR_MORE_OFTEN = 5  # times as often as any other value, for a column without a lattice
@@ -324,8 +325,10 @@ def warn_of_texts(name, texts):
 
 def did_you_mean(value, categories):
     """Return a question for the category that a text may be a mistyped form of, or ''."""
+    if not isinstance(value, str) or len(categories) > MANY_CATEGORIES:
+        return ""
     texts = {each.lower(): each for each in categories if isinstance(each, str)}
-    close = get_close_matches(value.lower(), texts, 1) if isinstance(value, str) else []
+    close = get_close_matches(value.lower(), texts, 1)
     return f"did you mean {texts[close[0]]!r}?" if close else ""
 
 

@@ -215,8 +215,9 @@ VERBOSE = """\
 verbose : "auto" or int, default="auto"
     "auto" prints now and then how far a fit of more than ten seconds is, and before it, if that is
     known, how long it takes: on stderr if that is a terminal or a notebook, and not for one of
-    several fits of another estimator, such as a search, nor in another thread or process. 0 and
-    False print nothing, and other numbers the held-out score of each component when it is known.
+    several fits of an estimator with callbacks, such as a search, nor in another thread or process
+    (scikit-learn 1.9 or newer). 0 and False print nothing, and other numbers the held-out score of
+    each component when it is known.
     For a progress bar, use ``set_callbacks(sklearn.callback.ProgressBar())``.
 """
 

@@ -414,7 +414,7 @@ class LatentClasses(Classes):
         means, S = self.means[z], self.covariances
         cross = S[:, given][:, :, unknown]
         slopes = np.linalg.solve(S[:, given][:, :, given], cross)
-        covariances = S[:, unknown][:, :, unknown] - slopes.mT @ cross
+        covariances = S[:, unknown][:, :, unknown] - np.swapaxes(slopes, 1, 2) @ cross
         factors = np.linalg.cholesky(covariances + LEAST_VARIANCE * np.eye(len(unknown)))
         if len(S) == 1:
             return means[:, unknown] + (y - means[:, given]) @ slopes[0] + noise @ factors[0].T
@@ -849,7 +849,9 @@ def moments(share, filled, spread, group, space):
     count = share.sum(axis=0)[:, None] + 1e-9
     means = np.einsum("nk,knd->kd", share, filled) / count
     residual = filled - means[:, None]
-    scatter = spread + (share.T[:, :, None] * residual).mT @ residual
+    scatter = spread.copy()
+    for k in range(n_classes):
+        scatter[k] += (share[:, k, None] * residual[k]).T @ residual[k]
     pooled = scatter.sum(axis=0) / share.sum()
     prior = PRIOR_OF_COVARIANCE[space] * d if n_classes > 1 else 0.0
     shrinkage = d / (d + len(share))

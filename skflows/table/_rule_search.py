@@ -287,9 +287,9 @@ def products_of(rows, multipliers, numbers, steps):
 
     They have a single coefficient, with few digits.
     """
-    pairs, triples = combinations(multipliers, 2), triples_of(rows, multipliers, numbers, steps)
     if comb(len(multipliers), 2) * len(multipliers) > MAX_PRODUCTS:
         return
+    pairs, triples = combinations(multipliers, 2), triples_of(rows, multipliers, numbers, steps)
     for factors in chain(pairs, triples):
         values = rows[:, factors].prod(axis=1)
         some = np.flatnonzero(~np.isnan(values) & (values != 0))[: 2 * N_SCREENED]

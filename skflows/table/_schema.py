@@ -1,6 +1,7 @@
 """The columns of a table and the variables that they become."""
 
 import copy
+from itertools import islice
 
 import numpy as np
 
@@ -307,9 +308,8 @@ class Schema:
         As conditions, numbers far from the values of the fit count too.
         """
         names = self.names if names is None else names
-        texts = []
-        outside = list(self.outside(values, names, as_condition))
-        for text, is_impossible, remedy in sorted(outside, key=lambda each: not each[1]):
+        outside = sorted(self.outside(values, names, as_condition), key=lambda each: not each[1])
+        for text, is_impossible, remedy in outside[:1]:
             consequence = "Such a value has a small density."
             if as_condition:
                 consequence = "Nothing follows from it for other columns."
@@ -317,12 +317,14 @@ class Schema:
                 consequence = (
                     "The row scores -inf, and answers about its other values are unreliable."
                 )
-            texts.append(f"{text} {consequence}{remedy}")
-        if as_condition:
-            remedy = "Check its unit, or leave it out: answers about other columns are unreliable."
-            texts += [f"{text} {remedy}" for text in self.far(values, names)]
-        for text in texts[:1]:
-            warn_user(f"{what} has {text}", ColumnWarning)
+            warn_user(f"{what} has {text} {consequence}{remedy}", ColumnWarning)
+        if as_condition and not outside:
+            for text in islice(self.far(values, names), 1):
+                warn_user(
+                    f"{what} has {text} Check its unit, or leave it out: answers about other "
+                    "columns are unreliable.",
+                    ColumnWarning,
+                )
 
     def place_of(self, j):
         """Return the place of the column that has variable j."""

@@ -161,7 +161,7 @@ class Number:
         """Return which numbers are far from the ones of the fit."""
         is_far, has = np.zeros(len(x), dtype=bool), self.is_number(x)
         if self.period is None:
-            is_far[has] = are_far(x[has], self.seen, self.reach(len(x)), self.step)
+            is_far[has] = are_far(x[has], self.seen, self.reach(1), self.step)
         return is_far
 
     def _some_inside(self):
@@ -436,7 +436,7 @@ class Levels:
         """Return which numbers are far from the levels."""
         if self.lattice is None or self.period is not None:
             return np.zeros(len(x), dtype=bool)
-        return are_far(x, (self.levels[0], self.levels[-1]), self.reach(len(x)), self.step)
+        return are_far(x, (self.levels[0], self.levels[-1]), self.reach(1), self.step)
 
     def encode(self, values):
         """Return the variable of numbers."""
