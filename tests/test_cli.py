@@ -174,6 +174,8 @@ def test_summaries_name_components_with_their_weights():
 def test_messages_name_options_that_a_shell_takes():
     text = "use columns={'name': 'categorical'}, or columns={'last name': 'count'}."
     assert with_options(text) == "use --kind name=categorical, or --kind 'last name=count'."
+    text = "given has the impossible value 2.5 in column 'age'; its values are whole numbers."
+    assert with_options(text) == "--given age=2.5: its values are whole numbers."
     text = "time_limit=2.5 ended training within its first epoch: raise it, or train on fewer rows."
     said = "ended training within its first epoch: {} it, or train on fewer rows."
     assert with_options(text) == "the time limit " + said.format("raise")

@@ -98,12 +98,14 @@ def test_folders_hold_a_file_of_the_name_of_the_data(folder, capsys):
 
 
 def test_images_need_a_folder(folder, capsys):
-    for output, remedy in ("y.csv", "give y/"), ("-", "give a folder"):
+    for output, remedy in ("y.csv", "give y.csv/"), ("-", "give one, not standard output"):
         assert run(f"decompress images.skfc -o {output} --model images.skflows") == 2
         assert remedy in capsys.readouterr().err
         assert not (folder / output).exists()
     assert run("decompress images.skfc -o y.csv/ --model images.skflows") == 0
     assert len([*folder.glob("y.csv/*")]) == 30
+    (folder / "restored.v2").mkdir()
+    assert run("decompress images.skfc -o restored.v2 --model images.skflows") == 0
 
 
 @pytest.mark.parametrize(

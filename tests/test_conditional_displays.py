@@ -305,6 +305,9 @@ def test_the_most_probable_of_many_categories_are_drawn():
     assert marks == [list(grid).index(names[3]), 19]
     legends = [panel.get_legend() for panel in display.axes_]
     assert legends[0].get_texts()[0].get_text() == "observed" and legends[1] is None
+    display.grid, display.density = grid[:-1], density[:-1]
+    marks = [len(panel.lines) for panel in display.plot().axes_]
+    assert marks == [1, 0]  # no bar of the others
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,9 @@ def test_differences_are_the_shares_of_rows_to_change(tables):
     assert fit_report.difference(real, changed, ["kind"], 6, rng)[0] == pytest.approx(1)
     missing = real["number"].isna().mean()
     assert fit_report.difference(real, changed, ["number"], 6, rng)[0] == pytest.approx(missing)
+    # Fewer known values than bins.
+    few = pd.DataFrame({"number": [1.0, 2, 3, 4, 5, *[np.nan] * 5]})
+    assert fit_report.difference(few, few.replace(5, 3), ["number"], 20, rng)[0] == 0.1
     # Single columns do not show that a dependence is lost.
     lost = real.assign(like=np.roll(real["like"], 1))
     assert fit_report.difference(real, lost, ["like"], 6, rng)[0] == 0
@@ -53,11 +56,35 @@ def test_differences_are_the_shares_of_rows_to_change(tables):
 
 def test_copies_are_too_near(tables):
     real, other = tables
-    assert not fit_report.nearness(real, real, other).is_suspicious
+    rng = np.random.default_rng(0)
+    assert not fit_report.nearness(real, other, rng).is_suspicious
     copied = pd.concat([other[N // 10 :], real[: N // 10]], ignore_index=True)
-    near = fit_report.nearness(real, real, copied)
+    near = fit_report.nearness(real, copied, rng)
     assert near.is_suspicious and (near.synthetic == 0).sum() == N // 10
     assert "too near to rows" in fit_report.lead(0.5, near, [], N)
+
+
+def test_of_many_rows_some_are_searched_for_copies(tables, monkeypatch):
+    monkeypatch.setattr(fit_report, "MOST_NEIGHBOURS", N // 2)
+    real, other = tables
+    copied = pd.concat([real[N // 2 :]] * 2)
+    near = fit_report.nearness(real, copied, np.random.default_rng(0))
+    assert 0.4 < (near.synthetic == 0).mean() < 0.6  # not the first rows only
+    near = fit_report.nearness(real, other, np.random.default_rng(0))
+    text = fit_report.lead(0.5, near, [], N)
+    assert "Only 150 of the 300 rows of the fit were searched for copies" in text
+    assert "no nearer" not in text
+
+
+@pytest.mark.parametrize("zone", [None, "UTC"])
+def test_dates_may_be_one_or_missing(tables, zone):
+    real, other = (table[["like"]] for table in tables)
+    day = pd.Timestamp("2024-01-01", tz=zone)
+    for days in pd.Series([day] * N), pd.Series([pd.NaT] * N, dtype=pd.Series([day]).dtype):
+        near = fit_report.nearness(
+            *(each.assign(day=days) for each in (real, other)), np.random.default_rng(0)
+        )
+        assert np.array_equal(near, fit_report.nearness(real, other, np.random.default_rng(0)))
 
 
 def test_a_classifier_tells_different_rows_apart(tables):

@@ -2,15 +2,18 @@
 
 import re
 from io import StringIO
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 from test_cli import run
 from test_conditional import quick
 
 import skflows
 from skflows import ConditionalDensity, FlowRegressor, NSFDensity
+from skflows.cli import _predict_report
 
 
 @pytest.fixture
@@ -26,7 +29,8 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_fit_and_predict(folder, capsys):
+def test_fit_and_predict(folder, capsys, monkeypatch):
+    monkeypatch.setattr(_predict_report, "N_LISTED", 100)
     fit = "fit data.csv --target price --exclude id -o model.skflows --max-iter 8"
     assert run(f"{fit} --random-state 0") == 0
     assert "fitted to 59 rows of 3 columns" in capsys.readouterr().out
@@ -77,9 +81,25 @@ def check_report_of_numbers(page, predicted):
     importance = page.partition("Importance of the columns")[2]
     columns = re.findall("<tr><td>(.*?)</td>", importance)
     assert {*columns} == {"x", "kind", "day"} and columns[0] == "kind"
-    _, surprising, _ = page.partition("The most surprising rows")
-    assert "<tr><td>7</td>" not in surprising  # whose target is unknown
+    surprising = page.partition("The most surprising rows")[2].partition("<h2>")[0]
+    ids = [*map(int, re.findall("<tr><td>([0-9]+)</td>", surprising))]
+    assert sorted(ids) == data["id"][known].to_list()
     assert page.count("<img ") == 1 and "http" not in page
+
+
+def test_both_tails_of_whole_numbers_count_alike():
+    fair = stats.binom(10, 0.5)
+    distribution = SimpleNamespace(is_discrete=True, cdf=fair.cdf, pmf=fair.pmf)
+    tails = _predict_report.tails(distribution, np.arange(11))
+    assert np.allclose(tails, tails[::-1]) and tails.argmax() == 5
+
+
+def test_importance_is_of_rows_of_the_whole_file(monkeypatch):
+    monkeypatch.setattr(_predict_report, "N_SHUFFLED", 50)
+    x = np.repeat([0.0, 1.0], 100)
+    model = SimpleNamespace(predict_distribution=lambda X: SimpleNamespace(median=lambda: X[:, 0]))
+    page = _predict_report.importance(model, x[:, None], x, np.random.default_rng(0))
+    assert 0.3 < float(re.search("data-value='(.*?)'", page)[1]) < 0.7
 
 
 @pytest.mark.filterwarnings("default")
@@ -179,11 +199,21 @@ def test_classes_are_predicted_with_probabilities(folder, capsys, one_class):
     assert "a DensityClassifier, which predicts a column: use skflows predict" in (
         capsys.readouterr().err
     )
-    complete = table.dropna()[["x", "price", "kind"]]
+    complete = table.dropna()[["x", "price", "kind"]].replace({"a": "true", "b": "false"})
     complete.to_csv("complete.csv", index=False)
     assert run("fit complete.csv --target kind -o flow.skflows --max-iter 2 --random-state 0") == 0
-    assert run("predict flow.skflows complete.csv -o predicted.csv") == 0
-    assert set(pd.read_csv("predicted.csv")["predicted"]) <= {"a", "b"}
+    capsys.readouterr()
+    assert run("predict flow.skflows complete.csv --report r.html") == 0
+    out, err = capsys.readouterr()
+    assert "wrote r.html" in err  # not among the predictions
+    right = pd.read_csv(StringIO(out))["predicted"].eq(complete["kind"].eq("true").array).mean()
+    assert right > 0.8
+    page = (folder / "r.html").read_text(encoding="utf-8")
+    assert f"{right:.1%} of {len(complete)} classes are predicted rightly" in page
+    complete.assign(kind="yes").to_csv("yes.csv", index=False)
+    assert run("predict flow.skflows yes.csv -o predicted.csv --report r.html") == 2
+    message = "yes.csv has 'yes' in column 'kind', but flow.skflows predicts 'False', 'True'"
+    assert message in capsys.readouterr().err
     assert isinstance(skflows.load("flow.skflows").estimator, NSFDensity)
     complete.assign(x=np.nan).to_csv("gaps.csv", index=False)
     assert run("predict flow.skflows gaps.csv") == 2

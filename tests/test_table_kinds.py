@@ -23,6 +23,7 @@ from skflows.columns.formats import find_format
 from skflows.columns.frames import Column, read_frame, write_frame
 from skflows.columns.kinds import decide
 from skflows.columns.lattice import lattice_of
+from skflows.inspection import ConditionalDensityDisplay
 from skflows.table._latent_classes import LatentClasses, Training
 
 
@@ -298,6 +299,9 @@ def test_too_many_categories_are_pooled(one_class):
         density = quick(max_iter=1).fit(table)
     assert len(density.levels("town")) == 201 and density.levels("town")[-1] == "(rare)"
     assert set(density.sample(300, random_state=0)["town"]) <= set(town)
+    display = ConditionalDensityDisplay.from_estimator(density, table[100:101], column="town")
+    (mark,) = display.axes_[0].lines
+    assert display.grid[mark.get_xdata()[0]] == "(rare)"
     scores = density.marginal(["town"]).score_samples(table.drop_duplicates("town"))
     assert np.exp(scores).sum() == pytest.approx(1, abs=0.01)
     with pytest.raises(ValueError, match="'town' has 250 categories in 1250 rows: leave it"):

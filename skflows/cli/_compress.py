@@ -81,10 +81,12 @@ def run_decompress(args):
     compressor = load_compressor(args)
     shape = row_shape(compressor.estimator_)
     target = args.output.parent if args.output.name == PARTS else args.output
-    if shape is not None and (is_standard(target) or (target is args.output and target.suffix)):
+    if shape is not None and is_standard(target):
+        raise ValueError(f"{args.model} restores images in a folder: give one, not standard output")
+    if shape is not None and target is args.output and target.suffix and not target.is_dir():
         raise ValueError(
             f"{target} is the name of a file, but {args.model} restores images in a folder: give "
-            + (f"{target.stem}/" if target.suffix else "a folder")
+            f"{target}/"
         )
     check_writable(args.output if shape is None else target / PARTS, args.data, args.model)
     data = standard_input().read() if is_standard(args.data) else args.data.read_bytes()

@@ -21,7 +21,7 @@ N_REPEATS, CHANCE = 200, 0.99  # of a multinomial, for the largest difference by
 LEAST = 1e-9  # difference by chance, of constant columns
 AUC_ALIKE, AUC_SIMILAR = 0.6, 0.75
 N_FOLDS, MOST_CATEGORIES = 5, 200
-MOST_NEIGHBOURS = 20_000  # rows of the fit
+MOST_NEIGHBOURS = 20_000  # rows of the fit, to which distances are computed
 WITHIN = 0.01  # of the rows: the distance that so many have at most
 FAR = 2.0  # such ranges from the median, to which numbers are moved
 CLOSE = 2.0  # times as many synthetic rows so near to a row: memorised
@@ -50,7 +50,7 @@ def report(path, model, frame, seconds, random_state=None):
     synthetic = synthetic_rows(model, n, seed, real)
     real = real[[*synthetic]]
     differences = {name: difference(real, synthetic, [name], N_BINS, rng) for name in real}
-    auc, near = discriminator(real, synthetic, seed), nearness(frame, real, synthetic)
+    auc, near = discriminator(real, synthetic, seed), nearness(frame, synthetic, rng)
     broken = broken_rules(model, synthetic)
     most_different = {*sorted(real, key=lambda name: -differences[name][0])[:N_DRAWN]}
     display = SamplesDisplay.from_estimator(
@@ -71,8 +71,8 @@ def report(path, model, frame, seconds, random_state=None):
         ("Distances to the rows of the fit", distances(near)),
     ]
     note = f" after a fit of {seconds:.0f} s. {n:,} rows of each table were compared."
-    n_fitted = min(len(frame), MOST_NEIGHBOURS)
-    return page(f"Synthetic rows of {path.name}", lead(auc, near, broken, n_fitted), sections, note)
+    first = lead(auc, near, broken, len(frame))
+    return page(f"Synthetic rows of {path.name}", first, sections, note)
 
 
 def synthetic_rows(model, n, seed, like):
@@ -104,6 +104,11 @@ def lead(auc, near, broken, n_fitted):
             f"{text} <strong>They are too near to rows of the fit</strong>: don't publish them in "
             "place of private rows."
         )
+    if n_fitted > MOST_NEIGHBOURS:
+        return (
+            f"{text} Only {MOST_NEIGHBOURS:,} of the {n_fitted:,} rows of the fit were searched "
+            "for copies: they show none, others may."
+        )
     return (
         f"{text} They are no nearer to the {n_fitted:,} rows of the fit than these are to each "
         "other. (This is no proof of privacy.)"
@@ -116,7 +121,7 @@ def codes(real, synthetic, n_bins):
     if real.dtype.kind in "iufMm":
         known = real.dropna().sort_values(ignore_index=True)
         places = np.linspace(0, max(len(known) - 1, 0), n_bins + 1)[1:-1].astype(int)
-        ends = known.iloc[places[: len(known)]].unique()
+        ends = known.iloc[places if len(known) else places[:0]].unique()
         found = [np.searchsorted(ends, each.to_numpy(), side="right") for each in (real, synthetic)]
     else:
         common = real.astype(str)[~missing[0]].value_counts().index[: n_bins - 1]
@@ -254,14 +259,14 @@ class Nearness(NamedTuple):
         return synthetic > CLOSE * real + 3 * np.sqrt(real / len(self.synthetic))
 
 
-def nearness(frame, real, synthetic):
+def nearness(frame, synthetic, rng):
     """Return the distances of rows to their nearest neighbours among the rows of the fit."""
     from sklearn.neighbors import NearestNeighbors
 
-    fitted = frame[[*real]].iloc[:MOST_NEIGHBOURS]
+    fitted = frame[[*synthetic]].iloc[rng.permutation(len(frame))[:MOST_NEIGHBOURS]]
     neighbours = NearestNeighbors().fit(embedded(fitted, fitted))
     # The first of two neighbours of a row of the fit is the row itself.
-    of_real = neighbours.kneighbors(embedded(fitted, fitted.iloc[: len(real)]), 2)[0][:, 1]
+    of_real = neighbours.kneighbors(embedded(fitted, fitted.iloc[: len(synthetic)]), 2)[0][:, 1]
     return Nearness(of_real, neighbours.kneighbors(embedded(fitted, synthetic), 1)[0][:, 0])
 
 
@@ -271,16 +276,24 @@ def embedded(fitted, rows):
     for name in fitted:
         column, missing = rows[name], rows[name].isna().to_numpy()
         if column.dtype.kind in "iufMm":
-            known = fitted[name].dropna()
-            low, middle, high = (known.quantile(q) for q in (0.05, 0.5, 0.95))
+            known = as_floats(fitted[name]).dropna()
+            low, middle, high = known.quantile([0.05, 0.5, 0.95])
             scale = (high - low) or (known.max() - known.min()) or 1
-            parts.append(((column - middle) / scale).astype(float).fillna(0.0).clip(-FAR, FAR))
+            parts.append(((as_floats(column) - middle) / scale).fillna(0.0).clip(-FAR, FAR))
         else:
             common = fitted[name].dropna().astype(str).value_counts().index[:N_BINS]
             texts = column.astype(str)
             parts += [(texts == value) & ~missing for value in common]
         parts.append(missing)
     return np.column_stack(parts).astype(float)
+
+
+def as_floats(column):
+    """Return numbers, or dates in microseconds, with NaN for missing ones."""
+    if column.dtype.kind not in "Mm":
+        return column.astype(float)
+    moments = column.to_numpy(f"{column.dtype.kind}8[us]").astype(np.int64)
+    return import_pandas().Series(moments, column.index).where(column.notna())
 
 
 def distances(near):

@@ -11,6 +11,8 @@ from ._interrupt import INTERRUPTED
 from ._parser import make_parser
 from ._tables import one_line
 
+GIVEN = r"^given has (?:the impossible value )?(.*?) in column (['\"])(.*?)\2[,;]"
+
 
 def main(argv=None):
     """Run the command.
@@ -51,7 +53,7 @@ def main(argv=None):
 def _described(error):
     """Return an error in one line: an unexpected one with its type."""
     if isinstance(error, ValueError | OSError | ImportError | MemoryError | RuntimeError):
-        return one_line(error)
+        return with_options(one_line(error))
     return f"{type(error).__name__}: {one_line(error)} (--debug shows where)"
 
 
@@ -66,7 +68,7 @@ def with_options(text, is_quick=False):
         return f"--kind {shlex.quote(f'{match[2]}={match[3]}')}"
 
     text = re.sub(r"columns=\{(['\"])(.*?)\1: '(\w+)'\}", option, text)
-    text = re.sub(r"^given has (.*?) in column (['\"])(.*?)\2[,;]", r"--given \3=\1:", text)
+    text = re.sub(GIVEN, r"--given \3=\1:", text)
     if is_quick:
         text = re.sub(r"\btime_limit=[-+.\de]+( .*?: )raise it", r"--quick\1leave it out", text)
     return re.sub(r"\btime_limit=[-+.\de]+", "the time limit", text)

@@ -119,7 +119,7 @@ def run_fit(args):
 
         print_status("drawing synthetic rows and comparing them ...")
         page = report(args.data, model, frame, seconds, args.random_state)
-        write_report(args, page)
+        write_report(args, page, args.output)
     return interrupted
 
 
@@ -286,7 +286,9 @@ def run_predict(args):
     settings, read = as_in_fit(model), names
     if targets is not None:
         read = [*names, targets.target]
-        settings["texts"] += [targets.target] * is_classifier
+        # The fit reads true and false as booleans, unless --kind says that they are texts.
+        is_text = is_classifier and {*model.classes_} != {"True", "False"}
+        settings["texts"] += [targets.target] * is_text
     table = open_table(args.data, args.sep, args.decimal, **settings, used=read, kept=labels)
     if targets is not None and targets.target not in table.header:
         raise ValueError(
@@ -333,7 +335,7 @@ def run_predict(args):
         from ._predict_report import report
 
         print_status("judging the predictions ...")
-        write_report(args, report(model, targets, coverage))
+        write_report(args, report(model, targets, coverage), args.output or "-")
 
 
 def known_targets(args, model, names, is_classifier):

@@ -115,7 +115,7 @@ def run_outliers(args):
     for doubt in doubts_about(findings):
         say(f"caution: {doubt}", args.output)
     if args.report is not None:
-        write_report(args, report(findings))
+        write_report(args, report(findings), args.output)
 
 
 def texts_in(known):

@@ -92,11 +92,11 @@ def check_report(args, *inputs):
     check_matplotlib("--report")
 
 
-def write_report(args, text):
-    """Write the page of a report, and say so."""
+def write_report(args, text, output):
+    """Write the page of a report, and say so; output is where the command's result goes."""
     with replace_file(args.report, "w", encoding="utf-8") as file:
         file.write(text)
-    say(f"wrote {args.report}", args.output)
+    say(f"wrote {args.report}", output)
 
 
 def page(title, lead, sections, note, caution=""):

@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 from scipy import stats
 
+from ..columns.arrays import listed
 from ..conditional import DensityClassifier
 from ..inspection import PredictiveCalibrationDisplay
 from ._columns import numbers, select
@@ -63,12 +64,11 @@ class KnownTargets:
                 f"{self.args.data} has no row with a value of {self.target!r}, which --report needs"
             )
         kept = np.sort(rng.permutation(len(y))[:MOST_ROWS])
-        X = np.concatenate(self.X) if isinstance(self.X[0], np.ndarray) else concatenated(self.X)
+        if isinstance(self.X[0], np.ndarray):
+            X = np.concatenate(self.X)
+        else:
+            X = import_pandas().concat(self.X, ignore_index=True)
         return taken(X, kept), y[kept], np.concatenate(self.names)[kept]
-
-
-def concatenated(frames):
-    return import_pandas().concat(frames, ignore_index=True)
 
 
 def taken(X, rows):
@@ -92,12 +92,24 @@ def report(model, known, coverage):
     X, y, names = known.some(rng)
     name = escape(known.target)
     if isinstance(model, DensityClassifier):
+        check_classes(y, model, known)
         lead, sections = of_classes(model, X, y, name)
     else:
         lead, sections = of_numbers(model, X, y, names, name, coverage)
     sections.append(("Importance of the columns", importance(model, X, y, rng)))
     title = f"Predictions of {known.target} for {known.args.data.name}"
     return page(title, lead, sections, f". {len(y):,} rows were judged.", OF_FIT)
+
+
+def check_classes(y, model, known):
+    """Raise an error if no target is a class of the model."""
+    classes = np.asarray(model.classes_).astype(str)
+    if not np.isin(y, classes).any():
+        raise ValueError(
+            f"{known.args.data} has {listed(np.unique(y), MOST_CLASSES)} in column "
+            f"{known.target!r}, but {known.args.model} predicts {listed(classes, MOST_CLASSES)}: "
+            "write them so, or leave --report out"
+        )
 
 
 def of_numbers(model, X, y, names, name, coverage):
@@ -115,8 +127,7 @@ def of_numbers(model, X, y, names, name, coverage):
         f"by {text(error)} on average, the median of all rows by {text(guess)}."
     )
     calibration = PredictiveCalibrationDisplay.from_estimator(model, X, y)
-    surprise = distribution.cdf(y)
-    oddest = np.argsort(np.minimum(surprise, 1 - surprise), kind="stable")[:N_LISTED]
+    oddest = np.argsort(tails(distribution, y), kind="stable")[:N_LISTED]
     rows = [
         f"<tr><td>{escape(str(names[i]))}</td>"
         + "".join(number_cell(x[i], escape(text(x[i]))) for x in (y, low, median, high))
@@ -133,6 +144,14 @@ def of_numbers(model, X, y, names, name, coverage):
         ("Widths of the intervals", widths(low, high, inside, text)),
         ("The most surprising rows", table(head, rows)),
     ]
+
+
+def tails(distribution, y):
+    """Return the probabilities below or above targets, the smaller ones, with half of that at y."""
+    below = distribution.cdf(y)
+    if distribution.is_discrete:
+        below = below - distribution.pmf(y) / 2
+    return np.minimum(below, 1 - below)
 
 
 def verdict(n_inside, n, coverage):
@@ -195,7 +214,8 @@ def of_classes(model, X, y, name):
 def importance(model, X, y, rng):
     """Return how much worse predictions become if the values of a column are shuffled."""
     n = max(LEAST_SHUFFLED, N_SHUFFLED // X.shape[1])
-    X, y = taken(X, slice(n)), y[:n]
+    rows = rng.permutation(len(y))[:n]
+    X, y = taken(X, rows), y[rows]
     names = [f"x{j}" for j in range(X.shape[1])] if isinstance(X, np.ndarray) else [*X]
     order, loss = rng.permutation(len(y)), losses(model, X, y)
     lines = []

@@ -1,5 +1,6 @@
 """Predicted density of y, or of a column of a table, at single rows."""
 
+import re
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -195,7 +196,8 @@ class ConditionalDensityDisplay:
                 panel.locator_params(axis="x", nbins=4)
             if self.y is not None and not is_missing(self.y[i]):
                 style = {"color": DATA_COLOR, "linestyle": "--"}
-                panel.axvline(self._place(self.y[i]), label="observed", **style)
+                for place in self._places(self.y[i]):
+                    panel.axvline(place, label="observed", **style)
             panel.set(title=f"row {i}", xlabel=self.name, ylim=(0, None))
             panel.spines[["top", "right"]].set_visible(False)
         if marked := [panel for panel in panels if panel.get_legend_handles_labels()[1]]:
@@ -204,11 +206,14 @@ class ConditionalDensityDisplay:
         self.axes_ = np.array(panels)
         return self
 
-    def _place(self, y):
-        """Return where an observed value is on the axis."""
+    def _places(self, y):
+        """Return where an observed value is on the axis: one place, or none without its bar."""
         if self.grid.dtype != object:
-            return y
-        return np.append(np.flatnonzero(self.grid == y), len(self.grid) - 1)[0]
+            return [y]
+        places = np.flatnonzero(self.grid == y)
+        if not len(places) and re.fullmatch(r"\d+ others", self.grid[-1]):
+            return [len(self.grid) - 1]
+        return places
 
 
 def _output(estimator, X, grid_resolution):
@@ -240,7 +245,10 @@ def _column_of_table(density, X, column, grid_resolution):
         grid = np.array(levels := density.levels(column))
         if grid.dtype.kind != "f":  # names of categories
             grid = np.array([str(level) for level in levels], dtype=object)
-            fields["y"] = np.array([value if value is None else str(value) for value in y])
+            # Of a rare category, the bar is the last one, "(rare)".
+            names = [value if value is None else str(value) for value in y]
+            names = [name if name is None or name in grid else grid[-1] for name in names]
+            fields["y"] = np.array(names)
         proba = density.predict_proba(column, X).T
         if grid.dtype == object and len(grid) > MAX_NAMES:
             grid, proba = _most_probable(grid, proba)
