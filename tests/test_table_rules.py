@@ -485,6 +485,40 @@ def test_products_are_found_and_kept():
     assert np.isfinite(wrong).all() and (wrong < scores - 5).all()
 
 
+def stays(n=120):
+    """Return stays whose end is some days after their start; reminders are 36 hours later."""
+    rng = np.random.default_rng(0)
+    start = pd.Timestamp("2024-01-31") + pd.to_timedelta(rng.integers(0, 300, n), "D")
+    days = rng.poisson(4, n) + 1
+    end = start + pd.to_timedelta(days - 1, "D")
+    table = pd.DataFrame({"start": start, "end": end, "days": days})
+    return table.assign(reminder=end + pd.Timedelta("36h"), guests=rng.integers(1, 5, n))
+
+
+def test_dates_that_are_some_time_after_others_are_found_and_kept():
+    table = stays()
+    density = quick(max_iter=1).fit(table)
+    assert density.rules_["rule"].tolist() == [
+        "end = start + days (days) - 1 days",
+        "reminder = end + 36 hours",
+    ]
+
+    def follow(rows):
+        days = pd.to_timedelta(rows["days"] - 1, "D")
+        after = rows["reminder"] - rows["end"]
+        return (rows["end"] == rows["start"] + days) & (after == pd.Timedelta("36h"))
+
+    assert follow(density.sample(100, random_state=0)).all()
+    given = {"end": pd.Timestamp("2024-07-01"), "guests": 2}
+    assert follow(density.sample(100, given=given, random_state=0)).mean() > 0.95
+    for name in ("start", "end", "days", "reminder"):
+        unknown = table.head(10).assign(**{name: None})
+        filled = density.impute(unknown.astype({name: table[name].dtype} if name != "days" else {}))
+        assert (filled[name].to_numpy() == table[name].head(10).to_numpy()).all()
+    late = table.head(10).assign(end=table["end"].head(10) + pd.Timedelta("1D"))
+    assert (density.score_samples(late) < density.score_samples(table.head(10)) - 5).all()
+
+
 def test_products_beside_columns_with_gaps_are_found():
     rng, table = np.random.default_rng(0), bills()
     for k in range(10):  # no row is complete

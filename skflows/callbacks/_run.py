@@ -26,8 +26,8 @@ class FitTask:
 
     def __init__(self, context, data, what):
         self.context, self.data, self.what = context, data, what
-        self.lines, self.n_ended = Lines(), 0
-        self.is_watched = is_watched(data["estimator"], context)
+        self.n_ended = 0
+        self.lines = Lines() if is_watched(data["estimator"], context) else None
 
     def begin(self, name):
         """Begin the next subtask, such as an epoch."""
@@ -45,7 +45,7 @@ class FitTask:
     def _print_line(self):
         """Print how many subtasks have ended, when a line is due; a single one prints its own."""
         self.n_ended += 1
-        if self.is_watched and self.context.max_subtasks != 1:
+        if self.lines is not None and self.context.max_subtasks != 1:
             self.lines.print(self.n_ended, self.context.max_subtasks, self.what)
 
     @contextmanager

@@ -18,7 +18,7 @@ N_CLASSES = {"quantile": (1, 2, 4, 12, 32), "linear": (2, 3, 4, 5, 6, 8, 12, 16)
 N_BINNED_CLASSES = (4, 8, 24)
 MAX_ROWS = 50_000  # of a component that is no network, and of an epoch of a network
 MAX_KERNELS = 2_000  # rows, beyond which kernels take too long
-ROWS_PER_CLASS = 10  # for each class and number
+ROWS_PER_CLASS, NUMBERS_PER_CLASS = 10, 8  # rows, and times as many with more numbers
 BATCH_SIZE = 128
 ROWS_OF_BATCH_SIZE, MOST_TIMES = 2_048, 4  # rows for each time that batches are as large, at most
 MAX_STEPS = 800  # of a network in all folds, unless the following epochs are more or fewer
@@ -63,7 +63,7 @@ def components(schema, n, settings):
         latent_classes(k, space)
         for space in spaces
         for k in N_CLASSES[space]
-        if k == 1 or k * ROWS_PER_CLASS * max(1, d / 4) <= n
+        if k == 1 or k * ROWS_PER_CLASS * max(1, d / NUMBERS_PER_CLASS) <= n
     ]
     portfolio += [binned_classes(k) for k in N_BINNED_CLASSES if k * ROWS_PER_CLASS <= n]
     if d and n <= MAX_KERNELS:

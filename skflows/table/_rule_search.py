@@ -7,9 +7,12 @@ from operator import itemgetter
 
 import numpy as np
 
+from ._columns import Weeks
 from ._rules import (
     ROUNDING,
     STEPS_APART,
+    UNITS,
+    Elapsed,
     Groups,
     Linear,
     Lookup,
@@ -33,6 +36,7 @@ NEAR = 0.2  # of the median difference: differences that show whether an order i
 LEAST_BY_CHANCE, ROWS_BY_CHANCE = 0.05, 30  # share and number of rows that break it then
 N_BINS = 8  # of a column that exceptions may depend on
 ENOUGH_EXCEPTIONS, FEW_EXCEPTIONS = 10, 0.01  # number; share of rows, below which fewer may do
+FEW_OF_FORMULAS = 0.02  # of numbers that are equal to a formula up to rounding
 N_DRAWS, P_RANDOM = 5_000, 0.05  # of the test whether exceptions are random
 LEAST_ROWS, LEAST_DISTINCT = 20, 3  # known rows, and distinct values, of a linear rule
 N_SCREENED = 100  # rows that show which sums may be constant, and which lines are best
@@ -48,6 +52,7 @@ TOLERANCE = 0.51  # steps by which rounding may move a sum
 # The same if its columns were rounded on their own; their least deviation, in steps.
 TOLERANCE_APART, LEAST_SPREAD_APART = 1.51, 8
 SLACK = 2.0  # steps by which a line may miss its target before it is refined
+SECOND = 1.0
 DIGITS = 3  # of the factor of a product
 DECIMALS = range(7)  # of factors that are tried, or of their inverses
 NUDGES = (1e-6, 0.0, -1e-6)  # steps, before rounding
@@ -81,7 +86,10 @@ def find_rules(schema, values, weight, copy_of):
     if len(some) > MAX_ROWS:
         some = rng.permutation(some)[:MAX_ROWS]
     targets = [Target.of(schema, i) for i in range(len(schema.columns))]
-    formulas = formulas_of(schema, rows[some], targets)
+    formulas = [
+        *formulas_of(schema, rows[some], targets),
+        *elapsed_of(schema, rows[some]),
+    ]
     candidates = sorted([*formulas, *functions_of(rows[some])], key=lambda each: each[0])
     rules, ancestors = [], {}
     for _, determinants, target, make, *line in candidates:
@@ -166,7 +174,8 @@ def formulas_of(schema, rows, targets):
             share = is_exception.mean()
         if share > most_exceptions:
             continue
-        if are_random(is_exception, np.delete(codes_of(rows[known]), target, axis=1)):
+        others = np.delete(codes_of(rows[known]), target, axis=1)
+        if are_random(is_exception, others, FEW_OF_FORMULAS):
             n_negative = sum(factor < 0 for factor in line[0])
             rank = (round(share, 3), len(determinants) - 1.5, n_negative, (-target,))
             factors, constant, nudge = line
@@ -174,6 +183,44 @@ def formulas_of(schema, rows, targets):
             rules.append((rank, determinants, target, make, *arguments, variable, nudge))
             if len(determinants) == 1 and rank[0] == 0:  # no other line would be better
                 are_lines.add(target)
+    return rules
+
+
+def elapsed_of(schema, rows):
+    """Return the dates that are another date plus a span of time, as `formulas_of` does.
+
+    The span is constant, or a number of weeks, days, hours, minutes or seconds plus a constant.
+    """
+    dates = [
+        i
+        for i, column in enumerate(schema.columns)
+        if column.kind == "datetime"
+        and not column.has_months
+        and not isinstance(column.value_variables[0], Weeks)
+    ]
+    numbers = [i for i, each in enumerate(schema.columns) if each.is_number]
+    rules = []
+    for first, target in permutations(dates, 2):
+        spans = [((first,), (1.0,))]
+        spans += [((first, j), (1.0, unit)) for j in numbers for unit in UNITS.values()]
+        for determinants, factors in spans:
+            known = ~np.isnan(rows[:, [*determinants, target]]).any(axis=1)
+            if known.sum() < LEAST_ROWS or np.ptp(rows[known, first]) == 0:
+                continue
+            rest = rows[known, target] - rows[known][:, determinants] @ np.array(factors)
+            constant = np.median(rest)
+            is_exception = np.abs(rest - constant) > SECOND / 2
+            share = is_exception.mean()
+            is_later = constant >= 0 or len(determinants) > 1  # of two dates, one is the target
+            if share > MAX_EXCEPTIONS or not is_later:
+                continue
+            others = np.delete(codes_of(rows[known]), target, axis=1)
+            if are_random(is_exception, others, FEW_OF_FORMULAS):
+                rank = (round(share, 3), len(determinants) - 1.5, 0, (-target,))
+                line = factors, float(constant), None, 0.0
+                rules.append((rank, determinants, target, Elapsed, *line))
+            if share == 0:
+                break  # no number would be better
     return rules
 
 
@@ -512,11 +559,11 @@ def divergence(p, q):
     return p * np.log(p / q) + (0.0 if p == 1 else (1 - p) * np.log((1 - p) / (1 - q)))
 
 
-def are_random(is_exception, codes):
+def are_random(is_exception, codes, few=FEW_EXCEPTIONS):
     """Return whether exceptions do not depend on any column: otherwise they tell of no rule."""
     n_exceptions = int(is_exception.sum())
     if n_exceptions < ENOUGH_EXCEPTIONS:  # too few to see a dependence, unless it is strong
-        if n_exceptions > FEW_EXCEPTIONS * len(is_exception):
+        if n_exceptions > few * len(is_exception):
             return False
         if n_exceptions < 2:
             return True

@@ -29,6 +29,7 @@ LEAST_BROKEN = 1e-12  # probability that a member gives to all values that break
 RESOLUTION = 1e-6  # of the range of a number without rounding: closer numbers are equal
 ROUNDING = 1e-9  # relative error of sums of weights
 STEPS_APART = 1.25  # by which numbers that were rounded apart may differ from their sum
+UNITS = {"weeks": 604_800.0, "days": 86_400.0, "hours": 3_600.0, "minutes": 60.0, "seconds": 1.0}
 RULE_FIELDS = ["rule", "kind", "exceptions", "rows"]  # of the table of rules
 
 
@@ -367,6 +368,40 @@ class RoundedSum(Linear):
         return f"{super().text(names)} +/- {self.step:.6g}"
 
 
+class Elapsed(Linear):
+    """A date as another date plus a span of time: a number of a unit, a constant or both.
+
+    It takes the parameters of `Linear`: the first determinant is the other date, a second one the
+    number. Coefficients and the constant are in seconds.
+    """
+
+    def expected(self, rows):
+        """Return what the date should be in each row."""
+        return np.rint(self.total(rows))
+
+    def tells(self, schema, i):
+        """Return whether the rule tells column i, given its other columns."""
+        return i in self.columns
+
+    def told(self, schema, rows, i):
+        """Return what column i should be, NaN where no possible value fits the other columns."""
+        if i == self.target.column or schema.columns[i].is_number:
+            return super().told(schema, rows, i)
+        return np.rint(self.rest(rows, i))
+
+    def text(self, names):
+        """Return the rule as text."""
+        seconds = [*self.coefficients[1:], self.constant or np.inf]
+        name, unit = min(UNITS.items(), key=lambda each: (seconds[0] % each[1], -each[1]))
+        first, *number = (names[j] for j in self.determinants)
+        text = f"{names[self.target.column]} = {first}"
+        text += "".join(f" + {each} ({name})" for each in number)
+        if self.constant:
+            sign = "-" if self.constant < 0 else "+"
+            text += f" {sign} {abs(self.constant) / unit:.6g} {name}"
+        return text
+
+
 class Product(Formula):
     """A number as the product of two or three others, rounded as the target is.
 
@@ -632,7 +667,7 @@ class Rules:
 
     Parameters
     ----------
-    functions : list of Lookup, Linear, RoundedSum or Product
+    functions : list of Lookup, Linear, RoundedSum, Elapsed or Product
         Rules that tell a column by others.
     orders : list of Order
         Rules that a column is at most another, the strictest first.
@@ -751,7 +786,10 @@ class Rules:
                 told = rule.told(schema, rows[unknown], i)
                 rows[unknown, i] = told
                 unknown, told = unknown[~np.isnan(told)], told[~np.isnan(told)]
-                values[unknown, schema.of_column[i][-1]] = schema.columns[i].split(told)[-1]
+                column = schema.columns[i]
+                variables = schema.of_column[i][column.has_flag :]
+                split = column.split(told)[column.has_flag :]
+                values[np.ix_(unknown, variables)] = np.stack(split, axis=1)
         return values
 
     def _rejected(self, schema, drawn, values, random_state):
@@ -925,8 +963,9 @@ class Rules:
         Each is an array (n, k) of possible values. Probabilities are 0 where no rule tells the
         number.
         """
-        i, is_value = schema.place_of(j), schema.variables[j].has_number
+        i = schema.place_of(j)
         rules = [rule for rule in self.functions if rule.tells(schema, i)]
+        is_value = schema.variables[j].has_number and schema.columns[i].kind != "datetime"
         if not rules or not is_value or j != schema.of_column[i][-1]:
             return np.full((len(values), 1), np.nan), np.zeros((len(values), 1))
         rows = self.encoded(schema, values)
