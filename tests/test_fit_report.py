@@ -11,6 +11,7 @@ from _tables import keep_components, quick
 
 from skflows.cli import _fit_report as fit_report
 from skflows.cli._main import main
+from skflows.columns.formats import find_format
 
 N = 300
 
@@ -61,7 +62,7 @@ def test_copies_are_too_near(tables):
     copied = pd.concat([other[N // 10 :], real[: N // 10]], ignore_index=True)
     near = fit_report.nearness(real, copied, rng)
     assert near.is_suspicious and (near.synthetic == 0).sum() == N // 10
-    assert "too near to rows" in fit_report.lead(0.5, near, [], N)
+    assert "too near to rows" in fit_report.lead(0.5, near, [], {}, N)
 
 
 def test_of_many_rows_some_are_searched_for_copies(tables, monkeypatch):
@@ -71,9 +72,23 @@ def test_of_many_rows_some_are_searched_for_copies(tables, monkeypatch):
     near = fit_report.nearness(real, copied, np.random.default_rng(0))
     assert 0.4 < (near.synthetic == 0).mean() < 0.6  # not the first rows only
     near = fit_report.nearness(real, other, np.random.default_rng(0))
-    text = fit_report.lead(0.5, near, [], N)
+    text = fit_report.lead(0.5, near, [], {}, N)
     assert "Only 150 of the 300 rows of the fit were searched for copies" in text
     assert "no nearer" not in text
+
+
+def test_the_lead_names_a_pair_that_does_not_go_together():
+    near = fit_report.Nearness(np.ones(N), np.ones(N))
+    of_pairs = {("<a>", "b"): (0.5, 0.2), ("a", "c"): (0.25, 0.2)}
+    assert "&lt;a&gt; and b do not go together" in fit_report.lead(0.5, near, [], of_pairs, N)
+    assert "go together" not in fit_report.lead(0.5, near, [], {("a", "c"): (0.25, 0.2)}, N)
+
+
+def test_values_are_written_as_in_the_file():
+    times, format = ["07:52", "14:31", "09:00"], find_format(["07:52", "14:31", "09:00"])
+    seconds = pd.Series(format.parse(times))
+    text = fit_report.usual(seconds, fit_report.text_as(format, seconds))
+    assert text == "07:52 to 14:31"
 
 
 @pytest.mark.parametrize("zone", [None, "UTC"])

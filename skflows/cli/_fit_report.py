@@ -9,6 +9,7 @@ import numpy as np
 from ..columns.frames import rows_of
 from ..inspection import SamplesDisplay
 from ..table import TableDensity
+from ._forms import form_of
 from ._page import breakable, page, percent, picture, row_of, table
 from ._report import value_text
 from ._tables import import_pandas
@@ -20,6 +21,7 @@ N_DRAWN = 4  # columns of the picture
 N_REPEATS, CHANCE = 200, 0.99  # of a multinomial, for the largest difference by chance
 LEAST = 1e-9  # difference by chance, of constant columns
 AUC_ALIKE, AUC_SIMILAR = 0.6, 0.75
+LARGE = 0.1  # difference of a pair of columns, beyond chance, that a hurried reader should know
 N_FOLDS, MOST_CATEGORIES = 5, 200
 MOST_NEIGHBOURS = 20_000  # rows of the fit, to which distances are computed
 WITHIN = 0.01  # of the rows: the distance that so many have at most
@@ -52,6 +54,10 @@ def report(path, model, frame, seconds, random_state=None):
     differences = {name: difference(real, synthetic, [name], N_BINS, rng) for name in real}
     auc, near = discriminator(real, synthetic, seed), nearness(frame, synthetic, rng)
     broken = broken_rules(model, synthetic)
+    of_pairs = {
+        pair: difference(real, synthetic, [*pair], N_BINS_OF_PAIRS, rng)
+        for pair in combinations([*real][:MOST_COLUMNS], 2)
+    }
     most_different = {*sorted(real, key=lambda name: -differences[name][0])[:N_DRAWN]}
     display = SamplesDisplay.from_estimator(
         model,
@@ -61,17 +67,17 @@ def report(path, model, frame, seconds, random_state=None):
         random_state=seed,
     )
     sections = [
-        ("Columns", columns(real, synthetic, differences)),
+        ("Columns", columns(real, synthetic, differences, form_of(model))),
         (
             "The columns that differ most",
             picture(display, "Rows of the table, and synthetic rows."),
         ),
-        ("Pairs of columns", pairs(real, synthetic, rng)),
+        ("Pairs of columns", pairs(of_pairs, real.shape[1])),
         ("Rules", rules(broken)),
         ("Distances to the rows of the fit", distances(near)),
     ]
     note = f" after a fit of {seconds:.0f} s. {n:,} rows of each table were compared."
-    first = lead(auc, near, broken, len(frame))
+    first = lead(auc, near, broken, of_pairs, len(frame))
     return page(f"Synthetic rows of {path.name}", first, sections, note)
 
 
@@ -85,7 +91,7 @@ def synthetic_rows(model, n, seed, like):
     ]
 
 
-def lead(auc, near, broken, n_fitted):
+def lead(auc, near, broken, of_pairs, n_fitted):
     """Return what a hurried reader should know."""
     alike = "clearly different from the real ones"
     if auc < AUC_SIMILAR:
@@ -99,6 +105,14 @@ def lead(auc, near, broken, n_fitted):
         n_odd = sum(is_odd for *_, is_odd in broken)
         rules = "1 rule" if len(broken) == 1 else f"{len(broken)} rules"
         text += f" They break {n_odd or 'none'} of {rules} more often than the table does."
+    worst = max(of_pairs, key=lambda pair: np.subtract(*of_pairs[pair]), default=None)
+    if worst is not None and np.subtract(*of_pairs[worst]) > LARGE:
+        value, chance = of_pairs[worst]
+        first, second = (escape(str(name)) for name in worst)
+        text += (
+            f" <strong>{first} and {second} do not go together as in the table</strong>: "
+            f"{value:.0%} of the rows would need other values; up to {chance:.0%} by chance."
+        )
     if near.is_suspicious:
         return (
             f"{text} <strong>They are too near to rows of the fit</strong>: don't publish them in "
@@ -147,14 +161,15 @@ def difference(real, synthetic, names, n_bins, rng):
     return np.abs(shares[0] - shares[1]).sum() / 2, np.quantile(by_chance, CHANCE)
 
 
-def columns(real, synthetic, differences):
+def columns(real, synthetic, differences, form):
     """Return the table of columns."""
     has_missing = bool(real.isna().any(axis=None) or synthetic.isna().any(axis=None))
     lines = []
     for name in real:
         pair = real[name], synthetic[name]
         cells = [f"<td>{breakable(name)}</td>{compared(differences[name])}"]
-        cells += [f"<td>{usual(column, value_text(pair[0]))}</td>" for column in pair]
+        text = text_as(form.format_of(name), pair[0])
+        cells += [f"<td>{usual(column, text)}</td>" for column in pair]
         cells += [percent(column.isna().mean()) for column in pair] * has_missing
         lines.append(f"<tr>{''.join(cells)}</tr>")
     head = [("column", False), *COMPARED]
@@ -176,34 +191,36 @@ def compared(pair):
     return percent(value, is_odd=value > chance) + percent(chance)
 
 
+def text_as(format, column):
+    """Return how values of a column are written in its file."""
+    if format is None or column.dtype.kind not in "iuf":
+        return value_text(column)
+    return lambda value: format.write([value])[0]
+
+
 def usual(column, text):
     """Return the range of 90% of a column, or its most common texts with their shares."""
     known = column.dropna()
     if not len(known):
         return "none"
     if column.dtype.kind in "iufMm":
-        low, high = known.quantile(0.05), known.quantile(0.95)
+        low, high = (known.quantile(q, interpolation="nearest") for q in (0.05, 0.95))
         return f"{escape(text(low))} to {escape(text(high))}"
     shares = known.astype(str).value_counts(normalize=True).head(2)
     return ", ".join(f"{escape(value[:40])} ({share:.0%})" for value, share in shares.items())
 
 
-def pairs(real, synthetic, rng):
+def pairs(found, n_columns):
     """Return the pairs of columns that differ most."""
-    names = [*real][:MOST_COLUMNS]
-    if len(names) < 2:
+    if not found:
         return "<p>There is one column.</p>"
-    found = {
-        pair: difference(real, synthetic, [*pair], N_BINS_OF_PAIRS, rng)
-        for pair in combinations(names, 2)
-    }
     n_odd = sum(value > chance for value, chance in found.values())
     worst = sorted(found, key=lambda pair: -found[pair][0] / max(found[pair][1], LEAST))[:N_PAIRS]
     lines = [
         f"<tr><td>{breakable(a)}</td><td>{breakable(b)}</td>{compared(found[a, b])}</tr>"
         for a, b in worst
     ]
-    of = f" of the first {MOST_COLUMNS} columns" if len(names) < real.shape[1] else ""
+    of = f" of the first {MOST_COLUMNS} columns" if MOST_COLUMNS < n_columns else ""
     return (
         f"<p>{n_odd:,} of {len(found):,} pairs{of} differ by more than 99% of pairs of random "
         f"samples; one in a hundred would by chance. The {len(worst)} largest differences:</p>\n"

@@ -239,7 +239,8 @@ def importance(model, X, y, rng):
     ]
     return (
         "<p>The values of one column are shuffled, so that they say nothing. A column can have "
-        "little importance because others say the same.</p>\n" + table(head, rows)
+        "little importance because others say the same, and too much if shuffling makes rows that "
+        "cannot be, such as an end before its start.</p>\n" + table(head, rows)
     )
 
 
