@@ -204,7 +204,9 @@ def test_rows_are_drawn_given_values_as_they_are_written(tmp_path, monkeypatch, 
     monkeypatch.chdir(tmp_path)
     days = pd.date_range("2024-01-01", periods=60)
     table = pd.DataFrame({"dept": ["IT", "Ops", "HR"] * 20, "hired": days.strftime("%Y-%m-%d")})
-    table["left"] = days.strftime("%d.%m.%Y")
+    table["left"] = (days + pd.to_timedelta([i * i % 7 for i in range(60)], "D")).strftime(
+        "%d.%m.%Y"
+    )
     table["pay"] = [f"{3 + i % 7}.{i:03d},50 €" for i in range(60)]
     table["share"] = [f"{i / 7:.3f}".replace(".", ",") for i in range(60)]
     table["code"] = [10, 20, 30] * 20
