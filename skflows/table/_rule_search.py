@@ -48,6 +48,7 @@ TRIMMED, N_TRIMS = 0.8, 4  # share of rows that fit best, and least squares of t
 CLOSE = 0.25  # median error of a first fit, in standard deviations, that more may improve
 LEAST_SPREAD = 5  # standard deviation in steps, below which multiples fit by chance
 MAX_PRODUCTS = 50_000  # tables of more than 46 columns of numbers have none
+MAX_ELAPSED = 2_000  # pairs of dates times numbers: beyond, times between dates are constant
 TOLERANCE = 0.51  # steps by which rounding may move a sum
 # The same if its columns were rounded on their own; their least deviation, in steps.
 TOLERANCE_APART, LEAST_SPREAD_APART = 1.51, 8
@@ -198,23 +199,29 @@ def elapsed_of(schema, rows):
         and not column.has_months
         and not isinstance(column.value_variables[0], Weeks)
     ]
-    numbers = [i for i, each in enumerate(schema.columns) if each.is_number]
+    numbers = [i for i, c in enumerate(schema.columns) if c.is_number and c.kind != "circular"]
+    if len(dates) * (len(dates) - 1) * len(numbers) > MAX_ELAPSED:
+        numbers = []
     rules = []
     for first, target in permutations(dates, 2):
         spans = [((first,), (1.0,))]
         spans += [((first, j), (1.0, unit)) for j in numbers for unit in UNITS.values()]
         for determinants, factors in spans:
-            known = ~np.isnan(rows[:, [*determinants, target]]).any(axis=1)
-            if known.sum() < LEAST_ROWS or np.ptp(rows[known, first]) == 0:
+            # Few rows show that most combinations are no rule.
+            for some in rows[: 2 * N_SCREENED], rows:
+                known = some[~np.isnan(some[:, [*determinants, target]]).any(axis=1)]
+                rest = known[:, target] - known[:, determinants] @ np.array(factors)
+                constant = np.median(rest) if len(rest) else np.nan
+                is_exception = np.abs(rest - constant) > SECOND / 2
+                if len(known) >= LEAST_ROWS and is_exception.mean() > 1 - LIKELY:
+                    break
+            if len(known) < LEAST_ROWS or np.ptp(known[:, first]) == 0:
                 continue
-            rest = rows[known, target] - rows[known][:, determinants] @ np.array(factors)
-            constant = np.median(rest)
-            is_exception = np.abs(rest - constant) > SECOND / 2
             share = is_exception.mean()
             is_later = constant >= 0 or len(determinants) > 1  # of two dates, one is the target
             if share > MAX_EXCEPTIONS or not is_later:
                 continue
-            others = np.delete(codes_of(rows[known]), target, axis=1)
+            others = np.delete(codes_of(known), target, axis=1)
             if are_random(is_exception, others, FEW_OF_FORMULAS):
                 rank = (round(share, 3), len(determinants) - 1.5, 0, (-target,))
                 line = factors, float(constant), None, 0.0
