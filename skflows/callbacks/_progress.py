@@ -11,7 +11,7 @@ from ..preprocessing.sklearn_compat import StrOptions
 
 VERBOSE = [StrOptions({"auto"}), "verbose"]  # values of the parameter
 FIRST_LINE = 10  # seconds after which a fit says how far it is
-HAS_LINES = ContextVar("has_lines", default=True)
+LINES = ContextVar("lines", default="auto")  # whether fits print lines; "auto": see `is_watched`
 
 
 class Lines:
@@ -31,13 +31,13 @@ class Lines:
 
 
 @contextmanager
-def no_lines():
-    """Let fits in this context print no lines by themselves: the caller shows their progress."""
-    token = HAS_LINES.set(False)
+def with_lines(are_printed):
+    """Let fits in this context print lines, or none, whoever waits: a command has its own rules."""
+    token = LINES.set(are_printed)
     try:
         yield
     finally:
-        HAS_LINES.reset(token)
+        LINES.reset(token)
 
 
 class Progress:
@@ -48,26 +48,24 @@ class Progress:
     estimator : estimator
         With ``verbose``: "auto" prints how long a long fit takes, for a person who waits, and a
         number above 0 prints a line for each component.
-    context : sklearn.callback.CallbackContext
-        The context of the fit.
+    has_lines : bool
+        Whether the fit prints lines after ten seconds.
     """
 
-    def __init__(self, estimator, context):
-        self.is_automatic = estimator.verbose == "auto"
-        self.is_shown = prints(estimator) or is_watched(estimator, context)
+    def __init__(self, estimator, has_lines):
+        self.prints = prints(estimator)
+        self.announces = has_lines and LINES.get() == "auto"  # a command has told the time
 
     def announce(self, seconds, text):
         """Print how long the fit takes."""
-        if not self.is_shown:
-            return
-        if not self.is_automatic:
+        if self.prints:
             print(text)
-        elif seconds > FIRST_LINE:
+        elif self.announces and seconds > FIRST_LINE:
             print(f"skflows: {text} (verbose=False prints no progress)", file=sys.stderr)
 
     def end(self, name, result):
         """Print the result of a component."""
-        if self.is_shown and not self.is_automatic:
+        if self.prints:
             print(f"{name}: {result}")
 
 
@@ -85,19 +83,22 @@ def prints(estimator):
 
 
 def is_watched(estimator, context):
-    """Return whether a person who waits for this fit, with ``verbose="auto"``, sees lines.
+    """Return whether a fit, with ``verbose="auto"``, prints lines.
 
-    They do at a terminal or in a notebook, unless the fit is one of several of an estimator with
-    callbacks, such as a search, or runs in another thread or process.
+    It does at a terminal or in a notebook, where a person who waits sees them, unless it is one of
+    several fits of an estimator with callbacks, such as a search, or runs in another thread or
+    process.
     """
     if any(verbose != "auto" for verbose in verbosities(estimator)):
         return False
-    is_notebook = type(sys.stderr).__module__.startswith("ipykernel")
-    is_seen = is_notebook or getattr(sys.stderr, "isatty", bool)()
+    is_seen = LINES.get()
+    if is_seen == "auto":
+        is_notebook = type(sys.stderr).__module__.startswith("ipykernel")
+        is_seen = is_notebook or getattr(sys.stderr, "isatty", bool)()
     is_first = multiprocessing.parent_process() is None
     in_main = threading.current_thread() is threading.main_thread()
     while (context := context.parent) is not None:
         is_pipeline = getattr(context, "estimator_name", "") == "Pipeline"
         if not is_pipeline and getattr(context, "max_subtasks", None) != 1:
             return False
-    return is_seen and is_first and in_main and HAS_LINES.get()
+    return is_seen and is_first and in_main

@@ -6,7 +6,7 @@ from textwrap import shorten
 
 import numpy as np
 
-from ..callbacks._progress import no_lines
+from ..callbacks._progress import with_lines
 from ..columns.arrays import is_missing
 from ..table import TableDensity
 from ._cells import NAMIBIA
@@ -288,7 +288,7 @@ def fitted_detector(args, known, is_table, kinds=None):
     """Return a detector of known rows, or of the rows to judge."""
     from ..outlier import DensityOutlierDetector
 
-    density = None
+    density, bars = None, []
     if is_table:
         density = TableDensity(
             columns=kinds,
@@ -299,14 +299,15 @@ def fitted_detector(args, known, is_table, kinds=None):
         )
         if not args.quick:
             announce(known, "a model of mixed columns with missing values", "takes up to a minute")
-        density.set_callbacks(*progress_bars())
+        bars = progress_bars()
+        density.set_callbacks(*bars)
     detector = DensityOutlierDetector(
         density,
         calibration="empirical_null" if args.reference is None else "conformal",
         fdr=args.fdr,
         random_state=args.random_state,
     )
-    with limit_of_user(args), no_lines():
+    with limit_of_user(args), with_lines(not bars):
         warnings.filterwarnings("ignore", "these columns of X seem to")  # given for the file
         return detector.fit(known)
 

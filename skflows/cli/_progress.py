@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from ..callbacks import Checkpoint
 from ..callbacks._checkpoint import has_checkpoint
-from ..callbacks._progress import FIRST_LINE, Lines, no_lines
+from ..callbacks._progress import FIRST_LINE, with_lines
 from ..table._duration import expected_duration, said
 from ._tables import is_standard
 
@@ -22,44 +22,16 @@ def n_jobs_for(time_limit):
 
 
 def progress_bars():
-    """Return a callback that shows the progress of fits, in a list.
+    """Return a callback that shows a bar in a list, on a terminal if it is available.
 
-    A terminal shows a bar, and anything else a few lines.
+    Without one, fits print lines.
     """
     try:
         from sklearn.callback import ProgressBar
+
+        return [ProgressBar()] if sys.stdout.isatty() else []
     except ImportError:
-        return []  # before scikit-learn 1.9, which the fit does not need
-    if sys.stdout.isatty():
-        try:
-            return [ProgressBar()]
-        except ImportError:
-            pass  # the bar needs rich
-    return [ProgressLines()]
-
-
-class ProgressLines:
-    """A callback that prints how far a fit is."""
-
-    def setup(self, estimator, context):
-        """Start the clock."""
-        self.lines, self.total, self.n = Lines(), None, 0
-
-    def teardown(self, estimator, context):
-        """Do nothing."""
-
-    def on_fit_task_begin(self, estimator, context, **data):
-        """Learn how many subtasks there are."""
-        if context.parent is None:
-            self.total = context.max_subtasks
-
-    def on_fit_task_end(self, estimator, context, **data):
-        """Print a line if it is time."""
-        if context.parent is None:
-            return
-        self.n += 1
-        what = "epochs" if hasattr(estimator, "batch_size") else "components"
-        self.lines.print(self.n, self.total, what)
+        return []  # before scikit-learn 1.9, which the fit does not need, or without rich
 
 
 def checkpoints(args):
@@ -137,7 +109,8 @@ def with_progress(table, output, columns=None):
 
 def fit_with_progress(model, *data, callbacks=(), method="fit"):
     """Fit ``model``, with a progress bar on a terminal; return whether Ctrl-C ended it early."""
-    model.set_callbacks(*progress_bars(), *callbacks)
+    bars = progress_bars()
+    model.set_callbacks(*bars, *callbacks)
     interrupted = []
 
     def on_interrupt(signum, frame):
@@ -146,7 +119,7 @@ def fit_with_progress(model, *data, callbacks=(), method="fit"):
 
     previous = signal.signal(signal.SIGINT, on_interrupt)
     try:
-        with no_lines():
+        with with_lines(not bars):
             getattr(model, method)(*data)
     except KeyboardInterrupt:  # which a fit ends with only if nothing of it is finished
         raise KeyboardInterrupt("no part of the model was finished, nothing saved") from None

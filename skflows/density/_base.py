@@ -15,7 +15,7 @@ from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
 from ..calibration.thresholds import flags_more
-from ..callbacks._progress import VERBOSE
+from ..callbacks._progress import VERBOSE, prints
 from ..callbacks._run import fit_task
 from ..callbacks._support import CallbackSupportMixin
 from ..columns.arrays import row_shape, some_rows, validate_rows
@@ -51,7 +51,8 @@ class TrainingRecordMixin:
     history_: dict[str, list[float]]
 
     def _print_progress(self, history, max_iter):
-        history.print_epoch(max_iter, self.verbose)
+        if prints(self):
+            history.print_epoch(max_iter, self.verbose)
 
     def _store_history(self, history, warm):
         """Append a history to the history of earlier fits that this one continues."""

@@ -146,7 +146,7 @@ def run_mixture(
     done, n, n_missed, interrupted = [], len(components), 0, False
 
     with fit_task(estimator, max_subtasks=n, what="components", **data) as task:
-        progress = Progress(estimator, task.context)
+        progress = Progress(estimator, task.lines is not None)
         if expected is not None:
             progress.announce(*expected)
         try:

@@ -25,9 +25,9 @@ class History:
     optimizer_state: dict = field(default_factory=dict, repr=False)
 
     def print_epoch(self, max_iter, verbose):
-        """Print the latest epoch, if it is a multiple of ``verbose``, a number."""
+        """Print the latest epoch, if it is a multiple of ``verbose``."""
         epoch = len(self.loss)
-        if verbose and verbose != "auto" and epoch % int(verbose) == 0:
+        if epoch % int(verbose) == 0:
             before, score = [None, None, *self.validation_score][-2:]
             # Flow matching validates some epochs only.
             is_new = score is not None and score != before
