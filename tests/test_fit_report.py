@@ -34,24 +34,28 @@ def tables():
     return sample(), sample()
 
 
+def difference(real, other, names, n_bins, rng):
+    return fit_report.difference(fit_report.codes_of(real, other, n_bins), names, n_bins, rng)
+
+
 def test_differences_are_the_shares_of_rows_to_change(tables):
     real, other = tables
     rng = np.random.default_rng(0)
     for names in ["number"], ["kind"], ["number", "like"]:
-        value, chance = fit_report.difference(real, other, names, 6, rng)
+        value, chance = difference(real, other, names, 6, rng)
         assert 0 < value <= chance < 0.35
-        assert fit_report.difference(real, real, names, 6, rng)[0] == 0
+        assert difference(real, real, names, 6, rng)[0] == 0
     changed = real.assign(kind="new", number=real["number"].fillna(0.0))
-    assert fit_report.difference(real, changed, ["kind"], 6, rng)[0] == pytest.approx(1)
+    assert difference(real, changed, ["kind"], 6, rng)[0] == pytest.approx(1)
     missing = real["number"].isna().mean()
-    assert fit_report.difference(real, changed, ["number"], 6, rng)[0] == pytest.approx(missing)
+    assert difference(real, changed, ["number"], 6, rng)[0] == pytest.approx(missing)
     # Fewer known values than bins.
     few = pd.DataFrame({"number": [1.0, 2, 3, 4, 5, *[np.nan] * 5]})
-    assert fit_report.difference(few, few.replace(5, 3), ["number"], 20, rng)[0] == 0.1
+    assert difference(few, few.replace(5, 3), ["number"], 20, rng)[0] == 0.1
     # Single columns do not show that a dependence is lost.
     lost = real.assign(like=np.roll(real["like"], 1))
-    assert fit_report.difference(real, lost, ["like"], 6, rng)[0] == 0
-    value, chance = fit_report.difference(real, lost, ["number", "like"], 6, rng)
+    assert difference(real, lost, ["like"], 6, rng)[0] == 0
+    value, chance = difference(real, lost, ["number", "like"], 6, rng)
     assert value > 2 * chance
 
 

@@ -51,12 +51,14 @@ def report(path, model, frame, seconds, random_state=None):
     real = frame.iloc[np.sort(rng.permutation(len(frame))[:n])].reset_index(drop=True)
     synthetic = synthetic_rows(model, n, seed, real)
     real = real[[*synthetic]]
-    differences = {name: difference(real, synthetic, [name], N_BINS, rng) for name in real}
+    coded = codes_of(real, synthetic, N_BINS)
+    differences = {name: difference(coded, [name], N_BINS, rng) for name in real}
     auc, near = discriminator(real, synthetic, seed), nearness(frame, synthetic, rng)
     broken = broken_rules(model, synthetic)
+    paired = [*real][:MOST_COLUMNS]
+    coded = codes_of(real[paired], synthetic[paired], N_BINS_OF_PAIRS)
     of_pairs = {
-        pair: difference(real, synthetic, [*pair], N_BINS_OF_PAIRS, rng)
-        for pair in combinations([*real][:MOST_COLUMNS], 2)
+        pair: difference(coded, pair, N_BINS_OF_PAIRS, rng) for pair in combinations(paired, 2)
     }
     most_different = {*sorted(real, key=lambda name: -differences[name][0])[:N_DRAWN]}
     display = SamplesDisplay.from_estimator(
@@ -129,6 +131,11 @@ def lead(auc, near, broken, of_pairs, n_fitted):
     )
 
 
+def codes_of(real, synthetic, n_bins):
+    """Return what `codes` does for each column of two tables, (2, n), by name."""
+    return {name: np.array(codes(real[name], synthetic[name], n_bins)) for name in real}
+
+
 def codes(real, synthetic, n_bins):
     """Return two columns as numbers of bins, the last of which holds missing values."""
     missing = [column.isna().to_numpy() for column in (real, synthetic)]
@@ -149,14 +156,17 @@ def codes(real, synthetic, n_bins):
     ]
 
 
-def difference(real, synthetic, names, n_bins, rng):
-    """Return the total variation distance of some columns, and the largest that chance gives."""
-    cells = np.zeros((2, len(real)), dtype=int)
+def difference(coded, names, n_bins, rng):
+    """Return the total variation distance of some columns, and the largest that chance gives.
+
+    Columns are bins by `codes_of`.
+    """
+    cells = 0
     for name in names:
-        cells = cells * (n_bins + 1) + codes(real[name], synthetic[name], n_bins)
-    n_cells = (n_bins + 1) ** len(names)
-    shares = np.array([np.bincount(each, minlength=n_cells) for each in cells]) / len(real)
-    drawn = rng.multinomial(len(real), shares.mean(axis=0), (2, N_REPEATS)) / len(real)
+        cells = cells * (n_bins + 1) + coded[name]
+    n, n_cells = cells.shape[1], (n_bins + 1) ** len(names)
+    shares = np.array([np.bincount(each, minlength=n_cells) for each in cells]) / n
+    drawn = rng.multinomial(n, shares.mean(axis=0), (2, N_REPEATS)) / n
     by_chance = np.abs(drawn[0] - drawn[1]).sum(axis=1) / 2
     return np.abs(shares[0] - shares[1]).sum() / 2, np.quantile(by_chance, CHANCE)
 

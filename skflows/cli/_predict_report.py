@@ -9,6 +9,7 @@ from scipy import stats
 from ..columns.arrays import listed
 from ..conditional import DensityClassifier
 from ..inspection import PredictiveCalibrationDisplay
+from ..preprocessing.sklearn_compat import safe_indexing
 from ._columns import numbers, select
 from ._page import breakable, number_cell, page, picture, row_of, table
 from ._report import value_text
@@ -68,12 +69,7 @@ class KnownTargets:
             X = np.concatenate(self.X)
         else:
             X = import_pandas().concat(self.X, ignore_index=True)
-        return taken(X, kept), y[kept], np.concatenate(self.names)[kept]
-
-
-def taken(X, rows):
-    """Return some rows of a table or an array."""
-    return X[rows] if isinstance(X, np.ndarray) else X.iloc[rows].reset_index(drop=True)
+        return safe_indexing(X, kept), y[kept], np.concatenate(self.names)[kept]
 
 
 def report(model, known, coverage):
@@ -215,7 +211,7 @@ def importance(model, X, y, rng):
     """Return how much worse predictions become if the values of a column are shuffled."""
     n = max(LEAST_SHUFFLED, N_SHUFFLED // X.shape[1])
     rows = rng.permutation(len(y))[:n]
-    X, y = taken(X, rows), y[rows]
+    X, y = safe_indexing(X, rows), y[rows]
     names = [f"x{j}" for j in range(X.shape[1])] if isinstance(X, np.ndarray) else [*X]
     order, loss = rng.permutation(len(y)), losses(model, X, y)
     lines = []

@@ -243,6 +243,11 @@ def plane(rows, indices, names, grid_resolution):
     return mesh, grid, {names[i]: medians[i] for i in range(len(names)) if i not in indices}
 
 
+def other_columns(n):
+    """Return a text on a number of other columns."""
+    return "1 other column" if n == 1 else f"{n} other columns"
+
+
 def near_medians(rows, fixed, names):
     """Return the indices of the tenth of the rows, at least 20, nearest to a slice by `plane`."""
     indices = [names.index(name) for name in fixed]

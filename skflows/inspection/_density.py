@@ -20,6 +20,7 @@ from ._common import (
     histogram,
     like_fitted,
     near_medians,
+    other_columns,
     plane,
     resolve_features,
     single_axes,
@@ -309,9 +310,7 @@ class DensityDisplay:
             ylabel=self.feature_names[1],
         )
         if self.fixed:
-            others = (
-                "1 other column" if len(self.fixed) == 1 else f"{len(self.fixed)} other columns"
-            )
+            others = other_columns(len(self.fixed))
             ax.set_title(f"slice: {others} at the median; dots: nearest rows", fontsize="medium")
 
 

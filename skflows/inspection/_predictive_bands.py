@@ -17,6 +17,7 @@ from ._common import (
     check_estimator_method,
     check_integer,
     check_matplotlib,
+    other_columns,
     single_axes,
     thin,
     view_limits,
@@ -211,7 +212,7 @@ class PredictiveBandsDisplay:
         ax.spines[["top", "right"]].set_visible(False)
         ax.legend(frameon=False)
         if self.n_others:
-            others = "1 other column" if self.n_others == 1 else f"{self.n_others} other columns"
+            others = other_columns(self.n_others)
             ax.set_title(f"{others} at the median or most frequent category", fontsize="medium")
         return self
 

@@ -121,11 +121,7 @@ def formulas_of(schema, rows, targets):
     Each is a tuple of its rank, the determinants, the target, `Linear` or `Product`, and its
     further arguments.
     """
-    n_distinct = {
-        i: len(np.unique(rows[~np.isnan(rows[:, i]), i]))
-        for i, column in enumerate(schema.columns)
-        if column.is_number and column.kind != "circular"
-    }
+    n_distinct = {i: len(np.unique(rows[~np.isnan(rows[:, i]), i])) for i in numbers_of(schema)}
     numbers = [i for i, n in n_distinct.items() if n >= LEAST_DISTINCT]
     multipliers = [i for i, n in n_distinct.items() if n > 1]  # such as two rates
     steps = {}
@@ -175,8 +171,7 @@ def formulas_of(schema, rows, targets):
             share = is_exception.mean()
         if share > most_exceptions:
             continue
-        others = np.delete(codes_of(rows[known]), target, axis=1)
-        if are_random(is_exception, others, FEW_OF_FORMULAS):
+        if may_be_exceptions(is_exception, rows[known], target):
             n_negative = sum(factor < 0 for factor in line[0])
             rank = (round(share, 3), len(determinants) - 1.5, n_negative, (-target,))
             factors, constant, nudge = line
@@ -194,12 +189,11 @@ def elapsed_of(schema, rows):
     """
     dates = [
         i
-        for i, column in enumerate(schema.columns)
-        if column.kind == "datetime"
-        and not column.has_months
-        and not isinstance(column.value_variables[0], Weeks)
+        for i in dates_of(schema)
+        if not schema.columns[i].has_months
+        and not isinstance(schema.columns[i].value_variables[0], Weeks)
     ]
-    numbers = [i for i, c in enumerate(schema.columns) if c.is_number and c.kind != "circular"]
+    numbers = numbers_of(schema)
     if len(dates) * (len(dates) - 1) * len(numbers) > MAX_ELAPSED:
         numbers = []
     rules = []
@@ -221,8 +215,7 @@ def elapsed_of(schema, rows):
             is_later = constant >= 0 or len(determinants) > 1  # of two dates, one is the target
             if share > MAX_EXCEPTIONS or not is_later:
                 continue
-            others = np.delete(codes_of(known), target, axis=1)
-            if are_random(is_exception, others, FEW_OF_FORMULAS):
+            if may_be_exceptions(is_exception, known, target):
                 rank = (round(share, 3), len(determinants) - 1.5, 0, (-target,))
                 line = factors, float(constant), None, 0.0
                 rules.append((rank, determinants, target, Elapsed, *line))
@@ -239,6 +232,11 @@ def misses_of(lines, x, others, variable, tolerance):
     factors, constants, nudges = (np.array(each) for each in zip(*lines, strict=True))
     expected = rounded(others @ factors.T + constants, variable, nudges)
     return ~(np.abs(x[:, None] - expected) <= tolerance)
+
+
+def may_be_exceptions(is_exception, rows, target):
+    """Return whether the exceptions of a formula, in rows, do not depend on the other columns."""
+    return are_random(is_exception, np.delete(codes_of(rows), target, axis=1), FEW_OF_FORMULAS)
 
 
 def may_be_rounded_apart(sets, rows, steps):
@@ -451,9 +449,17 @@ def refinements(y, x, slope, constant, step):
 
 def comparable(schema):
     """Return pairs of columns of numbers, or of dates, in both orders."""
-    numbers = [i for i, c in enumerate(schema.columns) if c.is_number and c.kind != "circular"]
-    dates = [i for i, column in enumerate(schema.columns) if column.kind == "datetime"]
-    return [*permutations(numbers, 2), *permutations(dates, 2)]
+    return [*permutations(numbers_of(schema), 2), *permutations(dates_of(schema), 2)]
+
+
+def numbers_of(schema):
+    """Return the columns of numbers that are no angles."""
+    return [i for i, c in enumerate(schema.columns) if c.is_number and c.kind != "circular"]
+
+
+def dates_of(schema):
+    """Return the columns of dates."""
+    return [i for i, column in enumerate(schema.columns) if column.kind == "datetime"]
 
 
 def orders_of(rows, pairs, are_dates):

@@ -391,8 +391,9 @@ class Elapsed(Linear):
 
     def text(self, names):
         """Return the rule as text."""
-        seconds = [*self.coefficients[1:], self.constant or np.inf]
-        name, unit = min(UNITS.items(), key=lambda each: (seconds[0] % each[1], -each[1]))
+        span = [*self.coefficients[1:], self.constant][0]
+        units = [each for each in UNITS.items() if span % each[1] == 0]  # the largest is first
+        name, unit = [*units, ("seconds", 1.0)][0]
         first, *number = (names[j] for j in self.determinants)
         text = f"{names[self.target.column]} = {first}"
         text += "".join(f" + {each} ({name})" for each in number)
