@@ -11,7 +11,8 @@ from ..preprocessing.sklearn_compat import StrOptions
 
 VERBOSE = [StrOptions({"auto"}), "verbose"]  # values of the parameter
 FIRST_LINE = 10  # seconds after which a fit says how far it is
-LINES = ContextVar("lines", default="auto")  # whether fits print lines; "auto": see `is_watched`
+# Whether fits print lines; "auto": see `is_watched`.
+LINES: ContextVar[bool | str] = ContextVar("lines", default="auto")
 
 
 class Lines:
