@@ -611,9 +611,9 @@ def test_columns_that_differ_from_the_fit_are_an_error(display, flow, iris):
     [
         (DensityDisplay, {"scale": "linear"}, "scale='linear': it must be 'log' or 'density'"),
         (DensityDisplay, {"depth": 0}, "depth=0: it must be a positive number"),
-        (DensityDisplay, {"grid_resolution": 1}, "grid_resolution=1: .* at least 2"),
+        (DensityDisplay, {"grid_resolution": 1}, "grid_resolution=1; .* at least 2"),
         (DensityDisplay, {"grid_resolution": 9.5}, r"grid_resolution=9\.5"),
-        (SamplesDisplay, {"n_samples": 0}, "n_samples=0: .* at least 1"),
+        (SamplesDisplay, {"n_samples": 0}, "n_samples=0; .* at least 1"),
         (DensityDisplay, {"features": []}, "features is empty"),
         (SamplesDisplay, {"features": []}, "features is empty"),
         (LatentDisplay, {"features": []}, "features is empty"),

@@ -6,13 +6,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 
+from ..columns.arrays import check_integer
 from ..columns.types import Table
 from ._common import (
     DATA_COLOR,
     MODEL_COLOR,
     check_data,
     check_estimator_method,
-    check_integer,
     check_labels,
     check_matplotlib,
     like_fitted,

@@ -185,12 +185,6 @@ def shorten(name, limit=18):
     return name if len(name) <= limit else f"{name[: limit - 1]}…"
 
 
-def check_integer(name, value, least=1):
-    """Raise a ValueError if the value of a parameter is not an integer of at least ``least``."""
-    if not isinstance(value, numbers.Integral) or value < least:
-        raise ValueError(f"{name}={value!r}: it must be an integer of at least {least}.")
-
-
 def uniform_panel(panel, n):
     """Prepare axes for distribution functions of n numbers that should be uniform.
 

@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from ..columns.arrays import is_missing
+from ..columns.arrays import check_integer, is_missing
 from ..columns.types import Table
 from ..table import TableDensity
 from ._common import (
@@ -15,7 +15,6 @@ from ._common import (
     MAX_PANELS,
     MODEL_COLOR,
     check_estimator_method,
-    check_integer,
     check_matplotlib,
     panel_grid,
     shorten,

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 
-from ..columns.arrays import listed
+from ..columns.arrays import check_integer, listed
 from ..columns.types import Table
 from ..table import TableDensity
 from ._common import (
@@ -15,7 +15,6 @@ from ._common import (
     bins,
     check_data,
     check_estimator_method,
-    check_integer,
     check_matplotlib,
     histogram,
     like_fitted,

@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
-from ..columns.arrays import flat_rows
+from ..columns.arrays import check_integer, flat_rows
 from ..columns.types import RandomState, Table
-from ._common import check_estimator_method, check_integer, check_matplotlib, single_axes
+from ._common import check_estimator_method, check_matplotlib, single_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

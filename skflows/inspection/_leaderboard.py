@@ -6,7 +6,8 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from ._common import MODEL_COLOR, check_integer, check_matplotlib, single_axes
+from ..columns.arrays import check_integer
+from ._common import MODEL_COLOR, check_matplotlib, single_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

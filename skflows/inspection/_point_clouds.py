@@ -7,12 +7,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 
+from ..columns.arrays import check_integer
 from ..columns.types import RandomState
 from ..sets._clouds import read_clouds
 from ._common import (
     DATA_COLOR,
     check_estimator_method,
-    check_integer,
     check_matplotlib,
     single_axes,
 )

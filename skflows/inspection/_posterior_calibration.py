@@ -7,11 +7,11 @@ from scipy import stats
 from sklearn.base import BaseEstimator
 from sklearn.utils import Bunch, check_random_state
 
+from ..columns.arrays import check_integer
 from ..columns.types import RandomState, Table
 from ._common import (
     MODEL_COLOR,
     check_estimator_method,
-    check_integer,
     check_matplotlib,
     panel_grid,
     plot_shares,

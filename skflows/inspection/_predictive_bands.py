@@ -8,14 +8,13 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from ..columns.arrays import column_names
+from ..columns.arrays import check_integer, column_names
 from ..columns.encoding import Encoding
 from ..columns.types import Table
 from ._common import (
     DATA_COLOR,
     MODEL_COLOR,
     check_estimator_method,
-    check_integer,
     check_matplotlib,
     other_columns,
     single_axes,

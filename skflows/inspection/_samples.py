@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 
+from ..columns.arrays import check_integer
 from ..columns.encoding import NUMERIC, UNSEEN_CATEGORY
 from ..columns.types import RandomState, Table
 from ..table import TableDensity
@@ -18,7 +19,6 @@ from ._common import (
     bins,
     check_data,
     check_estimator_method,
-    check_integer,
     check_matplotlib,
     histogram,
     panel_grid,
