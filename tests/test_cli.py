@@ -35,6 +35,7 @@ from skflows.cli._main import with_options
 from skflows.columns.checks import names_rows
 from skflows.density import ARCHITECTURES, FlowDensity
 from skflows.ensemble import _portfolio
+from skflows.table._duration import free_share
 
 NAMES = ["width", "height", "weight, kg"]
 COLUMNS = 'width,height,"weight, kg"'  # quoted for --columns
@@ -139,8 +140,11 @@ def test_only_limits_of_the_user_are_spoken_of(folder, capsys, monkeypatch):
         assert "time_limit=" not in err
 
 
-def test_fits_of_tables_say_how_long(capsys):
+def test_fits_of_tables_say_how_long(capsys, monkeypatch):
     """The first two were measured: 30 and 35 seconds, on a busy machine."""
+    assert 0 < free_share() < 1.01
+    share = 1.0
+    monkeypatch.setattr("skflows.table._duration.free_share", lambda: share)
     for params, shape, n, message in (
         ({}, (234, 11), 1, "takes about 20 seconds on one core\n"),
         ({}, (3376, 7), 1, "3376 rows of 7 columns, which takes about 40 seconds on one core"),
@@ -159,6 +163,12 @@ def test_fits_of_tables_say_how_long(capsys):
         _progress.announce_tables(density, pd.DataFrame(np.zeros(shape)), n)
         err = capsys.readouterr().err
         assert message in err and bool(message) == bool(err), (params, shape, err)
+    share = 0.25
+    for limit, more in (None, ", and 4 times as long while other programs run as now"), (30, ""):
+        _progress.announce_tables(
+            skflows.TableDensity(time_limit=limit), pd.DataFrame(np.zeros((3376, 7)))
+        )
+        assert f" seconds on one core{more} (--quick" in capsys.readouterr().err
 
 
 def test_summaries_name_components_with_their_weights():

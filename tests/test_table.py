@@ -259,6 +259,7 @@ def test_columns_of_one_name(estimator, table):
 def test_a_long_fit_says_how_long_it_takes(monkeypatch, capsys, verbose):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     monkeypatch.setattr("skflows.table._density.expected_duration", lambda *args: 11)
+    monkeypatch.setattr("skflows.table._duration.free_share", lambda: 1.0)
     table = np.random.default_rng(0).normal(size=(40, 2))
     density = TableDensity(max_iter=1, cv=2, verbose=verbose).fit(table)
     out, err = capsys.readouterr()

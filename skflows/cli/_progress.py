@@ -72,7 +72,12 @@ def announce_tables(density, frame, n_densities=1):
         return
     each = "with missing values" if n_densities == 1 else f"for each of {n_densities} classes"
     is_long = seconds > QUICK_IN_ALL
-    announce(frame, f"a model of mixed columns {each}", f"takes {said(seconds)}", is_long)
+    announce(
+        frame,
+        f"a model of mixed columns {each}",
+        f"takes {said(seconds, density.time_limit)}",
+        is_long,
+    )
 
 
 def announce(frame, density, duration, is_long=True):

@@ -1,6 +1,7 @@
 """How long the fit of a table's density takes, which is said before it begins."""
 
 from math import ceil
+from time import perf_counter, thread_time
 
 from ..ensemble._folds import N_FOLDS
 
@@ -9,6 +10,8 @@ LEAST_SECONDS, VALUES_PER_SECOND = 20, 1_500
 SECONDS_OF_SMALL, VALUES_OF_SMALL = 5, 200  # the latter for each further second
 SHARE_OF_NETWORKS = 0.4  # of the time, with an automatic number of epochs
 MOST_TIMES = 3  # as many epochs as that: networks stop when they no longer improve
+SECONDS_OF_A_LOOK = 0.1  # at how busy the machine is, before a fit of SECONDS_FOR_A_LOOK or more
+SECONDS_FOR_A_LOOK, FREE = 10, 0.7  # FREE: share of a core above which nothing is said
 
 
 def expected_duration(density, n_rows, n_columns, n_densities=1):
@@ -28,8 +31,22 @@ def expected_duration(density, n_rows, n_columns, n_densities=1):
     return seconds if density.time_limit is None else min(seconds, density.time_limit)
 
 
-def said(seconds):
-    """Return a number of seconds, rounded up, as a text."""
+def said(seconds, time_limit=None):
+    """Return a number of seconds, rounded up, as a text.
+
+    A long fit takes longer where other programs run, unless its time limit ends it.
+    """
+    busy = ""
+    if seconds >= SECONDS_FOR_A_LOOK and seconds != time_limit and (share := free_share()) < FREE:
+        busy = f", and {1 / share:.0f} times as long while other programs run as now"
     if seconds > 90:
-        return f"about {ceil(seconds / 60)} minutes on one core"
-    return f"about {5 * ceil(seconds / 5)} seconds on one core"
+        return f"about {ceil(seconds / 60)} minutes on one core{busy}"
+    return f"about {5 * ceil(seconds / 5)} seconds on one core{busy}"
+
+
+def free_share():
+    """Return the share of a core that this thread gets now."""
+    start, used = perf_counter(), thread_time()
+    while (seconds := perf_counter() - start) < SECONDS_OF_A_LOOK:
+        pass
+    return (thread_time() - used) / seconds
