@@ -1,5 +1,6 @@
 """Settings of the whole suite, read before ``skflows`` or ``tests`` is collected."""
 
+import gc
 import os
 import sys
 from functools import partial
@@ -25,6 +26,11 @@ settings.load_profile("skflows")
 
 HAS_CALLBACKS = parse_version(sklearn.__version__) >= parse_version("1.9")
 collect_ignore = [] if HAS_CALLBACKS else ["test_callbacks.py", "test_checkpoints.py"]
+
+
+def pytest_collection_finish():
+    """Let the garbage collector pass over modules and tests, which stay until the end."""
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)

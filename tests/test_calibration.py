@@ -76,11 +76,11 @@ def by_tails_of_an_ensemble(rng):
 # Function, and number of tables.
 USERS = {
     "detector": (by_detector, 100),
-    "detector by tails": (by_tails, 50),
+    "detector by tails": (by_tails, 25),
     "classifier": (by_classifier, 100),
-    "regressor": (by_regressor, 12),
+    "regressor": (by_regressor, 6),
     "ensemble": (by_ensemble, 100),
-    "ensemble by tails": (by_tails_of_an_ensemble, 50),
+    "ensemble by tails": (by_tails_of_an_ensemble, 25),
 }
 
 

@@ -139,12 +139,12 @@ KILLED = """
     def state():
         return [os.stat(path).st_mtime_ns for path in glob.glob(folder + "/killed/*.checkpoint")]
 
-    for n_kills in range(4):
+    for n_kills in range(3):
         before, child = state(), os.fork()
         if not child:
             fit(folder + "/killed", folder + "/killed.npy")
             os._exit(0)
-        if n_kills < 3:
+        if n_kills < 2:
             while state() == before:
                 time.sleep(0.001)
             time.sleep(random.uniform(0, 0.03))
@@ -160,7 +160,7 @@ def test_fit_continues_after_kill_9_at_random_moments(tmp_path):
     script = KILLED.format(tests=str(Path(__file__).parent), folder=str(tmp_path))
     run = [sys.executable, "-c", textwrap.dedent(script)]
     done = subprocess.run(run, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["9", "9", "9", "0"]  # three were killed
+    assert done.stdout.split() == ["9", "9", "0"]  # two were killed
     whole, killed = np.load(tmp_path / "whole.npy"), np.load(tmp_path / "killed.npy")
     np.testing.assert_array_equal(killed, whole)
     assert len(list((tmp_path / "killed").iterdir())) == 2  # no temporary file is left
@@ -293,7 +293,7 @@ def test_mutated_checkpoints_continue_or_are_refused(name, tmp_path, crash_after
     kept = {each: each.read_bytes() for each in (path, manifest)}
     rng = random.Random(0)
     n_refused = 0
-    for i in range(60):
+    for i in range(30):
         for each, content in kept.items():
             each.write_bytes(content)
         if i % 4:
@@ -306,7 +306,7 @@ def test_mutated_checkpoints_continue_or_are_refused(name, tmp_path, crash_after
         except ValueError as error:
             assert str(tmp_path) in str(error)
             n_refused += 1
-    assert n_refused > 30
+    assert n_refused > 15
 
 
 def test_folder_that_cannot_be_made(tmp_path):

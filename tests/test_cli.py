@@ -17,6 +17,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
+from _tables import few_components  # noqa: F401 - a fixture
 
 import skflows
 from skflows import AutoDensity, DensityOutlierDetector, MAFDensity, NSFDensity, TableDensity

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from _densities import banana
+from _tables import few_components  # noqa: F401 - a fixture
 from sklearn.base import clone
 from torch import distributed
 
@@ -91,7 +92,7 @@ def test_a_single_batch_gives_what_one_process_gives(size, sample_weight):
 
 @pytest.mark.parametrize("sample_weight", [None, WEIGHT[:200]])
 def test_a_table_with_texts_and_gaps_gives_what_one_process_gives(mixed_table, sample_weight):
-    density = TableDensity(max_iter=8, cv=2, random_state=0)
+    density = TableDensity(max_iter=3, cv=2, random_state=0)
     one = clone(density).fit(mixed_table, sample_weight=sample_weight)
     for found in fit_together(density, 2, mixed_table, sample_weight=sample_weight):
         scores = found.score_samples(mixed_table)

@@ -138,7 +138,7 @@ def check_examples(n_examples, **params):
 
 
 def test_promises_hold_for_odd_tables():
-    check_examples(20)
+    check_examples(10)
 
 
 @pytest.mark.skipif(not SECONDS, reason="make fuzz sets SKFLOWS_FUZZ_SECONDS")

@@ -23,7 +23,7 @@ from skflows.table._latent_classes import fit_latent_classes
 from skflows.table._outside import Outside, outside_share, scale_of
 
 LOADERS = [load_iris, load_wine, load_breast_cancer, load_diabetes, load_digits]
-N_ROWS, N_COLUMNS, N_FOLDS = 90, 50, 2
+N_ROWS, N_COLUMNS, N_FOLDS = 60, 50, 2
 
 
 def quick(**params):

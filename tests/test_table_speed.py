@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from _tables import schema_of, view_of
+from _tables import quick, schema_of, view_of
 from numpy.testing import assert_allclose
 from sklearn.cluster import KMeans
 
@@ -47,7 +47,7 @@ def test_all_quantile_levels_are_bisected_together(few_components, column, monke
             "angle": rng.uniform(0, 360, 80),
         }
     )
-    density = TableDensity({"angle": ("circular", 360)}, random_state=0).fit(table)
+    density = quick(columns={"angle": ("circular", 360)}).fit(table)
     rows, q = table[:3].drop(columns=column), np.linspace(0.01, 0.99, 8)
     expected = np.stack([density.quantile(column, rows, one) for one in q], axis=1)
     calls, cdf = [], _predictive.OneVariable.cdf
@@ -140,7 +140,8 @@ def test_quantile_maps_of_many_columns_are_fitted_together(few_components, monke
     table = pd.DataFrame(rng.normal(size=(60, 5))).add_prefix("x")
     table["n"], table["gap"] = rng.poisson(300, 60), table["x0"].mask(table["x1"] > 1)
     table["positive"] = rng.gamma(1.0, size=60)
-    one_by_one = TableDensity(random_state=0).fit(table).score_samples(table)
+    density = TableDensity(max_iter=1, n_orders=1, random_state=0)
+    one_by_one = density.fit(table).score_samples(table)
     widths, initialize = [], MarginalQuantile.initialize
 
     def counted(self, x, *args):
@@ -149,7 +150,7 @@ def test_quantile_maps_of_many_columns_are_fitted_together(few_components, monke
 
     monkeypatch.setattr(MarginalQuantile, "initialize", counted)
     monkeypatch.setattr(_schema, "FITTED_TOGETHER", 5)
-    together = TableDensity(random_state=0).fit(table).score_samples(table)
+    together = density.fit(table).score_samples(table)
     np.testing.assert_allclose(together, one_by_one, rtol=1e-9)
     # All numbers in the schema, whatever their kinds; the five columns in each of five folds.
     assert [width for width in widths if width > 1] == [7, *5 * [5]]

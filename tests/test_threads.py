@@ -58,7 +58,7 @@ CASES = [
     (AdaptiveKernelDensity(), (X,), density),
     (TransformedDensity(AdaptiveKernelDensity()), (X,), density),
     (StackedDensity([("flow", flow)], cv=2), (X,), density),
-    (AutoDensity(cv=2, time_limit=0.5), (X,), density),
+    (AutoDensity(cv=2, time_limit=0.2), (X,), density),
     (kinds, (table,), {name: (gaps,) for name in scored} | {
         "score": (gaps,), "sample": (400,), "impute": (gaps,), "levels": ("kind",),
         "predict_proba": ("kind", gaps), "quantile": ("a", gaps),
@@ -81,7 +81,7 @@ CASES = [
         name: (new,) for name in ("score_samples", "predict", "decision_function", "p_values",
         "defect_map")}),
     (OutlierEnsemble(), (X,), scored),
-    (FlowCompressor(flow), (X,), {"compress": (some,), "decompress": None}),
+    (FlowCompressor(flow), (X,), {"compress": (X[:40],), "decompress": None}),
 ]
 COMMON = {"fit", "fit_predict", "fit_transform", "save"}
 
@@ -95,7 +95,7 @@ def use(estimator, fit, calls):
     for method, args in calls.items():
         print(name, method, flush=True)
         if method == "decompress":
-            args = (estimator.compress(some),)
+            args = (estimator.compress(X[:40]),)
         found = getattr(estimator, method)(*args)
         if method in ("condition", "marginal"):
             for part in (found, found.marginal(["b" if method == "condition" else "a"])):

@@ -19,7 +19,7 @@ from sklearn.model_selection import GroupKFold
 
 import skflows
 from skflows import ConditionalDensity, FlowRegressor, MAFDensity, NSFDensity
-from skflows.conditional import _density
+from skflows.conditional import _density, _trees
 from skflows.conditional._trees import Boosting, Forest, TreePredictions, least_squares, shares_of
 from skflows.density import _evaluation
 
@@ -39,6 +39,14 @@ def steps(n, seed=0):
     )
     y = np.select([X.b == "x", X.d == "up"], [3.0, -2.0]) + 4 * (X.a > 0) + X.c.isna()
     return X, y + 0.05 * rng.normal(size=n)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_trees():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_trees, "N_TREES", 15)
+        patch.setattr(_trees, "STAGES", (25, 50))
+        yield
 
 
 @pytest.fixture(scope="module")

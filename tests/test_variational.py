@@ -19,7 +19,6 @@ from skflows.bijections._flow import standard_normal_log_prob
 from skflows.training.reverse_kl import ReverseKL
 from skflows.variational._chains import (
     LEARNED_STEPS,
-    WARM_UP_STEPS,
     Chains,
     Hamiltonian,
     adapted_chains,
@@ -59,9 +58,10 @@ def fitted():
 
 @pytest.fixture
 def few_steps(monkeypatch):
-    """Let chains take few steps, after which they need not agree."""
+    """Let chains take few steps, after which they need not agree and no flow learns them."""
     monkeypatch.setattr("skflows.variational._chains.WARM_UP_STEPS", 10)
     monkeypatch.setattr("skflows.variational._chains.LEARNED_STEPS", 30)
+    monkeypatch.setattr("skflows.variational._chains.MAX_R_HAT", math.inf)
     monkeypatch.setattr("skflows.variational._density.MAX_R_HAT", math.inf)
 
 
@@ -322,6 +322,8 @@ def missing_a_mode():
 
 def test_refined_draws_have_what_the_flow_missed(missing_a_mode, monkeypatch):
     monkeypatch.setattr("skflows.variational._density.MAX_R_HAT", 1.05)
+    monkeypatch.setattr("skflows.variational._fit.N_TRANSFORMS", 2)  # of a learned flow
+    monkeypatch.setitem(OF_TARGET, "max_iter", 5)
     sample = missing_a_mode.refine(2000, 0, n_chains=32)
     assert sample.r_hat.max() < 1.05
     assert (sample.X[:, 0] > 2.5).mean() == pytest.approx(0.3, abs=0.05)
@@ -391,12 +393,13 @@ def test_chains_that_agree_at_once_are_the_sample(fitted, monkeypatch):
         return run(self, n_steps, adapts)
 
     monkeypatch.setattr(Chains, "run", counted)
+    monkeypatch.setattr("skflows.variational._chains.WARM_UP_STEPS", 15)
     sample = fitted.refine(1000, 0)
-    assert steps == [WARM_UP_STEPS, LEARNED_STEPS]
+    assert steps == [15, LEARNED_STEPS]
     assert sample.r_hat.max() < 1.01 and 0 < sample.acceptance <= 1
     assert len(np.unique(sample.X, axis=0)) == 1000
     assert fitted.refine(64 * 110, 0).X.shape == (64 * 110, 3)
-    assert steps[2:] == [WARM_UP_STEPS, LEARNED_STEPS, 100]
+    assert steps[2:] == [15, LEARNED_STEPS, 100]
 
 
 def slits(x):
