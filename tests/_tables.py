@@ -86,6 +86,15 @@ def few_components():
         yield
 
 
+@pytest.fixture(scope="module", autouse=True)
+def two_components():
+    """A normal distribution and kernels, for tests in which the members do not matter."""
+    with pytest.MonkeyPatch.context() as patch:
+        names = {"quantile classes of 1", "linear kernels"}
+        keep_components(patch, lambda each: each.name in names)
+        yield
+
+
 @pytest.fixture(scope="module")
 def table():
     return mixed_table()

@@ -6,8 +6,11 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from _tables import schema_of
-from test_outside import few_components, quick  # noqa: F401 - a fixture
+from _tables import (
+    schema_of,
+    two_components,  # noqa: F401
+)
+from test_outside import quick
 
 from skflows import (
     ConditionalDensity,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from _tables import few_components  # noqa: F401 - a fixture
+from _tables import two_components  # noqa: F401 - a fixture
 
 import skflows
 from skflows.cli import main

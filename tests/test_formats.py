@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pandas as pd
 import pytest
-from _tables import few_components  # noqa: F401 - a fixture
+from _tables import two_components  # noqa: F401 - a fixture
 
 from skflows import DensityOutlierDetector, TableDensity, load
 from skflows.columns.checks import ColumnWarning

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from _densities import banana, small
-from _tables import few_components  # noqa: F401 - a fixture
+from _tables import two_components  # noqa: F401 - a fixture
 
 import skflows
 from skflows import TableDensity

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from _tables import few_components  # noqa: F401 - a fixture
+from _tables import two_components  # noqa: F401 - a fixture
 
 from skflows import TableDensity
 from skflows.cli import main

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from _tables import few_components, quick  # noqa: F401
+from _tables import quick, two_components  # noqa: F401
 
 import skflows
 from skflows import DensityOutlierDetector, NSFDensity

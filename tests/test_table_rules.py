@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from _tables import few_components, quick, schema_of  # noqa: F401
+from _tables import quick, schema_of, two_components  # noqa: F401
 from scipy.special import logsumexp
 
 from skflows import DensityClassifier, TableDensity, load
