@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import pytest
-from _tables import FEW_COMPONENTS, keep_components
+from _tables import FEW_COMPONENTS, keep_components, two_components  # noqa: F401
 from scipy.special import log_expit
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
