@@ -21,7 +21,7 @@ from skflows import (
     TableDensity,
 )
 from skflows.calibration import ranks, tails, thresholds
-from skflows.calibration.ranks import Ranks, discoveries, pooled
+from skflows.calibration.ranks import Ranks, discoveries, joint_p_values, pooled
 from skflows.calibration.tails import Tails, weighted_quantiles
 from skflows.conditional._regressor import row_scores
 from skflows.outlier import OutlierEnsemble
@@ -187,6 +187,25 @@ def test_weighted_ranks_are_those_of_repeated_rows():
     np.testing.assert_array_equal(pooled(scores, calibration, weights), pooled(scores, repeated))
     null, expected = Ranks.fit(calibration[0], weights[0]), Ranks.fit(repeated[0])
     np.testing.assert_array_equal(null.p_values(scores[0]), expected.p_values(scores[0]))
+
+
+@pytest.mark.parametrize("dependence", [0.0, 0.9, 1.0])
+def test_joint_p_values_are_shares_of_rows_with_such_a_least_rank(dependence):
+    rng, p_values = np.random.default_rng(0), []
+    for _ in range(400):
+        first, second = rng.standard_normal((2, 24))
+        rows = np.array([first, dependence * first + (1 - dependence) * second])
+        known, new = rows[:, :19], rows[:, 19:]
+        found = joint_p_values([*known], [*new])
+        for row, p_value in zip(new.T, found, strict=True):  # by definition
+            ranks = stats.rankdata(np.column_stack([known, row]), axis=1).min(axis=0)
+            share = (ranks <= ranks[-1]).mean()
+            assert share - 1e-9 <= p_value <= min(1, share + 1 / 20) + 1e-9
+        p_values.append(found)
+    for alpha in (0.1, 0.3):
+        assert 0.5 * alpha < np.mean(np.array(p_values) <= alpha) < alpha + 0.03
+    alone = joint_p_values([known[0]], [new[0]])
+    np.testing.assert_array_equal(alone, Ranks.fit(known[0]).p_values(new[0]))
 
 
 def test_ranks_of_known_rows_are_those_of_new_ones():

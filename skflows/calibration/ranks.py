@@ -72,6 +72,38 @@ class Ranks(NamedTuple):
         return float(self.scores[n_levels - 1]) if n_levels else -np.inf
 
 
+def joint_p_values(known, new):
+    """Return conformal p-values by several scores of each row: small if one of them is low.
+
+    A row counts by the least of its ranks in these scores, among the known rows and the new one.
+
+    Parameters
+    ----------
+    known : list of ndarray of shape (n,)
+        Scores of rows that the model has not seen.
+    new : list of ndarray of shape (m,)
+        Scores of new rows.
+
+    Returns
+    -------
+    p_values : ndarray of shape (m,)
+        Up to (number of scores - 1) / (n + 1) larger than the share of rows of such ranks: some
+        rows may be counted by several scores.
+    """
+    ranks, n = [Ranks.fit(scores) for scores in known], len(known[0])
+    below = [own.weight_below(scores) for own, scores in zip(ranks, new, strict=True)]
+    n_below = np.min(below, axis=0).astype(int)
+    least = [own.weight_below(scores) for own, scores in zip(ranks, known, strict=True)]
+    n_odder = np.searchsorted(np.sort(np.min(least, axis=0)), n_below, side="right")
+    # The new row raises the ranks of known rows above it. One of the next rank keeps it if it is
+    # below the new row in that score.
+    for own, scores in zip(ranks, new, strict=True):
+        next_score = own.scores[np.minimum(n_below, n - 1)]
+        first, end = (np.searchsorted(own.scores, next_score, side) for side in ("left", "right"))
+        n_odder += np.where((n_below < n) & (next_score < scores), end - first, 0)
+    return (1 + np.minimum(n_odder, n)) / (1 + n)
+
+
 def least_p_value(null):
     """Return the smallest p-value that a row can have, by `Ranks` or `Tails`."""
     return float(null.p_values(np.array([-np.inf]))[0])

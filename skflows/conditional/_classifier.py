@@ -16,7 +16,7 @@ from sklearn.utils import assert_all_finite, get_tags
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
-from ..calibration.ranks import Ranks, rows_needed
+from ..calibration.ranks import joint_p_values, rows_needed
 from ..callbacks._progress import VERBOSE, prints
 from ..callbacks._run import clock, fit_task, random_state_of
 from ..callbacks._support import CallbackSupportMixin
@@ -58,7 +58,7 @@ from ..preprocessing.validation import uneven, validate_weight
 from ..table import TableDensity
 from ..training.threads import fit_context
 from ._density import ConditionalDensity
-from ._probabilities import ClassProbabilities, pool_weights, pooled
+from ._probabilities import ClassProbabilities, equally_pooled, pool_weights, pooled
 from ._trees import SHARE_OF_TIME
 
 HELD_OUT = 0.2
@@ -74,6 +74,7 @@ FITTED = {
     "temperature_",
     "prior_weight_",
     "calibration_scores_",
+    "calibration_log_proba_",
     "classifiers_",
     "weights_",
 }
@@ -102,8 +103,9 @@ class DensityClassifier(
     power, is normalised. Rows that neither the densities nor the other classifiers have seen set
     the powers, by their log-loss.
 
-    The p-value of a class is the share of its own rows that are no more likely than x under its
-    density: where all p-values are small, x belongs to none of the classes, and can be rejected.
+    The p-value of a class is the share of its own rows that are at least as odd as x. A row is odd
+    for a class if it is unlikely under its density, or if the classifiers give it to another class.
+    Where all p-values are small, x belongs to none of the classes, and can be rejected.
 
     Parameters
     ----------
@@ -140,12 +142,12 @@ class DensityClassifier(
     classifiers : "auto" or bool, default="auto"
         Whether `predict_proba` pools Bayes' rule with the probabilities of classifiers of
         scikit-learn: gradient boosting, extra trees, and logistic regressions with ``C`` of 0.1, 1
-        and 10. They take categories and missing values as they are. P-values, and so rejected rows,
-        come from the densities alone. "auto" has them with the default `estimator`, from 50 rows
-        on; an estimator that is given is used as it is, unless `classifiers` is True. They are
-        weighted by the rows of `calibration`: without such rows, "auto" has none, and with
-        ``calibration=None``, True is an error. They have 30 % of a `time_limit`, and one that would
-        need more is left out.
+        and 10. They take categories and missing values as they are. P-values are then by ranks in
+        the density and in the pool of these classifiers, whichever is lower. "auto" has them with
+        the default `estimator`, from 50 rows on; an estimator that is given is used as it is,
+        unless `classifiers` is True. They are weighted by the rows of `calibration`: without such
+        rows, "auto" has none, and with ``calibration=None``, True is an error. They have 30 % of a
+        `time_limit`, and one that would need more is left out.
 
     random_state : int, RandomState instance or None, default=None
         Seeds the held-out rows, the classifiers and, if it has no seed of its own, the estimator.
@@ -181,6 +183,10 @@ class DensityClassifier(
 
     calibration_scores_ : list of ndarray or None
         Log-densities, in ascending order, of rows of each class that its density has not seen.
+
+    calibration_log_proba_ : list of ndarray or None
+        Log-probabilities of the class of these rows, in the same order, by classifiers that have
+        not seen them; None without classifiers.
 
     n_features_in_ : int
         Number of columns seen in `fit`.
@@ -328,11 +334,12 @@ class DensityClassifier(
             rows, joint = fit(task, template, X, label, weight, is_held_out)
             self._interrupted = any(map(was_interrupted, self.estimators_))
             known = joint[np.arange(len(rows)), label[rows]]
-            self.calibration_scores_ = None
+            self.calibration_scores_, self.calibration_log_proba_ = None, None
             self.temperature_, self.prior_weight_ = 1.0, 0.0
             if len(rows):
-                of_class = [known[label[rows] == k] for k in range(len(self.classes_))]
-                self.calibration_scores_ = [np.sort(scores) for scores in of_class]
+                by_score = np.argsort(known, kind="stable")
+                of_class = [by_score[label[rows[by_score]] == k] for k in range(len(self.classes_))]
+                self.calibration_scores_ = [known[own] for own in of_class]
                 self.prior_weight_ = 1 / (len(rows) + 2)  # Laplace's rule of succession
                 # Classes may hold out different parts of their rows.
                 share = np.bincount(label[rows], weight[rows])[label[rows]]
@@ -348,6 +355,8 @@ class DensityClassifier(
                 self.classifiers_ = None
             else:
                 self._weight_classifiers(joint, unseen[:, rows], label[rows], unseen_weight)
+                own = equally_pooled(unseen[:, rows])
+                self.calibration_log_proba_ = [own[some, k] for k, some in enumerate(of_class)]
         self._warn_of_few_rows()
         return self
 
@@ -590,6 +599,15 @@ class DensityClassifier(
         """Return the log-density of each row under each class."""
         return self._scores(self._read(X)[0])
 
+    def _by_all_models(self, X):
+        """Return the log-densities of rows, and log-probabilities by the other classifiers or None.
+
+        They have the shapes (n, n_classes) and (n_models, n, n_classes).
+        """
+        rows, table = self._read(X)
+        others = None if self.classifiers_ is None else self.classifiers_.transform(table)
+        return self._scores(rows), others
+
     def _read(self, X):
         """Return rows for the densities, and for the other classifiers."""
         check_is_fitted(self)
@@ -631,15 +649,14 @@ class DensityClassifier(
         log_proba : ndarray of shape (n_samples, n_classes)
             In the order of `classes_`.
         """
-        rows, table = self._read(X)
-        return self._log_proba(self._scores(rows), table)
+        return self._log_proba(*self._by_all_models(X))
 
-    def _log_proba(self, log_density, table):
-        """Return the log-probability of each class from the log-densities, and from the rows."""
-        if self.classifiers_ is None:
+    def _log_proba(self, log_density, others):
+        """Return the log-probability of each class from what `_by_all_models` returns."""
+        if others is None:
             settings = self.priors_, self.temperature_, self.prior_weight_
             return log_proba_of(log_density, *settings)
-        members = self._members(log_density, self.classifiers_.transform(table))
+        members = self._members(log_density, others)
         log_proba = pooled(np.array([*self.weights_.values()]), members)
         return mixed_with_priors(log_proba, self.priors_, self.prior_weight_)
 
@@ -687,12 +704,11 @@ class DensityClassifier(
         labels : ndarray of shape (n_samples,)
             Values of `classes_`, or `unknown_label`.
         """
-        rows, table = self._read(X)
-        scores = self._scores(rows)
-        labels = self.classes_[self._log_proba(scores, table).argmax(axis=1)]
+        outputs = self._by_all_models(X)
+        labels = self.classes_[self._log_proba(*outputs).argmax(axis=1)]
         if self.reject is None:
             return labels
-        is_rejected = self._p_values(scores).max(axis=1) <= self.reject
+        is_rejected = self._p_values(*outputs).max(axis=1) <= self.reject
         kind = np.result_type(labels, np.min_scalar_type(self._unknown))
         labels = labels.astype(object if labels.dtype == object else kind)
         labels[is_rejected] = self._unknown
@@ -718,12 +734,16 @@ class DensityClassifier(
                 "There are no p-values without calibration rows: fit with calibration=0.2 or with "
                 "a reject."
             )
-        return self._p_values(self._log_densities(X))
+        return self._p_values(*self._by_all_models(X))
 
-    def _p_values(self, scores):
-        """Return p-values from the log-density of each row under each class."""
-        pairs = zip(self.calibration_scores_ or (), scores.T, strict=True)
-        return np.column_stack([Ranks.fit(known).p_values(column) for known, column in pairs])
+    def _p_values(self, log_density, others):
+        """Return p-values from what `_by_all_models` returns."""
+        new, known = [log_density.T], [self.calibration_scores_]
+        if others is not None:
+            new.append(equally_pooled(others).T)
+            known.append(self.calibration_log_proba_)
+        classes = zip(zip(*known, strict=True), zip(*new, strict=True), strict=True)
+        return np.column_stack([joint_p_values(*each) for each in classes])
 
     def predict_set(self, X: Table, coverage: float = 0.9) -> Flags:
         """Return which classes each row may belong to.

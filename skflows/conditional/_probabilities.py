@@ -168,6 +168,11 @@ def pooled(weights, log_proba):
     return log_softmax(np.tensordot(weights, np.maximum(log_proba, LOWEST), 1), axis=-1)
 
 
+def equally_pooled(log_proba):
+    """Return the pool of class probabilities with equal weights, which rows have not chosen."""
+    return pooled(np.full(len(log_proba), 1 / len(log_proba)), log_proba)
+
+
 def pool_weights(log_proba, label, weight):
     """Return non-negative weights of a pool with the least log-loss of rows of known classes.
 
