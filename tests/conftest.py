@@ -13,6 +13,9 @@ from sklearn.utils.fixes import parse_version
 # Displays draw without a screen, and no window waits to be closed.
 os.environ["MPLBACKEND"] = "Agg"
 
+# Commands use all cores; each of joblib's processes takes seconds to start.
+os.environ["LOKY_MAX_CPU_COUNT"] = "1"
+
 # A fit takes longer than hypothesis allows an example, and a failure must come back on the next
 # run: the examples are drawn from the test itself, not from a database on one machine.
 settings.register_profile(
