@@ -552,7 +552,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
                 "pandas.DataFrame([X]) if it holds one row."
             )
         if is_frame(X) and not reset and self._encoding.library != "numpy":
-            frame = read_frame(X, self._encoding.keys)
+            remedy = " If they are unknown, add them with missing values."
+            frame = read_frame(X, self._encoding.keys, remedy)
         else:
             if not is_frame(X):
                 from sklearn.utils import check_array
