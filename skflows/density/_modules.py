@@ -26,14 +26,18 @@ class MappedNormals(nn.Module):
     """
 
     is_separate = False  # the density of a cell is a mean over points, as in `score_samples`
-    weights: torch.Tensor
+    log_peaks: torch.Tensor
     means: torch.Tensor
     roots: torch.Tensor
 
     def __init__(self, bijection, weights, means, roots):
         super().__init__()
         self.bijection = bijection
-        for name, values in {"weights": weights, "means": means, "roots": roots}.items():
+        diagonals = np.diagonal(roots, axis1=-2, axis2=-1) if np.ndim(roots) == 3 else roots
+        log_peaks = np.log(weights) + np.log(diagonals).sum(axis=-1)
+        log_peaks = log_peaks - means.shape[1] / 2 * math.log(2 * math.pi)
+        # ONNX keeps buffers in float64, but numbers in float32.
+        for name, values in {"log_peaks": log_peaks, "means": means, "roots": roots}.items():
             self.register_buffer(name, torch.from_numpy(np.array(values, dtype=float)))
 
     def forward(self, x):
@@ -45,13 +49,10 @@ class MappedNormals(nn.Module):
         z, log_det = self.bijection(x)
         offset = z.unsqueeze(-2) - self.means
         if self.roots.dim() == 3:
-            diagonal = self.roots.diagonal(dim1=-2, dim2=-1)
             offset = (offset.unsqueeze(-2) @ self.roots).squeeze(-2)
         else:
-            diagonal = self.roots
             offset = offset * self.roots
-        peak = self.weights.log() + diagonal.log().sum(-1) - z.shape[-1] / 2 * math.log(2 * math.pi)
-        return (peak - offset.square().sum(-1) / 2).logsumexp(-1) + log_det
+        return (self.log_peaks - offset.square().sum(-1) / 2).logsumexp(-1) + log_det
 
 
 class Mixture(nn.Module):
@@ -65,15 +66,17 @@ class Mixture(nn.Module):
         Their weights.
     """
 
+    log_weights: torch.Tensor
+
     def __init__(self, members, weights):
         super().__init__()
         self.members = nn.ModuleList(members)
-        self.log_weights = [math.log(weight) for weight in weights]
+        self.register_buffer("log_weights", torch.tensor(weights, dtype=torch.float64).log())
 
     def forward(self, x):
         """Return the log-density of rows."""
-        each = [m(x) + w for m, w in zip(self.members, self.log_weights, strict=True)]
-        return torch.stack(each).logsumexp(0)
+        each = torch.stack([member(x) for member in self.members], -1)
+        return (each + self.log_weights).logsumexp(-1)
 
 
 def module_of(estimator):
