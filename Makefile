@@ -62,8 +62,10 @@ $(LOWEST_VERSIONS): pyproject.toml
 	echo 'pytest==8.2' >> $@
 
 # Before a release: `make test` skips these tests, as most of these libraries are not in .venv then.
+# Without npm, or Chromium, the test of the web page is skipped.
 test-libraries: $(VENV)/.installed-test,libraries
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs tests/test_other_libraries.py
+	-npm install --prefix build --no-save --ignore-scripts onnxruntime-web
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs tests/test_other_libraries.py tests/test_export.py
 
 # The short part of this runs with the suite.
 fuzz: $(VENV)/.installed-test

@@ -127,6 +127,7 @@ pages = {}
 for path in sorted((ROOT / "benchmarks").glob("[a-z]*.md")):
     write_if_changed(DOCS / "benchmarks" / path.name, path.read_text("utf-8"))
     title, conclusion, _ = path.read_text("utf-8").split("\n\n", 2)
+    conclusion = re.sub(r"\]\((\w+\.md)", r"](benchmarks/\1", conclusion)  # links between pages
     pages[path.stem] = title.removeprefix("# "), conclusion
 render("benchmarks.md", pages=pages)
 make_benchmark_picture.main()

@@ -464,6 +464,8 @@ def test_values_that_are_no_numbers():
     density = ConditionalDensity(quick(1), cv=None, random_state=0)
     with pytest.raises(TypeError, match=r"column 'since' holds .* Timedelta; .*dt\.total_seconds"):
         density.fit(X.assign(since=pd.to_timedelta(np.arange(60), "D")), y)
+    with pytest.raises(ValueError, match="Input y contains NaN: drop the rows without a value"):
+        density.fit(X, np.where(np.arange(60) == 3, np.nan, 1.0))
     with pytest.raises(ValueError, match=r"'one'.*\. y must be numbers: for classes"):
         density.fit(X, np.full(60, "one"))
     with pytest.raises(ValueError, match="'number' held numbers in fit; now it holds 'x'"):

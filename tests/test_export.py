@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 import torch
 from _densities import banana, small
+from sklearn.mixture import GaussianMixture
+from sklearn.model_selection import ShuffleSplit
+from sklearn.neighbors import KernelDensity
 
 import skflows
-from skflows import StackedDensity
+from skflows import AdaptiveKernelDensity, StackedDensity, TransformedDensity
 from skflows.density._export import _plain_operations
 
 TABLE = np.column_stack([banana(60), np.arange(60) % 7])  # the last column is discrete
@@ -45,6 +48,22 @@ def test_programs_score_as_the_flow(tmp_path):
 def test_programs_have_the_inverse(tmp_path):
     density = small("nice", n_transforms=1, preprocessing="quantile", **BOUNDED).fit(TABLE)
     check(density, tmp_path / "flow.pt2", run_program, "inverse_transform")
+
+
+def test_programs_score_as_a_mixture(tmp_path):
+    members = [
+        (f"{kind} normals", TransformedDensity(mixture, preprocessing="standardize"))
+        for kind in ("full", "tied", "diag", "spherical")
+        for mixture in [GaussianMixture(2, covariance_type=kind)]
+    ]
+    members += [
+        ("normals", GaussianMixture(2)),
+        ("kernels", AdaptiveKernelDensity(n_neighbors=5)),
+        ("flow", small("nice", n_transforms=1, preprocessing="whiten")),
+    ]
+    density = StackedDensity(members, cv=ShuffleSplit(1), random_state=0).fit(TABLE)
+    density.weights_ = np.full(len(members), 1 / len(members))
+    check(density, tmp_path / "mixture.pt2", run_program, "score_samples")
 
 
 @pytest.mark.parametrize("method", ["score_samples", "inverse_transform"])
@@ -99,6 +118,9 @@ def test_what_cannot_be_exported(tmp_path):
         skflows.export(maf, path, "inverse_transform")
     with pytest.raises(ValueError, match="CNFDensity cannot be exported: it solves a differential"):
         skflows.export(cnf, path)
-    with pytest.raises(TypeError, match="StackedDensity is no flow"):
-        skflows.export(StackedDensity([maf]), path)
+    kernels = StackedDensity([("kernels", KernelDensity())], cv=2).fit(X)
+    with pytest.raises(TypeError, match="KernelDensity cannot be exported: its density is not"):
+        skflows.export(kernels, path)
+    with pytest.raises(TypeError, match="StackedDensity has no transform"):
+        skflows.export(kernels, path, "transform")
     assert not path.exists()

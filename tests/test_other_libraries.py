@@ -4,13 +4,19 @@ Run it by ``make test-libraries``, which installs them.
 """
 
 import ast
+import base64
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
+from functools import partial
+from http.server import BaseHTTPRequestHandler, HTTPServer, SimpleHTTPRequestHandler
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -21,11 +27,13 @@ from sklearn.neighbors import KernelDensity
 from sklearn.utils.fixes import parse_version
 from test_persistence import ESTIMATORS, OTHERS, OWN_SCORE
 
+import skflows
 from skflows import DensityOutlierDetector, NSFDensity
 from skflows.outlier import PyODDetector
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the other libraries
-PAGE = Path(__file__).parents[1] / "docs" / "user_guide" / "other_libraries.rst"
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "user_guide" / "other_libraries.rst"
 
 
 def snippets(language="python"):
@@ -56,16 +64,87 @@ def skip_without(*names):
 SNIPPETS = snippets()
 
 
-@pytest.mark.parametrize("title", SNIPPETS)
+class Hub(BaseHTTPRequestHandler):
+    """The requests of the Hugging Face Hub that an upload and a download make."""
+
+    files: dict[str, bytes]
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        answers = {"create": {"url": "/user/wine-density"}, "validate-yaml": {}}
+        if self.path.endswith("preupload/main"):
+            files = [each["path"] for each in json.loads(body)["files"]]
+            regular = {"uploadMode": "regular", "shouldIgnore": False}
+            answer = {"files": [{"path": path} | regular for path in files]}
+        elif self.path.endswith("commit/main"):
+            for line in map(json.loads, body.splitlines()):
+                if line["key"] == "file":
+                    file = line["value"]
+                    self.files[file["path"]] = base64.b64decode(file["content"])
+            answer = {"commitUrl": "/user/wine-density/commit/0", "commitOid": "0" * 40}
+        else:
+            answer = answers[self.path.rpartition("/")[2]]
+        self._answer(json.dumps(answer).encode())
+
+    def do_GET(self):
+        self._answer(self.files[self.path.rpartition("/")[2]])
+
+    do_HEAD = do_GET
+
+    def _answer(self, content):
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("ETag", '"1"')
+        self.send_header("X-Repo-Commit", "0" * 40)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def log_message(self, *args):
+        pass
+
+
+@contextmanager
+def served(handler):
+    """Answer requests in this context; yields the address."""
+    with HTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A stand-in for the Hugging Face Hub on this machine; yields its files."""
+    handler = type("Handler", (Hub,), {"files": {}})
+    with served(handler) as address:
+        monkeypatch.setenv("HF_ENDPOINT", address)
+        monkeypatch.setenv("HF_HOME", str(tmp_path))
+        monkeypatch.setenv("HF_TOKEN", "token")
+        yield handler.files
+
+
+def test_the_hub_gets_the_model_and_a_card_with_its_columns_and_score(hub, tmp_path):
+    run_snippet("Hugging Face Hub", tmp_path)
+    assert hub.keys() == {"README.md", "model.skflows"}
+    card = hub["README.md"].decode()
+    assert "\nlibrary_name: skflows\n" in card
+    assert "flavanoids" in card and re.search(r"rows: -?\d+\.\d\d nats", card)
+
+
+@pytest.mark.parametrize("title", [title for title in SNIPPETS if title != "Hugging Face Hub"])
 def test_snippet_runs_as_a_script(title, tmp_path):
+    run_snippet(title, tmp_path)
+
+
+def run_snippet(title, tmp_path):
     skip_without(*libraries(SNIPPETS[title]))
     (tmp_path / "snippet.py").write_text(SNIPPETS[title], encoding="utf-8")
     quiet = {"DO_NOT_TRACK": "1", "RAY_USAGE_STATS_ENABLED": "0"}  # no telemetry from tests
-    root = str(PAGE.parents[2])
     run = subprocess.run(
         [sys.executable, "snippet.py"],
         cwd=tmp_path,
-        env=os.environ | quiet | {"MPLBACKEND": "Agg", "PYTHONPATH": root},
+        env=os.environ | quiet | {"MPLBACKEND": "Agg", "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
     )
@@ -87,7 +166,7 @@ def test_snippet_of_r_runs(tmp_path):
     code = snippets("r")["R"].replace("max_iter = 20L", "max_iter = 2L")
     check = "stopifnot(!anyNA(density$impute(rows)), is.factor(density$sample(3L)$Month))\n"
     (tmp_path / "snippet.R").write_text(code + check, encoding="utf-8")
-    here = {"RETICULATE_PYTHON": sys.executable, "PYTHONPATH": str(PAGE.parents[2])}
+    here = {"RETICULATE_PYTHON": sys.executable, "PYTHONPATH": str(ROOT)}
     run = subprocess.run(
         ["Rscript", "snippet.R"],
         cwd=tmp_path,
@@ -96,6 +175,30 @@ def test_snippet_of_r_runs(tmp_path):
         text=True,
     )
     assert run.returncode == 0, run.stderr
+
+
+RUNTIME = ROOT / "build" / "node_modules" / "onnxruntime-web" / "dist"  # as the Makefile has it
+
+
+def test_a_web_page_scores_rows_by_an_exported_flow(tmp_path):
+    skip_without("onnxscript")
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if not (chromium and RUNTIME.exists()):
+        pytest.skip("needs Chromium, and onnxruntime-web, which npm installs")
+    density = NSFDensity(n_transforms=1, max_iter=5, random_state=0).fit(X)
+    skflows.export(density, tmp_path / "flow.onnx")
+    (tmp_path / "onnxruntime-web").symlink_to(RUNTIME)
+    rows = "\n".join(",".join(map(repr, row)) for row in X[:5].tolist())
+    page = (ROOT / "docs" / "snippets" / "score.html").read_text(encoding="utf-8")
+    page = re.sub(r"(<textarea[^>]*>)[^<]*", rf"\g<1>{rows}", page)
+    (tmp_path / "index.html").write_text(page, encoding="utf-8")
+    # Virtual time ends when the page has nothing left to do.
+    options = ["--headless", "--no-sandbox", "--virtual-time-budget=60000", "--dump-dom"]
+    with served(partial(SimpleHTTPRequestHandler, directory=tmp_path)) as address:
+        run = subprocess.run([chromium, *options, address], capture_output=True, text=True)
+    shown = re.search(r"<pre[^>]*>([^<]*)<", run.stdout).group(1)
+    scores = [float(each) for each in shown.split()]
+    np.testing.assert_allclose(scores, density.score_samples(X[:5]), rtol=1e-7)
 
 
 X = np.column_stack([banana(60), np.random.default_rng(1).poisson(2, 60)])

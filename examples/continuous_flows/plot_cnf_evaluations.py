@@ -52,12 +52,12 @@ class EvaluationCounter:
 # is the fraction of the training. Penalties on the velocity and its derivatives (RNODE) prevent
 # fields that are hard to solve, and optimal transport does so in flow matching. After such a short
 # training, both also reduce the score. A curve that ends before 1 is a training that stopped early.
-likelihood = {"objective": "likelihood", "max_iter": 60, "n_steps": 6, "learning_rate_init": 0.02}
+likelihood = {"objective": "likelihood", "max_iter": 40, "n_steps": 6, "learning_rate_init": 0.02}
 trainings = {
     "likelihood": likelihood,
     "likelihood, penalties": likelihood | {"kinetic_penalty": 0.05, "jacobian_penalty": 0.05},
-    "flow matching": {"max_iter": 300},
-    "flow matching, optimal transport": {"max_iter": 300, "coupling": "optimal_transport"},
+    "flow matching": {"max_iter": 150},
+    "flow matching, optimal transport": {"max_iter": 150, "coupling": "optimal_transport"},
 }
 _, ax = plt.subplots(figsize=(8, 4), layout="constrained")
 for name, params in trainings.items():

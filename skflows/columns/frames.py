@@ -99,15 +99,18 @@ def validate_table(estimator, X, *, reset=True, least=1, name=None):
     return checked_data(estimator, X, name=name, reset=reset, **kwargs)
 
 
-def read_frame(X, names=None):
-    """Return a table as a `Frame`, with the named columns only if ``names`` is given."""
+def read_frame(X, names=None, remedy=""):
+    """Return a table as a `Frame`, with the named columns only if ``names`` is given.
+
+    The error that a column is missing ends with the remedy.
+    """
     if is_frame(X):
         library = library_of(X)
         check_different_names(X)
         all_names = list(X.columns)
         names = all_names if names is None else names
         if missing := [name for name in names if name not in all_names]:
-            raise ValueError(f"X lacks the columns {missing}, which were seen in fit.")
+            raise ValueError(f"X lacks the columns {missing}, which were seen in fit.{remedy}")
         read = _pandas_column if library == "pandas" else _polars_column
         columns = [read(X[name], name) for name in names]
         return Frame(columns, names, library, index=index_of(X))

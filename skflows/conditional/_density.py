@@ -638,10 +638,12 @@ def validate_outputs(y, least=1):
     try:
         Y = check_array(y, dtype=np.float64, **kwargs)
     except ValueError as error:
-        if "could not convert" not in str(error):
-            raise
-        text = f"{error}. y must be numbers: for classes, use DensityClassifier."
-        raise ValueError(text) from error
+        if "could not convert" in str(error):
+            text = f"{error}. y must be numbers: for classes, use DensityClassifier."
+            raise ValueError(text) from error
+        if "contains NaN" in str(error):
+            raise ValueError("Input y contains NaN: drop the rows without a value of y.") from error
+        raise
     Y = Y.reshape(len(Y), -1) if Y.ndim == 1 else Y
     check_magnitude(Y, names, what="y")
     return Y, None if names is None else list(names)

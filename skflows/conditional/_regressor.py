@@ -217,6 +217,10 @@ class FlowRegressor(
         -------
         y : ndarray of shape (n_samples, n_quantiles) or (n_samples, n_quantiles, n_outputs)
             The quantiles.
+
+        See Also
+        --------
+        TableDensity.quantile : The same of any column of a table, given any others.
         """
         distribution = self.predict_distribution(X)
         levels = np.reshape(quantiles, (-1, *[1] * len(distribution._shape)))

@@ -106,6 +106,11 @@ class AdaptiveKernels(BaseEstimator):
     def score_samples(self, X: Table) -> Floats:
         return self._log_density(X)
 
+    def normals(self) -> tuple[Floats, Floats, Floats]:
+        d = self.centers_.shape[1]
+        roots = np.repeat(1 / self.widths_[:, None], d, axis=1)
+        return self.weights_ / self.weights_.sum(), self.centers_, roots
+
     def _log_density(self, X, center=None, own_weight=None):
         """Return the log-density of rows; the kernel of a row's own centre has another weight."""
         d = X.shape[1]

@@ -148,6 +148,12 @@ class FittedFlowMixin(
     def _score_rows(self, X):
         return self._score_by(self.flow_, X)
 
+    def _as_module(self):
+        """Return the density of rows as a PyTorch module."""
+        from ._distribution import RowDensity
+
+        return RowDensity(self.flow_, self._dequantizer, self.n_features_in_)
+
     def _score_by(self, flow, X):
         from . import _evaluation
         from ._distribution import RowDensity
@@ -279,11 +285,12 @@ class FittedFlowMixin(
         >>> distribution.rsample((5,)).shape
         torch.Size([5, 4])
         """
-        from ._distribution import FlowDistribution, RowDensity
+        from ._distribution import FlowDistribution
 
         check_is_fitted(self)
-        rows = RowDensity(self.flow_, self._dequantizer, self.n_features_in_)
-        return FlowDistribution(rows, self._n_features_out, validate_args=validate_args)
+        return FlowDistribution(
+            self._as_module(), self._n_features_out, validate_args=validate_args
+        )
 
     @property
     def _n_features_out(self):

@@ -10,41 +10,43 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from ..bijections import Continuous, MarginalQuantile, Residual
-from ._base import BaseFlowDensity
-from ._distribution import RowDensity
+from ._modules import module_of
 
 N_EXAMPLE_ROWS = 3  # from which the operations are recorded
 
 
 def export(
-    estimator: BaseFlowDensity, path: str | os.PathLike[str], method: str = "score_samples"
+    estimator: BaseEstimator, path: str | os.PathLike[str], method: str = "score_samples"
 ) -> None:
-    """Export a method of a fitted flow to a file that runs without skflows.
+    """Export a method of a fitted density to a file that runs without skflows.
 
-    The file has the preprocessing, the flow and the mean over cells of discrete columns, in
+    The file has the preprocessing, the density and the mean over cells of discrete columns, in
     float64: it takes a tensor of any number of rows, and returns what the method returns, up to
     rounding (``.pt2``) or to eight digits (``.onnx``). It doesn't check the rows.
 
     Parameters
     ----------
     estimator : estimator
-        A fitted flow.
+        A fitted flow, a `TransformedDensity` of scikit-learn's `GaussianMixture`, an
+        `AdaptiveKernelDensity`, or a mixture of these: `AutoDensity` or `StackedDensity`.
     path : str or path-like
         The file. ``.pt2`` is a program for `torch.export.load`, ``.onnx`` a model for an ONNX
         runtime, with an input "X" and an output named after the method. The latter needs the
         packages `onnx` and `onnxscript`.
     method : {"score_samples", "transform", "inverse_transform"}, default="score_samples"
-        The method. Samples are the "inverse_transform" of standard normal rows; it does not round
-        discrete columns, which `sample` does.
+        The method; the last two for flows only. Samples are the "inverse_transform" of standard
+        normal rows; it does not round discrete columns, which `sample` does.
 
     Raises
     ------
     TypeError
-        If the estimator is no flow. The components of a mixture need not be PyTorch modules.
+        If the estimator, or a member of a mixture, is none of these densities, or has no such
+        method.
     ValueError
         If the flow is a `CNFDensity`, which solves a differential equation, if log-determinants of
         a `ResidualDensity` are a series, or if the inverse takes more than one pass: of a
@@ -73,13 +75,11 @@ def export(
         raise ValueError(f"path={str(path)!r} ends in {suffix!r}; it must end in {list(WRITERS)}.")
     if method not in METHODS:
         raise ValueError(f"method={method!r}; choose one of {list(METHODS)}.")
-    if not isinstance(estimator, BaseFlowDensity):
-        raise TypeError(
-            f"{type(estimator).__name__} is no flow of skflows, and only flows are PyTorch modules "
-            "as a whole: export a fitted flow, such as NSFDensity."
-        )
     check_is_fitted(estimator)
-    if reason := _obstacle(estimator.flow_, method):
+    if not hasattr(estimator, method):
+        raise TypeError(f"{type(estimator).__name__} has no {method}: export its score_samples.")
+    rows = copy.deepcopy(module_of(estimator)).cpu()
+    if reason := _obstacle(rows, method):
         raise ValueError(
             f"{method} of this {type(estimator).__name__} cannot be exported: {reason}"
         )
@@ -87,11 +87,9 @@ def export(
     if missing:
         names = " ".join(missing)
         raise ImportError(f"{suffix} needs other packages: pip install {names}, or export to .pt2.")
-    flow = copy.deepcopy(estimator.flow_).cpu()
-    for module in flow.modules():
+    for module in rows.modules():
         if isinstance(module, MarginalQuantile):
             module.kinds = module.tail.unique().tolist()
-    rows = RowDensity(flow, estimator._dequantizer, estimator.n_features_in_)
     module = Method(rows, METHODS[method])
     example = torch.zeros(N_EXAMPLE_ROWS, estimator.n_features_in_, dtype=torch.float64)
     shapes = {0: torch.export.Dim("n_samples", min=1)}
@@ -100,19 +98,19 @@ def export(
         WRITERS[suffix].write(program, path, method)
 
 
-def _obstacle(flow, method):
-    """Return why a method of a flow cannot be exported, or None."""
-    if any(isinstance(module, Continuous) for module in flow.modules()):
+def _obstacle(rows, method):
+    """Return why a method of a density cannot be exported, or None."""
+    if any(isinstance(module, Continuous) for module in rows.modules()):
         return (
             "it solves a differential equation. The default solver chooses its steps by the values "
             'of a row, and solver="rk4" is not supported.'
         )
-    if any(isinstance(module, Residual) and not module.is_exact for module in flow.modules()):
+    if any(isinstance(module, Residual) and not module.is_exact for module in rows.modules()):
         return (
             "its log-determinants are series, whose number of terms depends on the row. Fit it "
             'with log_det="exact".'
         )
-    if method == "inverse_transform" and flow.is_sequential(inverse=True):
+    if method == "inverse_transform" and rows.flow.is_sequential(inverse=True):
         return "it takes more than one pass, such as one for each column."
     return None
 

@@ -178,6 +178,14 @@ class TransformedDensity(
         mapped, log_det = _evaluation.map_rows(self.preprocessor_, "forward", rows)
         return self.estimator_.score_samples(mapped) + log_det
 
+    def _as_module(self):
+        """Return the density of rows as a PyTorch module."""
+        from ._distribution import RowDensity
+        from ._modules import MappedNormals, normals_of
+
+        flow = MappedNormals(self.preprocessor_, *normals_of(self.estimator_))
+        return RowDensity(flow, self._dequantizer, self.n_features_in_)
+
     def _sample_rows(self, n_samples, random_state):
         from . import _evaluation
 

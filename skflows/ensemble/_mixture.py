@@ -346,6 +346,13 @@ class MixtureMixin(SamplingMixin, OutlierDensityMixin, CallbackSupportMixin):
     def _score_rows(self, X):
         return mixture_log_density(weighted_members(self.estimators_, self.weights_), X)
 
+    def _as_module(self):
+        """Return the density of rows as a PyTorch module."""
+        from ..density._modules import Mixture, module_of
+
+        members, weights = zip(*weighted_members(self.estimators_, self.weights_), strict=True)
+        return Mixture([module_of(member) for member in members], weights)
+
     def _pool_rows(self, X):
         return pooled_log_density(self._pool, X)
 

@@ -19,6 +19,10 @@ class StandardNormal(BaseEstimator):
     def score_samples(self, X):
         return normal_log_density(X).sum(axis=1)
 
+    def normals(self):
+        d = self.n_features_in_
+        return np.ones(1), np.zeros((1, d)), np.ones((1, d))
+
     def sample(self, n_samples=1, random_state=None):
         random_state = check_random_state(random_state)
         return random_state.standard_normal((n_samples, self.n_features_in_))
@@ -57,6 +61,9 @@ class GaussianKernels(BaseEstimator):
             log_density += log_share
             scores.append(log_sum_exp(log_density) + log_peak)
         return np.concatenate(scores)
+
+    def normals(self):
+        return self.shares_, self.rows_, np.full(self.rows_.shape, 1 / self.bandwidth)
 
     def sample(self, n_samples=1, random_state=None):
         random_state = check_random_state(random_state)

@@ -552,7 +552,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
                 "pandas.DataFrame([X]) if it holds one row."
             )
         if is_frame(X) and not reset and self._encoding.library != "numpy":
-            frame = read_frame(X, self._encoding.keys)
+            remedy = " If they are unknown, add them with missing values."
+            frame = read_frame(X, self._encoding.keys, remedy)
         else:
             if not is_frame(X):
                 from sklearn.utils import check_array
@@ -902,8 +903,10 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
 
         method : {"mean", "median", "mode", "draw"}, default="mean"
             "mean" and "median" are conditional ones given the known values, for numbers;
-            categories get their mode, and dates their median. "mode" takes the likeliest level, and
-            the median of numbers. "draw" draws all missing values of a row together.
+            categories get their mode, and dates their median. A mean need not be a possible value:
+            of a count it may be 2.37, which columns of integers, such as pandas' "Int64", round.
+            "median" and "draw" are possible values. "mode" takes the likeliest level, and the
+            median of numbers. "draw" draws all missing values of a row together.
 
         n_draws : int, default=1
             Number of draws. Other than 1, a list of tables is returned.
@@ -1018,6 +1021,10 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             The quantiles of the mixture, found by bisection. They are `ppf` of
             `predict_distribution`: quantiles of a circular column count from the point opposite
             its mean.
+
+        See Also
+        --------
+        FlowRegressor.predict_quantiles : The same of a regressor, for its only target.
         """
         check_is_fitted(self)
         check_order("quantile(column, X, q)", column, X, q)

@@ -33,7 +33,7 @@ class TableImputer(
 
     method : {"mean", "median", "mode"}, default="mean"
         The centre of the distribution of each missing value, given the known ones of its row;
-        categories get their mode.
+        categories get their mode. "median" gives possible values, such as whole numbers for counts.
 
     sample_posterior : bool, default=False
         Whether to draw from that distribution instead, all values of a row together: for multiple
