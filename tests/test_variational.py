@@ -496,6 +496,10 @@ def raising(x):
     return normal(x)
 
 
+def invalid(x):
+    return Normal(x, x[:, :1].sqrt()).log_prob(torch.zeros(3)).sum(1)
+
+
 def wrong_gradients(x):
     value, slope = normal_with_gradients(x)
     return value, -slope
@@ -519,6 +523,7 @@ def wrong_shape(x):
         (infinite, ValueError, "is inf"),
         (nowhere, ValueError, "state by bounds"),
         (raising, ValueError, r"raised ArithmeticError: no root \(at 0=(0\.[5-9]|[1-9])"),
+        (invalid, ValueError, r"invalid values: \(at 0=.*validate_args=False"),
         (wrong_gradients, ValueError, "do not agree"),
     ],
 )
