@@ -202,6 +202,9 @@ def test_constrained_target(few_steps):
     )
     assert [*as_frame] == names
     assert np.array_equal(as_frame, as_array)
+    X, _ = density.importance_sample(5, 0, as_frame=True)
+    assert [*X] == names
+    assert np.array_equal(X, density.importance_sample(5, 0)[0])
 
 
 def test_several_modes():
@@ -464,6 +467,8 @@ def test_saved_density_needs_the_function(fitted, few_steps):
         fitted.refine(5, max_steps=3)
     with pytest.raises(ValueError, match="as_frame=True needs column names"):
         fitted.refine(5, as_frame=True)
+    with pytest.raises(ValueError, match="as_frame=True needs column names"):
+        fitted.importance_sample(5, as_frame=True)
     with pytest.raises(ValueError, match="n_samples=101 is more than n_chains=10 times max_steps"):
         fitted.refine(101, n_chains=10, max_steps=10)
     with pytest.raises(ValueError, match="n_samples=0"):

@@ -437,7 +437,8 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
         random_state: RandomState = None,
         *,
         log_density: Callable | None = None,
-    ) -> tuple[Floats, Floats]:
+        as_frame: bool = False,
+    ) -> tuple[Rows, Floats]:
         """Draw rows with weights that correct for the difference to the fitted function.
 
         Parameters
@@ -451,9 +452,12 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
         log_density : callable, default=None
             The function, which a saved or copied estimator does not keep.
 
+        as_frame : bool, default=False
+            Whether the rows are a pandas DataFrame with the names of the columns, as in `sample`.
+
         Returns
         -------
-        X : ndarray of shape (n_samples, n_features)
+        X : ndarray or DataFrame of shape (n_samples, n_features)
             The rows.
 
         weights : ndarray of shape (n_samples,)
@@ -461,9 +465,11 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
         """
         check_is_fitted(self)
         check_integer("n_samples", n_samples)
+        if as_frame:
+            check_has_names(self)
         target = self._target_for(log_density)
         X, _, weights = self._weighted_draws(target, n_samples, check_random_state(random_state))
-        return X, weights.weights
+        return self._frame(X) if as_frame else X, weights.weights
 
     def refine(
         self,
