@@ -335,10 +335,8 @@ REFINED = (
     "energy 1",
     "energy 4",
     "banana",
-    "funnel, d=10",
     "eight_schools_noncentered",
     "blr",
-    "gp_pois_regr",
 )
 FLOWS = {"couplings": None, "residual": ResidualDensity()}
 
@@ -449,18 +447,9 @@ def show(lines):
             "c2st": ("C2ST", 2),
         },
         "lattice": {},
-        "refine": {
-            "seconds": ("seconds of fit", 1),
-            "refine_seconds": ("seconds of refine", 1),
-            "acceptance": ("acceptance", 2),
-            "r_hat": ("largest R-hat", 3),
-            "draws_per_second": ("effective draws a second", 0),
-        },
     }
     for part, own in columns.items():
-        before = {"ess": shared["ess"]} if part == "refine" else shared | {"modes": ("modes", 0)}
-        chosen = before | own
-        chosen.setdefault("seconds", ("seconds", 1))
+        chosen = {**shared, "modes": ("modes", 0), **own, "seconds": ("seconds", 1)}
         if not (chosen_lines := [line for line in lines if line["part"] == part]):
             continue
         frame = pd.DataFrame(chosen_lines)
@@ -470,6 +459,23 @@ def show(lines):
             dict(chosen.values()),
         )
         print()
+    if refined := [line for line in lines if line["part"] == "refine"]:
+        show_refined(pd.DataFrame(refined))
+
+
+def show_refined(frame):
+    """Print a row for each function, with a column for each flow."""
+    frame[["function", "flow"]] = frame["name"].str.split(": ", expand=True)
+    columns = {
+        "ess": ("ESS", 3),
+        "acceptance": ("acceptance", 2),
+        "draws_per_second": ("draws a second", 0),
+        "seconds": ("seconds of fit", 1),
+    }
+    table = frame.pivot(index="function", columns="flow", values=[*columns])
+    digits = {f"{columns[key][0]}, {flow}": columns[key][1] for key, flow in table.columns}
+    table.columns = list(digits)
+    print_table(table, digits)
 
 
 def main():
