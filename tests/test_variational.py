@@ -3,6 +3,7 @@
 import io
 import math
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ import skflows
 from skflows import MAFDensity, NSFDensity, RealNVPDensity, VariationalDensity
 from skflows.bijections import Affine, Chain, Coupling, LULinear
 from skflows.bijections._flow import standard_normal_log_prob
-from skflows.training.reverse_kl import ReverseKL
+from skflows.training.reverse_kl import ForwardKL, ReverseKL
 from skflows.variational._chains import (
     LEARNED_STEPS,
     Chains,
@@ -201,6 +202,9 @@ def test_constrained_target(few_steps):
     )
     assert [*as_frame] == names
     assert np.array_equal(as_frame, as_array)
+    X, _ = density.importance_sample(5, 0, as_frame=True)
+    assert [*X] == names
+    assert np.array_equal(X, density.importance_sample(5, 0)[0])
 
 
 def test_several_modes():
@@ -335,6 +339,19 @@ def test_chains_disagree_if_the_flow_missed_something(missing_a_mode, monkeypatc
         missing_a_mode.refine(4000, 0, max_steps=100)
 
 
+def test_a_second_flow_finds_what_the_first_one_missed(monkeypatch):
+    monkeypatch.setattr("skflows.variational._density.MAX_K", -math.inf)
+    monkeypatch.setattr("skflows.variational._density.NEARLY_ALL", 1.0)
+    flow = NSFDensity(n_transforms=3, hidden_layer_sizes=16, autoregressive=False)
+    density = VariationalDensity(flow, n_starts=1, max_iter=5, random_state=0)
+    with pytest.warns(ConvergenceWarning):  # by these limits, each fit is poor
+        density.fit(beside, 2)
+    assert density.n_modes_ == 1
+    assert abs(density.log_evidence_) < 0.03
+    assert (density.sample(4000, 0)[:, 0] > 2.5).mean() == pytest.approx(0.3, abs=0.05)
+    assert density.best_validation_score_ == pytest.approx(0, abs=0.1)
+
+
 def standard_normal():
     return TargetDensity(standard_normal_log_prob, Chain([]))
 
@@ -450,6 +467,8 @@ def test_saved_density_needs_the_function(fitted, few_steps):
         fitted.refine(5, max_steps=3)
     with pytest.raises(ValueError, match="as_frame=True needs column names"):
         fitted.refine(5, as_frame=True)
+    with pytest.raises(ValueError, match="as_frame=True needs column names"):
+        fitted.importance_sample(5, as_frame=True)
     with pytest.raises(ValueError, match="n_samples=101 is more than n_chains=10 times max_steps"):
         fitted.refine(101, n_chains=10, max_steps=10)
     with pytest.raises(ValueError, match="n_samples=0"):
@@ -482,6 +501,10 @@ def raising(x):
     return normal(x)
 
 
+def invalid(x):
+    return Normal(x, x[:, :1].sqrt()).log_prob(torch.zeros(3)).sum(1)
+
+
 def wrong_gradients(x):
     value, slope = normal_with_gradients(x)
     return value, -slope
@@ -505,6 +528,7 @@ def wrong_shape(x):
         (infinite, ValueError, "is inf"),
         (nowhere, ValueError, "state by bounds"),
         (raising, ValueError, r"raised ArithmeticError: no root \(at 0=(0\.[5-9]|[1-9])"),
+        (invalid, ValueError, r"invalid values: \(at 0=.*validate_args=False"),
         (wrong_gradients, ValueError, "do not agree"),
     ],
 )
@@ -521,8 +545,8 @@ def test_number_of_columns(given):
         VariationalDensity().fit(normal, **given)
 
 
-@pytest.mark.parametrize("by_path", [True, False])
-def test_gradients_of_the_objective(by_path):
+@pytest.mark.parametrize("divergence", ["path", "reverse", "forward"])
+def test_gradients_of_the_objective(divergence):
     """Compare them with autograd, also where a draw has no finite density."""
     torch.manual_seed(0)
     flow = Chain([LULinear(3), Coupling(3, Affine(), (8,), activation="silu")]).double()
@@ -541,18 +565,24 @@ def test_gradients_of_the_objective(by_path):
         return value.detach().masked_fill(is_outside, -math.inf), slope
 
     count, weight = torch.tensor(20), torch.ones(20, dtype=torch.float64)
-    losses, gradients = ReverseKL(target, by_path).gradients(flow, z, weight, count)
+    objective = ForwardKL(target) if divergence == "forward" else ReverseKL(target)
+    objective = replace(objective, by_path=divergence != "reverse")
+    losses, gradients = objective.gradients(flow, z, weight, count)
     kept = [i for i in range(20) if i != 4]
     y, log_det = flow(z[kept])
     log_p = -y.pow(4).sum(1)
     log_q = standard_normal_log_prob(z[kept]) - log_det
     loss = (log_q - log_p).mean()
     through = loss
-    if by_path:  # through y only
+    if divergence != "reverse":
         fixed = y.detach().requires_grad_()
         x, inverse = flow.inverse(fixed)
-        (score,) = torch.autograd.grad((standard_normal_log_prob(x) + inverse).sum(), fixed)
+        log_q_fixed = standard_normal_log_prob(x) + inverse
+    if divergence == "path":  # through y only
+        (score,) = torch.autograd.grad(log_q_fixed.sum(), fixed)
         through = ((score * y).sum(1) - log_p).mean()
+    if divergence == "forward":
+        through = -((log_p - log_q).detach().softmax(0) * log_q_fixed).sum()
     expected = torch.autograd.grad(19 / 20 * through, list(flow.parameters()))
     for one, other in zip(gradients, expected, strict=True):
         assert torch.allclose(one, other)

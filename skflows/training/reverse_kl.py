@@ -1,4 +1,4 @@
-"""The objective of a flow that approximates a density known up to a constant."""
+"""Objectives of flows that approximate a density known up to a constant."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -56,21 +56,48 @@ class ReverseKL(Likelihood):
 
     def gradients(self, bijection, y, weight, n):
         with torch.inference_mode():
-            if self.by_path:
-                (moved, log_det), score, pullback = bijection.vjp_with_score(y, -y)
-            else:
-                (moved, log_det), pullback = bijection.vjp(y)
-                score = 0.0
+            (moved, log_det), score, pullback = self._forward(bijection, y)
             value, slope = self.target(moved)
             log_weight = value + log_det - standard_normal_log_prob(y)
             is_finite = log_weight.isfinite() & slope.isfinite().all(-1)
-            weight = torch.where(is_finite, weight, 0.0)
-            share = weight / n
-            g = torch.where(is_finite.unsqueeze(-1), score - slope.to(y.dtype), 0.0)
-            through_log_det = torch.zeros_like(share) if self.by_path else -share
-            _, gradients = pullback(share.unsqueeze(-1) * g, through_log_det, to_x=False)
+            share = torch.where(is_finite, weight, 0.0) / n
+            slope = torch.where(is_finite.unsqueeze(-1), slope, 0.0).to(y.dtype)
+            _, gradients = pullback(*self._cotangents(share, log_weight, score, slope), to_x=False)
             # The means over the draws that are left, times the number of all; NaN if none is left.
             mean = (share * log_weight.nan_to_num(0.0, 0.0, 0.0)).sum() / share.sum()
             squares = (log_weight - mean).nan_to_num(0.0, 0.0, 0.0).square()
             variance = (share * squares).sum() / share.sum()
             return {"loss": -mean * n, "log_weight_variance": variance * n}, gradients
+
+    def _forward(self, bijection, y):
+        """Return the mapped draws, the score of the flow there, and the pullback."""
+        if self.by_path:
+            return bijection.vjp_with_score(y, -y)
+        mapped, pullback = bijection.vjp(y)
+        return mapped, torch.zeros_like(y), pullback
+
+    def _cotangents(self, share, log_weight, score, slope):
+        """Return the gradients of the objective in the mapped draws and in log-determinants.
+
+        ``share`` is 0 where a draw is left out.
+        """
+        through_log_det = torch.zeros_like(share) if self.by_path else -share
+        return share.unsqueeze(-1) * (score - slope), through_log_det
+
+
+class ForwardKL(ReverseKL):
+    """The divergence ``E[log p(y) - log q(y)]`` over the target, by weighted draws y of a flow.
+
+    Weights are normalised within a mini-batch. The flow covers all of the target, where `ReverseKL`
+    may leave out a part, but it needs draws there to begin with. Records are those of `ReverseKL`.
+
+    References
+    ----------
+    Bornschein & Bengio, "Reweighted Wake-Sleep", 2015.
+    """
+
+    def _cotangents(self, share, log_weight, score, slope):
+        weight = torch.where(share > 0, log_weight, -torch.inf).softmax(-1)
+        weight = (weight * share.sum()).nan_to_num(0.0).to(score.dtype)
+        # The gradient of -log q in the parameters where y is fixed.
+        return weight.unsqueeze(-1) * score, weight

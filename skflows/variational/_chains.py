@@ -133,10 +133,7 @@ class Chains:
         self.run(WARM_UP_STEPS, adapts=True)
 
     def _scatter(self):
-        y = WIDE * torch.randn(self.z[1::2].shape, generator=self.generator, dtype=self.z.dtype)
-        at = self.whitened.target(y)
-        for _ in range(WARM_UP_STEPS):
-            y, *at = self.whitened.move(y, at, adapts=True)
+        y = wide_states(self.whitened, self.z[1::2].shape)[-1]
         z, _ = self.flow(y)
         is_usable = self.latent.target(z)[0].isfinite() & z.isfinite().all(1)
         wide = torch.where(is_usable.unsqueeze(-1), z, self.z[1::2])
@@ -182,6 +179,25 @@ class Chains:
         is_accepted = uniform(self.z, self.generator).log() < ratio  # False if it is NaN
         self.z, *self.at = chosen(is_accepted, (new, *at), (self.z, *self.at))
         return is_accepted.double().mean().item()
+
+
+def wide_states(trajectories, shape):
+    """Return states of Hamiltonian chains that start at wide draws, (n_steps, n_chains, d).
+
+    Parameters
+    ----------
+    trajectories : Hamiltonian
+        It adapts on the way.
+    shape : tuple of int
+        Numbers of chains and of columns.
+    """
+    y = WIDE * torch.randn(shape, generator=trajectories.generator, dtype=torch.float64)
+    at = trajectories.target(y)
+    states = []
+    for _ in range(WARM_UP_STEPS):
+        y, *at = trajectories.move(y, at, adapts=True)
+        states.append(y)
+    return torch.stack(states)
 
 
 def adapted_chains(target, flow, y, generator):

@@ -29,6 +29,7 @@ from ..training.threads import fit_context
 # Shares of a time limit by which these parts are over.
 NORMAL_SHARE, MODES_SHARE, TRAINING_SHARE = 0.2, 0.4, 0.85
 N_DRAWS, N_SCORED = 8192, 512  # draws that tell how good the fit is, and that set the threshold
+N_WIDE = 64  # chains that look for what a flow may have missed
 FEWEST_STEPS, MAX_R_HAT = 100, 1.01
 NEARLY_ALL, LEAST_ESS, MAX_K = 0.95, 0.5, 0.7  # of reliable fits
 
@@ -63,13 +64,18 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
     flow on it by the reverse Kullback-Leibler divergence. ``ess_`` and ``pareto_k_`` say how far to
     trust the flow, and `refine` returns corrected draws.
 
+    If a few draws have nearly all of the weight, the flow may have missed a part of the function. A
+    second one is then trained: it learns states of Hamiltonian chains that start far out, and then
+    minimises the forward divergence by its own weighted draws. The one with the higher bound of the
+    evidence is kept.
+
     Parameters
     ----------
     density : FlowDensity, default=None
         The flow, of which the architecture is used: its parameters of training and preprocessing
         have no effect. It runs from latent draws to rows, so that a `MAFDensity` draws in one pass
         and scores column by column. None takes six affine couplings, or splines if there are
-        several modes.
+        several modes, and for a second flow.
 
     bounds : array-like of shape (n_features, 2), or dict, default=None
         Lower and upper bound of each column, None where there is none, as in
@@ -100,7 +106,8 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
 
     time_limit : float, default=None
         Seconds from the start of `fit` to the end of training; the search for modes, which takes at
-        least one step, and the draws that judge the fit do not count.
+        least one step, and the draws that judge the fit do not count. A second flow is trained if
+        the first one took at most 40 % of it.
 
     random_state : int, RandomState instance or None, default=None
         Seeds the starts, the initial weights and the draws.
@@ -137,10 +144,11 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
     history_ : dict of list
         "loss" (the negative lower bound of the evidence, in nats), "log_weight_variance",
         "learning_rate" and "validation_score" (the bound on the same latent draws, which chooses
-        the best epoch if there are several modes; NaN otherwise), one entry per epoch.
+        the best epoch if there are several modes, and of a second flow; NaN otherwise), one entry
+        per epoch of the flow that was kept.
 
     n_iter_ : int
-        Number of epochs.
+        Number of these epochs.
 
     best_iter_ : int
         Epoch, counted from 1, whose weights were kept; 0 for those before them.
@@ -174,6 +182,8 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
 
     Agrawal & Domke, "Disentangling Impact of Capacity, Objective, Batchsize, Estimators, and
     Step-Size on Flow VI", 2024.
+
+    Bornschein & Bengio, "Reweighted Wake-Sleep", 2015.
 
     Vehtari, Simpson, Gelman, Yao & Gabry, "Pareto Smoothed Importance Sampling", 2024.
 
@@ -282,8 +292,18 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
         from ..bijections import Chain, Inverse
         from ..bijections._flow import Flow
         from ..training.optimizer import limited
-        from ._fit import RATE_AFTER, fit_to_modes, train, with_best_normal
-        from ._starts import find_start
+        from ..training.reverse_kl import ForwardKL, ReverseKL
+        from ._chains import Hamiltonian, wide_states
+        from ._fit import (
+            PATIENCE,
+            RATE_AFTER,
+            draws_of_modes,
+            draws_of_rows,
+            fit_to_draws,
+            train,
+            with_best_normal,
+        )
+        from ._starts import bound_at, find_start
         from ._support import support_map
         from ._target import TargetDensity
 
@@ -305,17 +325,18 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
         def until(share):
             return limited(self.time_limit and share * self.time_limit, started)
 
-        with fit_task(self, None, max_subtasks=self.max_iter) as task:
-            start = find_start(target, points, generator)
-            if not start.is_multimodal:
-                settings = {"tol": self.tol, "schedule": until(NORMAL_SHARE)}
-                start = with_best_normal(start, target, d, generator, **settings)
-            bijection = self._build_bijection(d, start.is_multimodal, seed).float()
-
-            rate = self.learning_rate_init
-            if start.is_multimodal:
-                rate *= RATE_AFTER
-                fit_to_modes(bijection, start, target, d, generator, until(MODES_SHARE))
+        def attempt(draws, is_second=False):
+            """Train a flow, first on draws of whitened rows; return it with its history."""
+            bijection = self._build_bijection(d, draws is not None, seed).float()
+            is_fast = not bijection.is_sequential(inverse=True)
+            objective = ReverseKL(whitened, by_path=is_fast and draws is None)
+            rate, patience = self.learning_rate_init, None
+            if draws is not None:
+                fit_to_draws(bijection, draws, generator, until(MODES_SHARE))
+                if is_second and is_fast:
+                    objective, patience = ForwardKL(whitened), self.max_iter
+                else:
+                    rate, patience = rate * RATE_AFTER, PATIENCE
 
             def on_epoch_end(history):
                 self._print_progress(history, self.max_iter)
@@ -323,33 +344,59 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
 
             history = train(
                 bijection,
-                target.mapped_by(start.preprocess),
+                objective,
                 generator,
                 n_features=d,
-                by_path=not (start.is_multimodal or bijection.is_sequential(inverse=True)),
                 max_iter=self.max_iter,
                 batch_size=self.batch_size,
                 learning_rate=rate,
-                validates=start.is_multimodal,
+                patience=patience,
                 tol=self.tol,
                 schedule=until(TRAINING_SHARE),
                 on_epoch_begin=partial(task.begin, "epoch"),
                 on_epoch_end=on_epoch_end,
-                file=training_file(self, seed, target(points)[0]),
+                file=training_file(self, seed, target(points)[0], is_second),
             )
             preprocess = Chain([*support.bijections, start.preprocess])
             flow = Flow(preprocess, Inverse(bijection)).double().eval().requires_grad_(False)
+            return flow, history
+
+        with fit_task(self, None, max_subtasks=2 * self.max_iter) as task:  # of two attempts
+            start = find_start(target, points, generator)
+            draws = None
+            if start.is_multimodal:
+                draws = draws_of_modes(start, target, d, generator)
+            else:
+                settings = {"tol": self.tol, "schedule": until(NORMAL_SHARE)}
+                start = with_best_normal(start, target, d, generator, **settings)
+            whitened = target.mapped_by(start.preprocess)
+            self.flow_, history = attempt(draws)
             self._dequantizer = Dequantizer(np.empty((0, n_features)), {})
             self._whole_dtypes = {}
             self._n_free = d
             self.n_modes_ = len(start.modes)
-            self._store_history(history, warm=False)
-            self.flow_ = flow
             share_of_zeros = self._judge(target, random_state)
+            if draws is None and self._may_miss_a_part(history, started):
+                rows = wide_states(Hamiltonian(whitened, generator), (N_WIDE, d))
+                rows = rows[len(rows) // 2 :].flatten(0, 1)
+                draws = draws_of_rows(rows[whitened(rows)[0].isfinite()], generator)
+                attempts = [(self.flow_, history), attempt(draws, is_second=True)]
+                z = torch.randn(N_DRAWS, d, generator=generator, dtype=torch.float64)
+                bounds = [bound_at(whitened, flow.bijection, z) for flow, _ in attempts]
+                self.flow_, history = attempts[bounds.index(max(bounds))]
+                share_of_zeros = self._judge(target, random_state)
+            self._store_history(history, warm=False)
         self._log_density = log_density
         self._warn_of_trouble(history)
         self._warn_of_fit(share_of_zeros)
         return self
+
+    def _may_miss_a_part(self, history, started):
+        """Whether few draws have nearly all of the weight, and there is time to train again."""
+        is_over = history.stopped or history.interrupted
+        if self.time_limit is not None:
+            is_over |= clock() > started + MODES_SHARE * self.time_limit
+        return not is_over and self.ess_ < NEARLY_ALL and self.pareto_k_ > MAX_K
 
     def _validate_columns(self, log_density, n_features, names):
         """Return the number of columns, or raise an error."""
@@ -390,7 +437,8 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
         random_state: RandomState = None,
         *,
         log_density: Callable | None = None,
-    ) -> tuple[Floats, Floats]:
+        as_frame: bool = False,
+    ) -> tuple[Rows, Floats]:
         """Draw rows with weights that correct for the difference to the fitted function.
 
         Parameters
@@ -404,9 +452,12 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
         log_density : callable, default=None
             The function, which a saved or copied estimator does not keep.
 
+        as_frame : bool, default=False
+            Whether the rows are a pandas DataFrame with the names of the columns, as in `sample`.
+
         Returns
         -------
-        X : ndarray of shape (n_samples, n_features)
+        X : ndarray or DataFrame of shape (n_samples, n_features)
             The rows.
 
         weights : ndarray of shape (n_samples,)
@@ -414,9 +465,11 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
         """
         check_is_fitted(self)
         check_integer("n_samples", n_samples)
+        if as_frame:
+            check_has_names(self)
         target = self._target_for(log_density)
         X, _, weights = self._weighted_draws(target, n_samples, check_random_state(random_state))
-        return X, weights.weights
+        return self._frame(X) if as_frame else X, weights.weights
 
     def refine(
         self,

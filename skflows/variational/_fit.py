@@ -19,6 +19,7 @@ NORMAL = {"max_iter": 30, "batch_size": 128, "learning_rate": 0.02}
 # The likelihood of given draws, and the training after it.
 OF_DRAWS: dict = {"max_iter": 15, "batch_size": 256, "learning_rate": 3e-3}
 OF_TARGET = {"max_iter": 100, "batch_size": 256, "learning_rate": 3e-3, "tol": 0.05}
+N_OF_DRAWS = STEPS * OF_DRAWS["batch_size"]
 RATE_AFTER, N_VALIDATED, PATIENCE = 0.3, 2048, 25
 N_TRANSFORMS, HIDDEN, N_BINS = 6, (64, 64), 8
 
@@ -53,29 +54,28 @@ def with_best_normal(start, target, n_features, generator, **settings):
         Further arguments of `train`.
     """
     affine = Chain([LULinear(n_features)]).double()
-    settings = {"by_path": True, "n_features": n_features} | NORMAL | settings
-    train(affine, target.mapped_by(start.preprocess), generator, **settings)
+    objective = ReverseKL(target.mapped_by(start.preprocess))
+    train(affine, objective, generator, **{"n_features": n_features} | NORMAL | settings)
     z = torch.randn(N_COMPARED, n_features, generator=generator, dtype=torch.float64)
     maps = [start.preprocess, composed(start.preprocess, affine)]
     best = max(maps, key=lambda preprocess: bound_at(target, preprocess, z))
     return start._replace(preprocess=best)
 
 
-def fit_to_modes(bijection, start, target, n_features, generator, schedule):
-    """Train a bijection by the likelihood of draws of the normal distributions at all modes.
+def draws_of_modes(start, target, n_features, generator):
+    """Return a function that draws whitened rows of the normal distributions at all modes.
 
     The draws are resampled by their importance weights. The reverse divergence hardly moves mass
     from one mode to another that is far away, and may lose a mode.
     """
-    dtype = next(bijection.parameters()).dtype
     shares = torch.tensor(start.shares, dtype=torch.float64)
     locs = torch.stack([mode.loc for mode in start.modes])
     roots = torch.linalg.cholesky(torch.stack([mode.covariance for mode in start.modes]))
     log_dets = roots.diagonal(dim1=1, dim2=2).log().sum(1)
-    n = STEPS * OF_DRAWS["batch_size"]
 
     @torch.no_grad()
     def draws(*_):
+        n = N_OF_DRAWS
         chosen = torch.multinomial(shares, n, True, generator=generator)
         z = torch.randn(n, n_features, 1, generator=generator, dtype=torch.float64)
         rows = locs[chosen] + (roots[chosen] @ z).squeeze(-1)
@@ -84,9 +84,15 @@ def fit_to_modes(bijection, start, target, n_features, generator, schedule):
         log_q = torch.logsumexp(standard_normal_log_prob(unit.mT).T - log_dets + shares.log(), 1)
         ratio = (target(rows)[0] - log_q).nan_to_num(-torch.inf, -torch.inf, -torch.inf)
         kept = torch.multinomial(ratio.softmax(0), n, True, generator=generator)
-        return start.preprocess(rows[kept])[0].to(dtype)
+        return start.preprocess(rows[kept])[0].float()
 
-    _fit_to_draws(bijection, draws, generator, schedule)
+    return draws
+
+
+def draws_of_rows(rows, generator):
+    """Return a function that draws from rows."""
+    rows = rows.float()
+    return lambda *_: rows[torch.randint(len(rows), (N_OF_DRAWS,), generator=generator)]
 
 
 def learned_flow(y, generator, target=None):
@@ -107,21 +113,16 @@ def learned_flow(y, generator, target=None):
     whiten = affine_map(y.mean(0), y.T.cov().reshape(d, d), principal=True)
     with torch_seed(int(torch.randint(2**31, (), generator=generator)), y.device):
         bijection = default_bijection(d, is_multimodal=target is None)
-    rows = whiten(y)[0].float()
-    n = STEPS * OF_DRAWS["batch_size"]
-
-    def draws(*_):
-        return rows[torch.randint(len(rows), (n,), generator=generator)]
-
+    draws = draws_of_rows(whiten(y)[0], generator)
     with torch.inference_mode(False), torch.enable_grad():
-        _fit_to_draws(bijection, draws, generator, cosine_with_warm_up)
+        fit_to_draws(bijection, draws, generator, cosine_with_warm_up)
         if target is not None:
-            settings = {"by_path": True, "n_features": d} | OF_TARGET
-            train(bijection, target.mapped_by(whiten), generator, **settings)
+            objective = ReverseKL(target.mapped_by(whiten))
+            train(bijection, objective, generator, n_features=d, **OF_TARGET)
     return Chain([whiten, Inverse(bijection)]).double().eval().requires_grad_(False)
 
 
-def _fit_to_draws(bijection, draws, generator, schedule):
+def fit_to_draws(bijection, draws, generator, schedule):
     """Train a bijection from latent draws to rows by the likelihood of rows, drawn each epoch."""
     rows = draws()
     with suitable_threads(bijection, OF_DRAWS["batch_size"]):
@@ -139,17 +140,16 @@ def _fit_to_draws(bijection, draws, generator, schedule):
 
 def train(
     bijection,
-    target,
+    objective,
     generator,
     *,
-    by_path,
     max_iter,
     batch_size,
     learning_rate,
     tol,
     n_features,
     schedule=cosine_with_warm_up,
-    validates=False,
+    patience=None,
     on_epoch_begin=None,
     on_epoch_end=None,
     file=None,
@@ -160,12 +160,10 @@ def train(
     ----------
     bijection : Bijection
         The map, in the dtype of the training.
-    target : callable
-        Log-density and gradient of rows.
+    objective : ReverseKL
+        The divergence.
     generator : torch.Generator
         Draws the latent rows.
-    by_path : bool
-        See `ReverseKL`.
     max_iter : int
         Largest number of epochs, of `STEPS` steps each.
     batch_size : int
@@ -178,8 +176,9 @@ def train(
         Number of columns of a latent row.
     schedule : callable, default=cosine_with_warm_up
         See `Trainer`.
-    validates : bool, default=False
-        Whether to keep the epoch with the best bound of the evidence, on the same latent draws.
+    patience : int, default=None
+        Epochs without a better bound of the evidence, on the same latent draws, after which the
+        training ends with the weights of the best epoch. None does not compare epochs.
     on_epoch_begin, on_epoch_end : callable, optional
         See `Trainer`.
     file : TrainingFile, optional
@@ -206,15 +205,15 @@ def train(
             [{"max_iter": max_iter, "schedule": schedule}],
             bijection,
             Rows(draws(), torch.ones(shape[0], dtype=p.dtype)),
-            Rows(held_out, torch.ones_like(held_out[:, 0])) if validates else None,
-            n_iter_no_change=PATIENCE,
+            Rows(held_out, torch.ones_like(held_out[:, 0])) if patience else None,
+            n_iter_no_change=patience or max_iter,
             batch_size=batch_size,
             learning_rate=learning_rate,
             ema_decay=EMA_DECAY,
             generators=[generator],
             redraw=draws,
             use_dropout=False,
-            objective=ReverseKL(target, by_path),
+            objective=objective,
             on_epoch_begin=on_epoch_begin,
             on_epoch_end=is_over,
             file=file,

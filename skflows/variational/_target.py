@@ -17,6 +17,11 @@ NO_GRADIENT = (
     "their gradients (n, n_features), from an array: np.asarray(x) suits both."
 )
 
+INVALID = (
+    "With validate_args=False, a distribution returns NaN in place of an error; the search for "
+    "modes and the training leave such rows out."
+)
+
 
 class TargetDensity:
     """A log-density on the whole space, and its gradient.
@@ -96,10 +101,12 @@ class TargetDensity:
             except Exception:
                 culprit = row
                 break
+        text = str(error).partition("\n")[0]  # PyTorch names the invalid values of all rows
         raise ValueError(
-            f"log_density raised {type(error).__name__}: {error} (at {self.described(culprit)}). "
+            f"log_density raised {type(error).__name__}: {text} (at {self.described(culprit)}). "
             "It is given float64 rows; return -inf where the density is 0."
             + (f" {NO_GRADIENT}" if "requires grad" in str(error) else "")
+            + (f" {INVALID}" if "satisfy the constraint" in str(error) else "")
         ) from error
 
     def check(self, u):
