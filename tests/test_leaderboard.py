@@ -127,9 +127,9 @@ def test_estimator_without_a_leaderboard_raises():
 
 @pytest.mark.parametrize("max_components", [0, -1, 2.5, None])
 def test_invalid_max_components_raise(max_components, mixture):
-    with pytest.raises(ValueError, match=f"max_components={max_components}: .* at least 1"):
+    with pytest.raises(ValueError, match=f"max_components={max_components}; .* at least 1"):
         LeaderboardDisplay.from_estimator(mixture, max_components=max_components)
-    with pytest.raises(ValueError, match=f"max_components={max_components}: .* at least 1"):
+    with pytest.raises(ValueError, match=f"max_components={max_components}; .* at least 1"):
         LeaderboardDisplay(**board([1.0])).plot(max_components=max_components)
     assert plt.get_fignums() == []
 

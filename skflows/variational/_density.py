@@ -361,7 +361,7 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
             flow = Flow(preprocess, Inverse(bijection)).double().eval().requires_grad_(False)
             return flow, history
 
-        with fit_task(self, None, max_subtasks=2 * self.max_iter) as task:  # of two attempts
+        with fit_task(self, None, max_subtasks=None) as task:  # epochs of one flow or two
             start = find_start(target, points, generator)
             draws = None
             if start.is_multimodal:
