@@ -78,21 +78,20 @@ def keep_components(patch, condition):
     patch.setattr(_components, "components", lambda *args: [*filter(condition, components(*args))])
 
 
-@pytest.fixture(scope="module", autouse=True)
-def few_components():
-    """Fewer components, which take less time."""
-    with pytest.MonkeyPatch.context() as patch:
-        keep_components(patch, lambda each: each.name in FEW_COMPONENTS)
-        yield
+def only(names):
+    """Return a fixture that leaves densities of the tests of a module some components."""
+
+    @pytest.fixture(scope="module", autouse=True)
+    def kept():
+        with pytest.MonkeyPatch.context() as patch:
+            keep_components(patch, lambda each: each.name in names)
+            yield
+
+    return kept
 
 
-@pytest.fixture(scope="module", autouse=True)
-def two_components():
-    """A normal distribution and kernels, for tests in which the members do not matter."""
-    with pytest.MonkeyPatch.context() as patch:
-        names = {"quantile classes of 1", "linear kernels"}
-        keep_components(patch, lambda each: each.name in names)
-        yield
+few_components = only(FEW_COMPONENTS)
+two_components = only({"quantile classes of 1", "linear kernels"})  # where members do not matter
 
 
 @pytest.fixture(scope="module")

@@ -63,7 +63,7 @@ def test_exact_sums_and_frequent_values_are_left_to_a_flow(monkeypatch):
 
 
 @pytest.fixture
-def two_components(monkeypatch):
+def two_estimators(monkeypatch):
     """Reduce the portfolio to a normal and wide kernels, weighted in a few steps."""
     monkeypatch.setattr(_mixture, "EM_STEPS", 20)
     reduce_portfolio(
@@ -88,13 +88,13 @@ def one_of_each_kind(monkeypatch):
     reduce_portfolio(monkeypatch, reduced)
 
 
-@pytest.mark.usefixtures("two_components")
+@pytest.mark.usefixtures("two_estimators")
 @parametrize_with_checks([AutoDensity(cv=ONE_SPLIT, random_state=0)])
 def test_check_estimator(estimator, check):
     check(estimator)
 
 
-@pytest.mark.usefixtures("two_components")
+@pytest.mark.usefixtures("two_estimators")
 @pytest.mark.parametrize("check", ["check_param_validation", "check_requires_y_none"])
 def test_checks_that_check_estimator_leaves_out(check):
     getattr(estimator_checks, check)("AutoDensity", AutoDensity(cv=ONE_SPLIT))
@@ -279,7 +279,7 @@ def test_samples_of_kernels_are_normal_around_the_rows():
     assert drawn[right].std(axis=0) == pytest.approx(0.5, abs=0.05)
 
 
-@pytest.mark.usefixtures("two_components")
+@pytest.mark.usefixtures("two_estimators")
 def test_pipeline_and_data_frame():
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame(gaussian(80)[0], columns=["a", "b"])

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import pytest
-from _tables import FEW_COMPONENTS, keep_components, two_components  # noqa: F401
+from _tables import two_components  # noqa: F401 - a fixture
 from scipy.special import log_expit
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
@@ -513,7 +513,6 @@ def test_the_default_density_of_other_columns_is_one_of_tables(monkeypatch, tmp_
     gaps = X.copy()
     gaps[3, 0] = np.nan
     monkeypatch.setattr(_probabilities, "STAGES", (25,))
-    keep_components(monkeypatch, lambda each: each.name in FEW_COMPONENTS)
     with pytest.warns(ColumnWarning, match="'who' seems to name the rows") as caught:
         of_table = DensityClassifier(random_state=0).fit(table, y)
     assert len(caught) == 1
@@ -550,6 +549,18 @@ def xor(n, seed=0, n_classes=2):
     X = np.random.RandomState(seed).uniform(-1, 1, (n, 2))
     label = (X[:, 0] > 0) ^ (X[:, 1] > 0)
     return X, label + (n_classes - 2) * (X[:, 0] > 0.5)
+
+
+def test_rows_far_from_all_classes_are_rejected_though_classifiers_are_sure_of_them(monkeypatch):
+    monkeypatch.setattr(_probabilities, "STAGES", (25,))
+    X, y, _ = blobs(56)
+    classifier = gaussians(calibration=0.8, classifiers=True, reject=0.05).fit(X, y)
+    assert min(map(len, classifier.calibration_scores_)) < 25
+    far = 100 * X[:20]
+    assert (classifier.predict_proba(far).max(axis=1) > 0.7).all()
+    assert (classifier.predict(far) == -1).all()
+    assert not classifier.predict_set(far, 0.95).any()
+    assert (classifier.predict(X) != -1).mean() > 0.9
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])

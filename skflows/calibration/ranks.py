@@ -5,10 +5,12 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
+from sklearn.utils import gen_batches
 
 from .thresholds import lowered
 
 ROUNDING = 1e-12  # relative error of a sum of weights
+PAIRS_AT_ONCE = 10_000_000  # of a known row and a new one
 
 
 class Ranks(NamedTuple):
@@ -73,35 +75,35 @@ class Ranks(NamedTuple):
 
 
 def joint_p_values(known, new):
-    """Return conformal p-values by several scores of each row: small if one of them is low.
+    """Return conformal p-values by two scores of each row: small if either is low.
 
-    A row counts by the least of its ranks in these scores, among the known rows and the new one.
+    Rows are ordered by the lower one of their ranks in the two scores, among the known rows and the
+    new one. The same rank is lower in the first score: a row that is the lowest in it alone has the
+    least p-value that there is.
 
     Parameters
     ----------
-    known : list of ndarray of shape (n,)
-        Scores of rows that the model has not seen.
-    new : list of ndarray of shape (m,)
-        Scores of new rows.
+    known : pair of ndarray of shape (n,)
+        The scores of rows that the models have not seen.
+    new : pair of ndarray of shape (m,)
+        The scores of new rows.
 
     Returns
     -------
     p_values : ndarray of shape (m,)
-        Up to (number of scores - 1) / (n + 1) larger than the share of rows of such ranks: some
-        rows may be counted by several scores.
     """
     ranks, n = [Ranks.fit(scores) for scores in known], len(known[0])
-    below = [own.weight_below(scores) for own, scores in zip(ranks, new, strict=True)]
-    n_below = np.min(below, axis=0).astype(int)
-    least = [own.weight_below(scores) for own, scores in zip(ranks, known, strict=True)]
-    n_odder = np.searchsorted(np.sort(np.min(least, axis=0)), n_below, side="right")
-    # The new row raises the ranks of known rows above it. One of the next rank keeps it if it is
-    # below the new row in that score.
-    for own, scores in zip(ranks, new, strict=True):
-        next_score = own.scores[np.minimum(n_below, n - 1)]
-        first, end = (np.searchsorted(own.scores, next_score, side) for side in ("left", "right"))
-        n_odder += np.where((n_below < n) & (next_score < scores), end - first, 0)
-    return (1 + np.minimum(n_odder, n)) / (1 + n)
+    own = [each.weight_below(scores) for each, scores in zip(ranks, known, strict=True)]
+    below = [each.weight_below(scores) for each, scores in zip(ranks, new, strict=True)]
+    # Of the new row, whose rank is one more than the known rows below it; a half is the tie-break.
+    place = np.minimum(below[0] + 1 - 0.5, below[1] + 1)
+    # A known row above the new one in a score has a rank there that is too high for its place.
+    ends = [np.minimum(below[0], place + 0.5), np.minimum(below[1], place)]
+    n_odder = np.empty(len(new[0]))
+    for some in gen_batches(len(n_odder), max(1, PAIRS_AT_ONCE // max(n, 1))):
+        is_odder = [rank[:, None] <= end[some] for rank, end in zip(own, ends, strict=True)]
+        n_odder[some] = np.logical_or(*is_odder).sum(axis=0)
+    return (1 + n_odder) / (1 + n)
 
 
 def least_p_value(null):

@@ -16,7 +16,7 @@ from sklearn.utils import assert_all_finite, get_tags
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
-from ..calibration.ranks import joint_p_values, rows_needed
+from ..calibration.ranks import Ranks, joint_p_values, rows_needed
 from ..callbacks._progress import VERBOSE, prints
 from ..callbacks._run import clock, fit_task, random_state_of
 from ..callbacks._support import CallbackSupportMixin
@@ -738,12 +738,13 @@ class DensityClassifier(
 
     def _p_values(self, log_density, others):
         """Return p-values from what `_by_all_models` returns."""
-        new, known = [log_density.T], [self.calibration_scores_]
-        if others is not None:
-            new.append(equally_pooled(others).T)
-            known.append(self.calibration_log_proba_)
-        classes = zip(zip(*known, strict=True), zip(*new, strict=True), strict=True)
-        return np.column_stack([joint_p_values(*each) for each in classes])
+        known = self.calibration_scores_ or ()
+        if others is None:
+            classes = zip(known, log_density.T, strict=True)
+            return np.column_stack([Ranks.fit(own).p_values(scores) for own, scores in classes])
+        own = zip(known, self.calibration_log_proba_ or (), strict=True)
+        new = zip(log_density.T, equally_pooled(others).T, strict=True)
+        return np.column_stack([joint_p_values(*each) for each in zip(own, new, strict=True)])
 
     def predict_set(self, X: Table, coverage: float = 0.9) -> Flags:
         """Return which classes each row may belong to.

@@ -169,7 +169,10 @@ def pooled(weights, log_proba):
 
 
 def equally_pooled(log_proba):
-    """Return the pool of class probabilities with equal weights, which rows have not chosen."""
+    """Return the pool of class probabilities with equal weights.
+
+    Ranks in it make p-values. Fitted weights would depend on the rows that calibrate.
+    """
     return pooled(np.full(len(log_proba), 1 / len(log_proba)), log_proba)
 
 
