@@ -165,7 +165,7 @@ def test_fits_of_tables_say_how_long(capsys, monkeypatch):
         err = capsys.readouterr().err
         assert message in err and bool(message) == bool(err), (params, shape, err)
     share = 0.25
-    for limit, more in (None, ", and 4 times as long while other programs run as now"), (30, ""):
+    for limit, more in (None, "; while other programs run as now, 4 times as long"), (30, ""):
         _progress.announce_tables(
             skflows.TableDensity(time_limit=limit), pd.DataFrame(np.zeros((3376, 7)))
         )

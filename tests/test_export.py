@@ -119,7 +119,7 @@ def test_what_cannot_be_exported(tmp_path):
     with pytest.raises(ValueError, match="CNFDensity cannot be exported: it solves a differential"):
         skflows.export(cnf, path)
     kernels = StackedDensity([("kernels", KernelDensity())], cv=2).fit(X)
-    with pytest.raises(TypeError, match="KernelDensity cannot be exported: its density is not"):
+    with pytest.raises(TypeError, match="the density of KernelDensity is not known as PyTorch"):
         skflows.export(kernels, path)
     with pytest.raises(TypeError, match="StackedDensity has no transform"):
         skflows.export(kernels, path, "transform")

@@ -58,11 +58,11 @@ class Progress:
         self.announces = has_lines and LINES.get() == "auto"  # a command has told the time
 
     def announce(self, seconds, text):
-        """Print how long the fit takes."""
+        """Print how long the fit takes, by a function that returns the text."""
         if self.prints:
-            print(text)
+            print(text())
         elif self.announces and seconds > FIRST_LINE:
-            print(f"skflows: {text} (verbose=False prints no progress)", file=sys.stderr)
+            print(f"skflows: {text()} (verbose=False prints no progress)", file=sys.stderr)
 
     def end(self, name, result):
         """Print the result of a component."""

@@ -143,7 +143,8 @@ class DensityClassifier(
         Whether `predict_proba` pools Bayes' rule with the probabilities of classifiers of
         scikit-learn: gradient boosting, extra trees, and logistic regressions with ``C`` of 0.1, 1
         and 10. They take categories and missing values as they are. P-values are then by ranks in
-        the density and in the pool of these classifiers, whichever is lower. "auto" has them with
+        the density and in the pool of these classifiers, whichever is lower; they are somewhat too
+        large, because models of folds score the rows that calibrate. "auto" has them with
         the default `estimator`, from 50 rows on; an estimator that is given is used as it is,
         unless `classifiers` is True. They are weighted by the rows of `calibration`: without such
         rows, "auto" has none, and with ``calibration=None``, True is an error. They have 30 % of a

@@ -76,7 +76,7 @@ def export(
     if method not in METHODS:
         raise ValueError(f"method={method!r}; choose one of {list(METHODS)}.")
     check_is_fitted(estimator)
-    if not hasattr(estimator, method):
+    if method != "score_samples" and not hasattr(estimator, method):
         raise TypeError(f"{type(estimator).__name__} has no {method}: export its score_samples.")
     rows = copy.deepcopy(module_of(estimator)).cpu()
     if reason := _obstacle(rows, method):

@@ -21,8 +21,8 @@ class MappedNormals(nn.Module):
     means : ndarray of shape (k, d)
         Their means.
     roots : ndarray of shape (k, d, d) or (k, d)
-        Their precision matrices are the products of these and their transposes. With two
-        dimensions, they are diagonal.
+        Their precision matrices are the products of these and their transposes. An array of shape
+        (k, d) has the diagonals of diagonal matrices.
     """
 
     is_separate = False  # the density of a cell is a mean over points, as in `score_samples`
@@ -93,9 +93,9 @@ def normals_of(estimator):
     if not isinstance(estimator, GaussianMixture):
         if not hasattr(estimator, "normals"):
             raise TypeError(
-                f"{type(estimator).__name__} cannot be exported: its density is not known as "
-                "PyTorch operations. Flows, AutoDensity, AdaptiveKernelDensity and scikit-learn's "
-                "GaussianMixture can."
+                f"the density of {type(estimator).__name__} is not known as PyTorch operations: "
+                "export a flow, AutoDensity, StackedDensity, AdaptiveKernelDensity, or a "
+                "GaussianMixture, also inside TransformedDensity."
             )
         return estimator.normals()
     means, roots = estimator.means_, estimator.precisions_cholesky_

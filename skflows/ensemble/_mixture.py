@@ -132,8 +132,8 @@ def run_mixture(
         pairs of a `Component` and a `Fitted`.
     attributes : callable
         ``attributes(done)`` returns the attributes of a mixture of fitted components.
-    expected : tuple of (float, str), default=None
-        Seconds that the fit takes, if they are known, and a text that says so.
+    expected : tuple of (float, callable), default=None
+        Seconds that the fit takes, if they are known, and what returns a text that says so.
     **data : objects
         ``X``, and what else the fit was given.
     """

@@ -367,7 +367,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             splits = [(np.flatnonzero(~mask), np.flatnonzero(mask))]
         n, max_iter = group.n_rows(rows), self.max_iter
         seconds = expected_duration(self, n, len(self._schema.names))
-        expected = seconds, f"fitting {n} rows takes {said(seconds, self.time_limit)}"
+        expected = seconds, lambda: f"fitting {n} rows takes {said(seconds, self.time_limit)}"
         if max_iter == "auto":
             max_iter = automatic_epochs(n, len(splits))
         portfolio = components(self._schema, n, {"max_iter": max_iter, "n_orders": self.n_orders})

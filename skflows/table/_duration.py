@@ -11,7 +11,8 @@ SECONDS_OF_SMALL, VALUES_OF_SMALL = 5, 200  # the latter for each further second
 SHARE_OF_NETWORKS = 0.4  # of the time, with an automatic number of epochs
 MOST_TIMES = 3  # as many epochs as that: networks stop when they no longer improve
 SECONDS_OF_A_LOOK = 0.1  # at how busy the machine is, before a fit of SECONDS_FOR_A_LOOK or more
-SECONDS_FOR_A_LOOK, FREE = 10, 0.7  # FREE: share of a core above which nothing is said
+SECONDS_FOR_A_LOOK, FREE = 10, 0.6  # FREE: share of a core above which nothing is said
+LEAST_SHARE = 0.05  # clocks have steps
 
 
 def expected_duration(density, n_rows, n_columns, n_densities=1):
@@ -38,7 +39,7 @@ def said(seconds, time_limit=None):
     """
     busy = ""
     if seconds >= SECONDS_FOR_A_LOOK and seconds != time_limit and (share := free_share()) < FREE:
-        busy = f", and {1 / share:.0f} times as long while other programs run as now"
+        busy = f"; while other programs run as now, {1 / share:.0f} times as long"
     if seconds > 90:
         return f"about {ceil(seconds / 60)} minutes on one core{busy}"
     return f"about {5 * ceil(seconds / 5)} seconds on one core{busy}"
@@ -49,4 +50,4 @@ def free_share():
     start, used = perf_counter(), thread_time()
     while (seconds := perf_counter() - start) < SECONDS_OF_A_LOOK:
         pass
-    return (thread_time() - used) / seconds
+    return max((thread_time() - used) / seconds, LEAST_SHARE)
