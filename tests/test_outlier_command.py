@@ -286,6 +286,21 @@ def test_reference_that_is_the_data_is_an_error(folder, capsys):
     assert not (folder / "flagged.csv").exists()
 
 
+def test_reasons_come_from_a_model_that_has_not_seen_the_odd_value(tmp_path, monkeypatch):
+    """One that has seen it learns it, and gives the shares of the other columns."""
+    monkeypatch.chdir(tmp_path)
+    rng, n = np.random.default_rng(0), 150
+    table = pd.DataFrame({"kind": rng.choice(["dog", "cat"], n), "age": rng.poisson(4, n)})
+    table["weight"] = np.where(table["kind"] == "dog", 18, 4) * rng.lognormal(0, 0.2, n)
+    table["price"] = 40 * rng.lognormal(0, 0.3, n)
+    table.loc[7, "price"] = 0.45
+    table.round(2).to_csv("visits.csv", index=False)
+    assert main(f"outliers visits.csv -o flagged.csv --quick {SEED}".split()) == 0
+    flagged = pd.read_csv("flagged.csv")
+    assert flagged["outlier"].tolist() == [i == 7 for i in range(n)]
+    assert flagged.loc[7, "oddest_column"] == "price"
+
+
 def test_rows_have_names_in_the_report(folder):
     table = pd.read_csv("odd.csv")
     # As the command writes a name that a spreadsheet would run.

@@ -211,7 +211,12 @@ def find_outliers(args, table, frame, known, is_table=False, kinds=None):
     oddest = oddest_first(scores, p_values, outlier)
     explained = oddest[: most_explained(detector)]
     print_status(f"finding the odd columns of {len(frame)} rows ...")
-    contributions, partners = explanations(detector, frame, explained, outlier, is_table)
+    with warnings.catch_warnings():
+        judge = detector
+        if is_table and args.reference is None and outlier.any():
+            warnings.simplefilter("ignore")  # the first fit has told them
+            judge = without_flagged(args, frame[~outlier], kinds)
+        contributions, partners = explanations(judge, frame, explained, outlier, is_table)
     return Findings(
         path=args.data,
         reference=args.reference,
@@ -290,13 +295,8 @@ def fitted_detector(args, known, is_table, kinds=None):
 
     density, bars = None, []
     if is_table:
-        density = TableDensity(
-            columns=kinds,
-            handle_unknown="rare",
-            missing="model",
-            random_state=args.random_state,
-            **QUICK if args.quick else {"time_limit": TABLE_SECONDS, "n_jobs": -1},
-        )
+        settings = QUICK if args.quick else {"time_limit": TABLE_SECONDS, "n_jobs": -1}
+        density = table_density(args, kinds, **settings)
         if not args.quick:
             announce(known, "a model of mixed columns with missing values", "takes up to a minute")
         bars = progress_bars()
@@ -310,6 +310,28 @@ def fitted_detector(args, known, is_table, kinds=None):
     with limit_of_user(args), with_lines(not bars):
         warnings.filterwarnings("ignore", "these columns of X seem to")  # given for the file
         return detector.fit(known)
+
+
+def without_flagged(args, frame, kinds):
+    """Return a detector of the other rows, which tells what is odd in the flagged ones.
+
+    A model that has seen a single odd value may have learnt it.
+    """
+    from ..outlier import DensityOutlierDetector
+
+    detector = DensityOutlierDetector(table_density(args, kinds, **QUICK))
+    with with_lines(False):
+        return detector.fit(frame)
+
+
+def table_density(args, kinds, **settings):
+    return TableDensity(
+        columns=kinds,
+        handle_unknown="rare",
+        missing="model",
+        random_state=args.random_state,
+        **settings,
+    )
 
 
 def oddest_first(scores, p_values, outlier):

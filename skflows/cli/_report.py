@@ -243,8 +243,8 @@ def why(found):
         drawn.append(picture(display, f"Row {row_name(found, row)}"))
     return (
         "<p>Contributions: how the score changes when a similar normal row takes the values of the "
-        "odd one, column by column, under the model of all rows. They add up to the score under "
-        "that model, which is higher than the score above if the model has seen the row.</p>\n"
+        "odd one, column by column. They add up to the score under the model that explains, which "
+        "is not the score above if the models of the p-values had seen other rows.</p>\n"
         "<div class='pictures'>" + "".join(drawn) + "</div>"
     )
 
