@@ -729,7 +729,7 @@ class DensityOutlierDetector(
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            The rows.
+            The rows. A density may have learnt the odd values of rows that it was fitted to.
 
         n_orders : int, default=8
             Number of orders.
