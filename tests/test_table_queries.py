@@ -154,7 +154,7 @@ def test_given_values_are_in_samples_as_they_are_or_an_error():
     table["pay"] = [f"${x:.2f}" for x in rng.gamma(3, 5, 60)]
     for X in (table, pl.DataFrame(table)):
         fitted = quick(max_iter=1).fit(X)
-        message = "2.5 in column 'n', which held whole numbers .*: give one such as 2 or 3"
+        message = "2.5 in column 'n'; the column held whole numbers .*: give one such as 2 or 3"
         with pytest.raises(ValueError, match=message):
             fitted.sample(2, given={"n": 2.5})
         with pytest.raises(
@@ -167,7 +167,7 @@ def test_given_values_are_in_samples_as_they_are_or_an_error():
         assert list(drawn["pay"]) == ["$1.23"] * 2
     assert fitted.condition({"n": 2.5}).sample(1).shape == (1, 2)  # it does not write the value
     whole = quick(max_iter=1).fit(rng.integers(0, 9, (60, 2)))
-    with pytest.raises(ValueError, match="in column 0, which held whole numbers"):
+    with pytest.raises(ValueError, match="in column 0; the column held whole numbers"):
         whole.sample(1, given=np.array([[2.5, np.nan]]))
 
 

@@ -337,7 +337,7 @@ class Encoding:
                 else (format.what, repr(format.write([number])[0]))
             )
             raise ValueError(
-                f"given has {number:.10g} in column {self.keys[j]!r}, which held {what} in fit and "
+                f"given has {number:.10g} in column {self.keys[j]!r}; the column held {what} in fit and "
                 f"cannot hold this number: give one such as {near}."
             )
 
