@@ -158,7 +158,7 @@ def test_given_values_are_in_samples_as_they_are_or_an_error():
         with pytest.raises(ValueError, match=message):
             fitted.sample(2, given={"n": 2.5})
         with pytest.raises(
-            ValueError, match=r"1.234 in column 'pay', .*: give one such as '\$1.23'"
+            ValueError, match=r"1.234 in column 'pay'; .*: give one such as '\$1.23'"
         ):
             fitted.sample(2, given={"pay": "$1.234"})
         drawn = fitted.sample(2, given={"n": 2.0, "x": 0.1234567, "pay": "$1.23"}, random_state=0)
