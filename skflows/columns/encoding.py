@@ -337,8 +337,8 @@ class Encoding:
                 else (format.what, repr(format.write([number])[0]))
             )
             raise ValueError(
-                f"given has {number:.10g} in column {self.keys[j]!r}; the column held {what} in fit "
-                f"and cannot hold this number: give one such as {near}."
+                f"given has {number:.10g} in column {self.keys[j]!r}; the column held {what} in "
+                f"fit and cannot hold this number: give one such as {near}."
             )
 
     def written_levels(self, j, levels):
