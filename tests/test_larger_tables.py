@@ -153,7 +153,11 @@ def test_predictions_are_made_in_batches(folder, small_blocks, capsys):
     assert "warning" not in capsys.readouterr().err
     pd.read_csv("train.csv").assign(code="C").to_csv("other.csv", index=False)
     assert run("predict y.skflows other.csv -o other/") == 0
-    assert capsys.readouterr().err.count("20 of 20 values of column 'code'") == 1
+    err = capsys.readouterr().err
+    assert err.count("20 of 20 values of column 'code'") == 1
+    assert (
+        err.count("column 'code' has 1 value that the fit has not seen, treated as rare: 'C'") == 1
+    )
 
 
 def test_folder_is_written_in_parts(folder, small_blocks, monkeypatch, capsys):

@@ -43,7 +43,7 @@ from ._progress import (
     time_limit_of,
     with_progress,
 )
-from ._score import TableRows, as_in_fit, encoding_of, given_values
+from ._score import TableRows, Unseen, as_in_fit, encoding_of, given_values
 from ._stored_rows import stored_rows
 from ._tables import (
     check_writable,
@@ -298,7 +298,7 @@ def run_predict(args):
     form = table.form
     if not is_classifier:
         form = form.with_format(added, form.formats.get(form_of(model).target))
-    needed, n_rows = None if names is None else [*read, *labels], 0
+    needed, n_rows, unseen = None if names is None else [*read, *labels], 0, Unseen(encoding)
     with writing(args.output, form) as append:
         for batch in with_progress(table, args.output, needed):
             named = select(batch, labels, args.data)
@@ -307,6 +307,7 @@ def run_predict(args):
             else:
                 X = select(batch, names, args.data)
                 X = X if encoding is None else with_parsed(X, encoding.zones, are_dates=True)
+            unseen.add(X)
             if is_classifier:
                 if encoding is None and names is not None:
                     X = numbers(X, args.data, remedy_of_missing=REMEDY_OF_CLASSIFIER)
@@ -323,6 +324,7 @@ def run_predict(args):
             n_rows += len(X)
             if targets is not None:
                 targets.add(batch, X, labels)
+    unseen.warn()
     if args.output and is_classifier:
         say(f"wrote {shown(args.output)}: {n_rows} predictions, with probabilities", args.output)
     elif args.output:

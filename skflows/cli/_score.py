@@ -74,18 +74,31 @@ class TableRows:
 
     def __init__(self, model, path):
         self.model, self.path = model, path
-        self.unseen = {}
+        self.unseen = Unseen(encoding_of(model))
 
     def of(self, batch):
         frame = select(batch, [*self.model.feature_names_in_], self.path)
-        encoding = encoding_of(self.model)
-        frame = with_dates(frame, encoding)
-        for name, values in encoding.unseen(frame).items():
-            self.unseen.setdefault(name, set()).update(values)
+        frame = with_dates(frame, self.unseen.encoding)
+        self.unseen.add(frame)
         return frame
 
     def report(self):
-        warn_of_unseen(self.unseen)
+        self.unseen.warn()
+
+
+class Unseen:
+    """The categories of batches of a table that the fit of an encoding has not seen."""
+
+    def __init__(self, encoding):
+        self.encoding, self.values = encoding, {}
+
+    def add(self, frame):
+        if self.encoding is not None:
+            for name, values in self.encoding.unseen(frame).items():
+                self.values.setdefault(name, set()).update(values)
+
+    def warn(self):
+        warn_of_unseen(self.values)
 
 
 def encoding_of(model):
