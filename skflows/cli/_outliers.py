@@ -53,6 +53,7 @@ QUICK = {"time_limit": QUICK_SECONDS, "n_orders": 1, "cv": 2}
 N_ODDEST = 25  # rows, at least, that the report lists and, unless this takes long, scores explain
 # Such explanations take time in proportion to rows x columns^2 x models: this many, half a minute.
 MAX_EXPLAINED = 2_000_000
+MOST_FLAGGED = 0.5  # share of the rows, up to which the others tell what is odd in them
 SAME_REFERENCE = (
     "{} is the data table itself: rows used in the fit cannot be distinguished from normal ones. "
     "Give other rows that are known to be normal, or leave --reference out"
@@ -213,7 +214,7 @@ def find_outliers(args, table, frame, known, is_table=False, kinds=None):
     print_status(f"finding the odd columns of {len(frame)} rows ...")
     with warnings.catch_warnings():
         judge = detector
-        if is_table and args.reference is None and outlier.any():
+        if is_table and args.reference is None and 0 < outlier.mean() < MOST_FLAGGED:
             warnings.simplefilter("ignore")  # the first fit has told them
             judge = without_flagged(args, frame[~outlier], kinds)
         contributions, partners = explanations(judge, frame, explained, outlier, is_table)

@@ -243,8 +243,9 @@ def why(found):
         drawn.append(picture(display, f"Row {row_name(found, row)}"))
     return (
         "<p>Contributions: how the score changes when a similar normal row takes the values of the "
-        "odd one, column by column. They add up to the score under the model that explains, which "
-        "is not the score above if the models of the p-values had seen other rows.</p>\n"
+        "odd one, column by column. They add up to the score under the model that explains, not to "
+        "the score above: it has seen all rows of the fit, or, in a table with texts or missing "
+        "values, the ones that are not flagged.</p>\n"
         "<div class='pictures'>" + "".join(drawn) + "</div>"
     )
 

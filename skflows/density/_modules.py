@@ -38,7 +38,8 @@ class MappedNormals(nn.Module):
         log_peaks = log_peaks - means.shape[1] / 2 * math.log(2 * math.pi)
         # ONNX keeps buffers in float64, but numbers in float32.
         for name, values in {"log_peaks": log_peaks, "means": means, "roots": roots}.items():
-            self.register_buffer(name, torch.from_numpy(np.array(values, dtype=float)))
+            contiguous = np.array(values, dtype=float, order="C")  # as torch.export stores them
+            self.register_buffer(name, torch.from_numpy(contiguous))
 
     def forward(self, x):
         """Return the log-density of rows."""
