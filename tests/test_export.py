@@ -11,6 +11,7 @@ from sklearn.neighbors import KernelDensity
 import skflows
 from skflows import AdaptiveKernelDensity, StackedDensity, TransformedDensity
 from skflows.density._export import _plain_operations
+from skflows.density._modules import module_of
 
 TABLE = np.column_stack([banana(60), np.arange(60) % 7])  # the last column is discrete
 X = TABLE[:45]  # another number of rows than the example's
@@ -50,19 +51,28 @@ def test_programs_have_the_inverse(tmp_path):
     check(density, tmp_path / "flow.pt2", run_program, "inverse_transform")
 
 
+@pytest.mark.parametrize("kind", ["full", "tied", "diag", "spherical"])
+def test_modules_of_mixtures_of_normals(kind):
+    mixture = GaussianMixture(2, covariance_type=kind, random_state=0)
+    for density in (mixture, TransformedDensity(mixture, preprocessing="standardize")):
+        module = module_of(density.fit(TABLE))
+        with torch.no_grad():
+            np.testing.assert_allclose(module(torch.tensor(X)), density.score_samples(X))
+        assert all(buffer.is_contiguous() for buffer in module.buffers())  # or torch warns
+
+
 def test_programs_score_as_a_mixture(tmp_path):
+    mixture = GaussianMixture(2, covariance_type="tied", random_state=0)
     members = [
-        (f"{kind} normals", TransformedDensity(mixture, preprocessing="standardize"))
-        for kind in ("full", "tied", "diag", "spherical")
-        for mixture in [GaussianMixture(2, covariance_type=kind)]
-    ]
-    members += [
-        ("normals", GaussianMixture(2)),
+        ("normals", TransformedDensity(mixture, preprocessing="standardize")),
         ("kernels", AdaptiveKernelDensity(n_neighbors=5)),
         ("flow", small("nice", n_transforms=1, preprocessing="whiten")),
     ]
-    density = StackedDensity(members, cv=ShuffleSplit(1), random_state=0).fit(TABLE)
+    density = StackedDensity(members, cv=ShuffleSplit(1, random_state=0), random_state=0)
+    density.fit(TABLE)
+    density.estimators_ = [[member.fit(TABLE)] for _, member in members]
     density.weights_ = np.full(len(members), 1 / len(members))
+    assert len(module_of(density).members) == len(members)
     check(density, tmp_path / "mixture.pt2", run_program, "score_samples")
 
 
