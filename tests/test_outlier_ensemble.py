@@ -84,14 +84,14 @@ TABLES = {
 def test_p_values_are_valid(table):
     n, draw = TABLES[table]
     shares = []
-    for seed in range(5):
+    for seed in range(10):
         rng = np.random.default_rng(seed)
         rows, new = draw(rng, n), draw(rng, 1000)
         detector = DensityOutlierDetector(calibration="conformal", random_state=seed).fit(rows)
         p_values = detector.p_values(new)
         shares.append([(p_values <= alpha).mean() for alpha in (0.1, 0.2)])
     # Ties make them larger, never smaller.
-    assert (np.mean(shares, axis=0) <= [0.135, 0.26]).all()
+    assert (np.mean(shares, axis=0) <= [0.125, 0.24]).all()
     if table == "normal":
         assert np.mean(shares, axis=0) == pytest.approx([0.1, 0.2], rel=0.3)
 

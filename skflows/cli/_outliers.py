@@ -320,12 +320,14 @@ def without_flagged(args, frame, kinds):
     """
     from ..outlier import DensityOutlierDetector
 
-    detector = DensityOutlierDetector(table_density(args, kinds, **QUICK))
+    density = table_density(args, kinds, **QUICK)
+    detector = DensityOutlierDetector(density, random_state=args.random_state)
     with with_lines(False):
         return detector.fit(frame)
 
 
 def table_density(args, kinds, **settings):
+    """Return a new density of tables with texts and missing values."""
     return TableDensity(
         columns=kinds,
         handle_unknown="rare",

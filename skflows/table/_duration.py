@@ -3,6 +3,7 @@
 from math import ceil
 from time import perf_counter, thread_time
 
+from ..callbacks._progress import FIRST_LINE
 from ..ensemble._folds import N_FOLDS
 
 # Of one core, by the tables of the user guide. Small tables take less than LEAST_SECONDS.
@@ -10,8 +11,8 @@ LEAST_SECONDS, VALUES_PER_SECOND = 20, 1_500
 SECONDS_OF_SMALL, VALUES_OF_SMALL = 5, 200  # the latter for each further second
 SHARE_OF_NETWORKS = 0.4  # of the time, with an automatic number of epochs
 MOST_TIMES = 3  # as many epochs as that: networks stop when they no longer improve
-SECONDS_OF_A_LOOK = 0.1  # at how busy the machine is, before a fit of SECONDS_FOR_A_LOOK or more
-SECONDS_FOR_A_LOOK, FREE = 10, 0.6  # FREE: share of a core above which nothing is said
+SECONDS_OF_A_LOOK = 0.1  # at how busy the machine is, before a fit that prints lines
+FREE = 0.6  # share of a core above which nothing is said
 LEAST_SHARE = 0.05  # clocks have steps
 
 
@@ -38,7 +39,7 @@ def said(seconds, time_limit=None):
     A long fit takes longer where other programs run, unless its time limit ends it.
     """
     busy = ""
-    if seconds >= SECONDS_FOR_A_LOOK and seconds != time_limit and (share := free_share()) < FREE:
+    if seconds >= FIRST_LINE and seconds != time_limit and (share := free_share()) < FREE:
         busy = f"; while other programs run as now, {1 / share:.0f} times as long"
     if seconds > 90:
         return f"about {ceil(seconds / 60)} minutes on one core{busy}"

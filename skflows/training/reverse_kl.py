@@ -89,7 +89,7 @@ class ForwardKL(ReverseKL):
     """The divergence ``E[log p(y) - log q(y)]`` over the target, by weighted draws y of a flow.
 
     Weights are normalised within a mini-batch. The flow covers all of the target, where `ReverseKL`
-    may leave out a part, but it needs draws there to begin with. Records are those of `ReverseKL`.
+    may leave out a part, but it needs draws there to begin with. It records what `ReverseKL` does.
 
     References
     ----------
