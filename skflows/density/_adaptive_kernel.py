@@ -107,6 +107,7 @@ class AdaptiveKernels(BaseEstimator):
         return self._log_density(X)
 
     def normals(self) -> tuple[Floats, Floats, Floats]:
+        """Return weights, means and roots of precisions, as `MappedNormals` takes them."""
         d = self.centers_.shape[1]
         roots = np.repeat(1 / self.widths_[:, None], d, axis=1)
         return self.weights_ / self.weights_.sum(), self.centers_, roots

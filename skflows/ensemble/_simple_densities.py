@@ -20,6 +20,7 @@ class StandardNormal(BaseEstimator):
         return normal_log_density(X).sum(axis=1)
 
     def normals(self):
+        """Return weights, means and roots of precisions, as `MappedNormals` takes them."""
         d = self.n_features_in_
         return np.ones(1), np.zeros((1, d)), np.ones((1, d))
 
@@ -63,6 +64,7 @@ class GaussianKernels(BaseEstimator):
         return np.concatenate(scores)
 
     def normals(self):
+        """Return weights, means and roots of precisions, as `MappedNormals` takes them."""
         return self.shares_, self.rows_, np.full(self.rows_.shape, 1 / self.bandwidth)
 
     def sample(self, n_samples=1, random_state=None):
