@@ -38,9 +38,10 @@ from ..ensemble._mixture import (
 from ..preprocessing.sklearn_compat import Interval, StrOptions
 from ..preprocessing.validation import validate_weight
 from ..training.threads import fit_context
+from ._dates import DateDistribution
 from ._duration import expected_duration, said
 from ._missing import MissingPattern, rows_of_pattern
-from ._predictive import OneColumn
+from ._predictive import OneColumn, without
 from ._queries import (
     ConditionalTable,
     check_order,
@@ -1001,13 +1002,13 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         i, _ = column_of(self, column, "possible")
         return self._schema.columns[i].possible
 
-    def quantile(self, column: int | str, X: Table, q: ArrayLike = 0.5) -> Floats:
-        """Return quantiles of a numeric column, given the other known values.
+    def quantile(self, column: int | str, X: Table, q: ArrayLike = 0.5) -> np.ndarray:
+        """Return quantiles of a column of numbers or dates, given the other known values.
 
         Parameters
         ----------
         column : str or int
-            A column of numbers.
+            A column of numbers or dates.
 
         X : DataFrame or array-like of shape (n_samples, n_features)
             The rows. They may lack the column, and others; known values of it are ignored.
@@ -1020,7 +1021,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         quantiles : ndarray of shape (n_samples,) or (n_samples, n_quantiles)
             The quantiles of the mixture, found by bisection. They are `ppf` of
             `predict_distribution`: quantiles of a circular column count from the point opposite
-            its mean.
+            its mean, and quantiles of dates are ``datetime64``.
 
         See Also
         --------
@@ -1033,31 +1034,36 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             raise ValueError("q is empty; give at least one probability, such as 0.5.")
         if not ((probabilities > 0) & (probabilities < 1)).all():
             raise ValueError(f"q={q!r}; probabilities must be more than 0 and less than 1.")
-        _, j = column_of(self, column, "is_number")
-        quantiles = self.predict_distribution(column, X).ppf(probabilities[:, None]).T
-        if (variable := self._schema.variables[j]).has_number:  # as samples are rounded
+        distribution = self.predict_distribution(column, X)
+        quantiles = distribution.ppf(probabilities[:, None]).T
+        variable = self._schema.columns[self._schema.names.index(column)].value_variables[-1]
+        # Numbers are rounded as samples are.
+        if variable.has_number and not isinstance(distribution, DateDistribution):
             quantiles = variable.value(variable.snap(quantiles))
         return quantiles[:, 0] if np.ndim(q) == 0 else quantiles
 
-    def predict_distribution(self, column: int | str, X: Table) -> ConditionalDistribution:
-        """Return the distribution of a numeric column, given the other known values.
+    def predict_distribution(
+        self, column: int | str, X: Table
+    ) -> ConditionalDistribution | DateDistribution:
+        """Return the distribution of a column of numbers or dates, given the other known values.
 
         Parameters
         ----------
         column : str or int
-            A column of numbers.
+            A column of numbers or dates.
 
         X : DataFrame or array-like of shape (n_samples, n_features)
             The rows. They may lack the column, and others; known values of it are ignored.
 
         Returns
         -------
-        distribution : ConditionalDistribution
+        distribution : ConditionalDistribution or DateDistribution
             With the methods of `scipy.stats` distributions, such as `cdf`, `ppf`, `interval`,
             `std` and `rvs`. A column of few numbers, or on a lattice of at most a million points,
             has a `pmf`. At an atom, `logpdf` is the log-probability. For discrete columns it is per
             step, the logarithm of the probability divided by the step, and `pmf` is the
-            probability.
+            probability. Of a column of dates, `cdf`, `ppf`, `median`, `interval`, `mean` and `rvs`
+            take and return dates.
 
         Examples
         --------
@@ -1076,8 +1082,9 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         """
         check_is_fitted(self)
         check_order("predict_distribution(column, X)", column, X)
-        i, _ = column_of(self, column, "is_number")
+        i, _ = column_of(self, column, "is_ordered")
         values, _ = self._some_columns(X)
-        source = OneColumn(self, values, i)
-        self._schema.warn_of_outside(source.values, as_condition=True)
-        return distribution_of(source)
+        self._schema.warn_of_outside(without(values, self._schema, i), as_condition=True)
+        if self._schema.columns[i].kind == "datetime":
+            return DateDistribution(self, values, i)
+        return distribution_of(OneColumn(self, values, i))
