@@ -241,8 +241,9 @@ def test_rows_are_drawn_given_values_as_they_are_written(tmp_path, monkeypatch, 
     table.to_csv("t.csv", sep=";", index=False)
     for option, message in (
         ("dep=Ops", "--given dep=Ops: the model has no such column; it has 'dept', 'hired', "),
-        ("pay=much", "the column held amounts such as '0,00 €' in fit: write it so"),
-        ("left=soon", "the column held dates (day first) such as '01.01.1970' in fit: write it so"),
+        ("pay=much", "the column held amounts such as '5.9"),
+        ("share=much", "the column held numbers such as '4,"),
+        ("left=soon", "the column held dates (day first) such as '2"),
         ("pay='5.000,505 €'", "in fit, and this would be written as 5.000,51 €: give such a value"),
         (
             "hired=soon",

@@ -171,10 +171,14 @@ def given_values(model, texts):
         if np.isnan(value) and roles[name] == "number":
             value = number_of(text.replace(form.decimal, "."))
         if not np.isfinite(value):
-            what = "numbers"
+            what, usual = "numbers", model._schema.usual(name)
+            example = f"{usual:.6g}".replace(".", form.decimal)
             if format is not None:
-                what = f"{format.what} such as {format.write([0.0])[0]!r}"
-            raise ValueError(f"--given {name}={text}: the column held {what} in fit: write it so")
+                what, example = format.what, format.write([usual])[0]
+            raise ValueError(
+                f"--given {name}={text}: the column held {what} such as {example!r} in fit: write "
+                "it so"
+            )
         if roles[name] == "number" and format is not None and not format.are_exact([value])[0]:
             raise ValueError(
                 f"--given {name}={text}: the column held {format.what} in fit, and this would be "

@@ -209,6 +209,17 @@ class Schema:
         none = np.empty(0, dtype=int)
         return [by_place.get(j, none) for j in range(len(self.encoding.keys))]
 
+    def usual(self, name):
+        """Return an encoded value of a column that is ordinary in the rows of the fit.
+
+        It is 0 of a column without a known value.
+        """
+        if name not in self.names:
+            return 0.0
+        column = self.columns[self.names.index(name)]
+        parts = [variable.usual for variable in column.value_variables]
+        return column.joined(np.array([[0.0] * column.has_flag + parts]))[0]
+
     def describe(self):
         """Return the rows of the table of decisions."""
         rows = [*(column.describe() for column in self.columns), *self.left_out]
