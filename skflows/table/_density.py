@@ -1,6 +1,6 @@
 """The density of a table as it is."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from numbers import Integral
 from operator import itemgetter
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Self
 import joblib
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.sparse import issparse
 from scipy.special import logsumexp
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
@@ -19,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from ..callbacks._progress import VERBOSE
 from ..callbacks._run import random_state_of
 from ..callbacks._support import CallbackSupportMixin
-from ..columns.arrays import check_different_names, check_integer
+from ..columns.arrays import check_different_names, check_integer, check_no_dict
 from ..columns.encoding import Encoding
 from ..columns.frames import is_frame, labelled, read_frame, rows_of
 from ..columns.types import Floats, RandomState, Rows, Table, Weights
@@ -547,11 +546,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
 
     def _read(self, X, reset=False):
         """Return X as a `Frame` in the order of the columns of `fit`."""
-        if isinstance(X, Mapping) and not issparse(X):  # some sparse arrays are dicts
-            raise ValueError(
-                "X is a dict; give a table: pandas.DataFrame(X) if it holds columns, or "
-                "pandas.DataFrame([X]) if it holds one row."
-            )
+        check_no_dict(X)
         if is_frame(X) and not reset and self._encoding.library != "numpy":
             remedy = " If they are unknown, add them with missing values."
             frame = read_frame(X, self._encoding.keys, remedy)
