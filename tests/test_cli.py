@@ -1144,9 +1144,12 @@ def test_categories_of_texts_are_read_as_texts(folder, capsys, mixed_table):
     TableDensity(max_iter=1, n_orders=1, cv=2, random_state=0).fit(table).save("table.skflows")
     table.to_csv("table.csv", index=False)
     assert run("score table.skflows table.csv -o scores.csv") == 0
-    assert capsys.readouterr().err == ""
+    assert "as many rows as the fit" in capsys.readouterr().err
     expected = skflows.load("table.skflows").score_samples(table)
     np.testing.assert_allclose(pd.read_csv("scores.csv")["log_density"], expected, rtol=1e-12)
+    table[1:].to_csv("table.csv", index=False)
+    assert run("score table.skflows table.csv -o scores.csv") == 0
+    assert capsys.readouterr().err == ""
 
 
 # Ctrl-C

@@ -1,5 +1,6 @@
 """The command ``skflows score``: batches of a table, scored by a stored density."""
 
+import sys
 import warnings
 
 import numpy as np
@@ -45,6 +46,12 @@ def run_score(args):
             n_scored += len(scores)
             n_outliers += int(outlier.sum())
         rows.report()
+    if n_scored == len(getattr(model, "held_out_scores_", ())):
+        print(
+            f"skflows: {args.data} has as many rows as the fit. A model that has seen an odd row "
+            "may score it high: for the rows of the fit, use skflows outliers",
+            file=sys.stderr,
+        )
     if args.output:
         say(
             f"wrote {shown(args.output)}: labelled {n_outliers} of {n_scored} rows as outliers "

@@ -627,13 +627,15 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         log_density : ndarray of shape (n_samples,)
             In nats: log-probabilities of discrete columns and log-densities of others, in their
             units. It is 0 for a row with no known value. Up to rounding, a row's value does not
-            depend on the other rows. It is exact for the latent classes and kernels. The network's
-            density is its mean over ``n_orders`` orders of the columns. Values outside of a kind
-            that was inferred, such as half a visit, have a small density, with a warning. Values
-            outside of a kind that ``columns`` states are impossible: the row scores minus infinity.
-            A column that follows from others by a rule of `rules_` adds the log-probability that
-            the rule holds. If the column has a density, it counts as known up to its unit, or up to
-            a millionth of its range without one.
+            depend on the other rows. A row of `fit` scores higher than the same row would if it
+            were new, an odd one much higher: `held_out_scores_` judges these rows. Scores are exact
+            for the latent classes and kernels. The network's density is its mean over ``n_orders``
+            orders of the columns. Values outside of a kind that was inferred, such as half a visit,
+            have a small density, with a warning. Values outside of a kind that ``columns`` states
+            are impossible: the row scores minus infinity. A column that follows from others by a
+            rule of `rules_` adds the log-probability that the rule holds. If the column has a
+            density, it counts as known up to its unit, or up to a millionth of its range without
+            one.
         """
         return self._scores(self._variables(X))
 
