@@ -208,7 +208,7 @@ def test_short_limits_name_the_option_that_sets_them(folder, capsys, monkeypatch
 
 
 def test_short_fits_use_one_process():
-    assert [_progress.n_jobs_for(limit) for limit in (None, 5, 60)] == [-1, None, -1]
+    assert [_progress.n_jobs_for(seconds) for seconds in (None, 5, 60)] == [-1, None, -1]
 
 
 def test_option_that_the_estimator_does_not_have_is_an_error(folder, capsys):
