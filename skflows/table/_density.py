@@ -50,6 +50,7 @@ from ._queries import (
     impute,
     probabilities_of,
 )
+from ._ranges import N_DRAWS, ROUNDS, Ranges
 from ._rare import companions_of
 from ._rule_search import find_rules
 from ._rules import RULE_FIELDS
@@ -358,6 +359,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         seed = int(random_state.randint(2**31 - 1000))
         copy_of = first_copies(self._schema, rows)
         self._schema.companions = companions_of(self._schema.variables, rows, weight)
+        self._schema.ranges = Ranges(self._schema.variables, rows)
         if self.rules and shared is None:
             self._schema.rules = find_rules(self._schema, rows, weight, copy_of)
         if held_out is None:
@@ -400,7 +402,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         chosen, weight = rows_of_pattern(is_missing, weight, random_state)
         values, is_missing = values[chosen], is_missing[chosen]
         filled = is_missing.any(axis=1)
-        values[filled] = self._complete(values[filled], random_state)
+        values[filled] = self._complete(values[filled], random_state, keeps_ranges=False)
         return MissingPattern(self._schema, values, is_missing, weight)
 
     def _encoded_fit(self, X, encoding, sample_weight):
@@ -722,7 +724,10 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         generalised Pareto distributions of the outer tenth of the values of `fit` on each side: all
         of n draws lie within either end with a probability of 99 %, where n is at least the number
         of rows of `fit`. Rows with values beyond are drawn again, up to ten times, and then
-        clipped, unless a given value of theirs lies beyond. Clipped rows keep all rules: columns
+        clipped, unless a given value of theirs lies beyond. A number lies outside of its range in
+        the rows of `fit` with the same category about as often as in a new row at most, which is
+        below n rows, or above them, with a probability of 1 / (n + 1): where the members exceed
+        that, rows are drawn again given their categories. Clipped rows keep all rules: columns
         that follow from others are computed again, and a row that cannot keep a rule beside its
         given values stays as drawn.
 
@@ -792,7 +797,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             rows[self._missing_pattern.draw(schema, drawn, is_given, random_state)] = np.nan
         return rows
 
-    def _complete(self, values, random_state, keeps_orders=True):
+    def _complete(self, values, random_state, keeps_orders=True, keeps_ranges=True):
         """Return variables, the unknown ones drawn given the known ones, none absurdly far out.
 
         Rows of which a known value lies far out are drawn as they are: others may depend on it. A
@@ -818,6 +823,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             return is_far
 
         drawn = draw(values)
+        if keeps_ranges and self._schema.ranges:
+            self._keep_ranges(draw, values, drawn, random_state)
         rows = np.flatnonzero(~is_beyond(values).any(axis=1))
         for _ in range(ROUNDS_FAR_OUT):
             is_far = far_out(drawn[rows])
@@ -831,6 +838,24 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         breaks = rules.are_kept(self._schema, last) & ~rules.are_kept(self._schema, clipped)
         drawn[rows] = np.where(breaks[:, None], last, clipped)
         return drawn
+
+    def _keep_ranges(self, draw, values, drawn, random_state):
+        """Draw numbers again, in place, that are outside of the range of their category.
+
+        The categories of a row stay.
+        """
+        ranges, variables = self._schema.ranges, self._schema.variables
+        if ranges.accepted is None:  # few fits are asked for samples
+            nothing, own = self._nothing_known(N_DRAWS), np.random.RandomState(0)
+            ranges.calibrate(variables, self._complete(nothing, own, keeps_ranges=False))
+        rows, is_open = np.arange(len(values)), np.isnan(values)
+        for _ in range(ROUNDS):
+            rows = rows[ranges.refused(variables, drawn[rows], is_open[rows], random_state)]
+            if not len(rows):
+                return
+            given = values[rows]
+            given[:, ranges.levels] = drawn[np.ix_(rows, ranges.levels)]
+            drawn[rows] = draw(given)
 
     def _drawn_by_members(self, values, random_state):
         """Return variables, the unknown ones drawn given the known ones, whatever rules say."""

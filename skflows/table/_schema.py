@@ -129,7 +129,7 @@ class Schema:
                 quantile_maps.get(name),
             )
             self.columns.append(ColumnModel(used, kind, setting, models_missing))
-        self.rules, self.companions = Rules(), {}
+        self.rules, self.companions, self.ranges = Rules(), {}, None
         self.of_column, self.variables = [], []
         self.flag_of = {}  # the variable that says whether the value of another is missing
         self.weeks = []  # variables of dates with bounds, the week first
