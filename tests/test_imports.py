@@ -65,7 +65,14 @@ PRIVATE_NAMES = {
     },
     "dask": {"_fit_held_out"},
     "density": {"_encoding", "_fit_rows", "_score_rows_of", "_encoding_for"},
-    "inspection": {"_check_names", "_masses", "_read", "_schema", "_some_columns"},
+    "inspection": {
+        "_check_names",
+        "_masses",
+        "_read",
+        "_scaled_to_simplex",
+        "_schema",
+        "_some_columns",
+    },
     "model_selection": {"_score_rows"},
     "outlier": {
         "_dependence",

@@ -739,3 +739,22 @@ def test_displays(fitted):
     X = fitted.sample(50, random_state=0)
     skflows.inspection.LossCurveDisplay.from_estimator(fitted)
     skflows.inspection.SamplesDisplay.from_estimator(fitted, X)
+
+
+def test_displays_of_a_simplex():
+    """Beside two columns that are drawn, others of the same simplex make up the rest of 1."""
+    pytest.importorskip("matplotlib.pyplot")
+    dirichlet = torch.distributions.Dirichlet(torch.tensor([2.0, 3, 4]).double())
+    flow = RealNVPDensity(n_transforms=1, hidden_layer_sizes=8)
+    density = VariationalDensity(flow, simplex=[["a", "b", "c"]], max_iter=2, random_state=0)
+    density.fit(lambda x: dirichlet.log_prob(x[:, :3]) + normal(x[:, 3:]), names=list("abcz"))
+    X = density.sample(50, random_state=0, as_frame=True)
+    options = {"features": ["a", "b"], "grid_resolution": 9}
+    display = skflows.inspection.DensityDisplay.from_estimator(density, X, **options)
+    is_inside = (display.xx0 > 0) & (display.xx1 > 0) & (display.xx0 + display.xx1 < 1)
+    assert (np.isfinite(display.log_density) == is_inside).all()
+    assert list(display.fixed) == ["z"]
+    boundary = skflows.inspection.OutlierBoundaryDisplay.from_estimator(density, X, **options)
+    assert (np.isfinite(boundary.decision) == is_inside).all()
+    display = skflows.inspection.DensityDisplay.from_estimator(density, X, features=["z", "a"])
+    assert list(display.fixed) == []

@@ -697,6 +697,19 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
             ConvergenceWarning,
         )
 
+    def _scaled_to_simplex(self, rows, kept):
+        """Return rows whose simplex columns sum to 1, by scaling all but the kept columns."""
+        from ._support import Simplex
+
+        rows = rows.copy()
+        for step in self.flow_.preprocess.bijections:
+            if not isinstance(step, Simplex):
+                continue
+            if scaled := [j for j in step.columns if j not in kept]:
+                of_kept = rows[:, [j for j in step.columns if j in kept]].sum(1)
+                rows[:, scaled] *= ((1 - of_kept) / rows[:, scaled].sum(1))[:, None]
+        return rows
+
     @property
     def _n_features_out(self):
         return self._n_free
