@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from numbers import Integral, Real
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -55,6 +55,39 @@ class RefinedSample(NamedTuple):
     r_hat: Floats
     ess: Floats
     acceptance: float
+
+
+class _TrainingInput(NamedTuple):
+    """What each flow of a fit is trained with.
+
+    Attributes
+    ----------
+    d : int
+        Number of whitened columns.
+    preprocess : Chain
+        Maps rows to whitened ones.
+    whitened : TargetDensity
+        The target in whitened coordinates.
+    generator : torch.Generator
+        Draws everything but the initial weights.
+    seed : int
+        Seed of these.
+    until : callable
+        Returns the schedule that ends after a share of the time limit.
+    task : FitTask
+        Its subtasks are epochs.
+    identity : Tensor
+        Values of the target, by which a stored training is known to be of the same function.
+    """
+
+    d: int
+    preprocess: Any
+    whitened: Any
+    generator: Any
+    seed: int
+    until: Callable
+    task: Any
+    identity: Any
 
 
 class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
@@ -294,20 +327,10 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
         """
         import torch
 
-        from ..bijections import Chain, Inverse
-        from ..bijections._flow import Flow
+        from ..bijections import Chain
         from ..training.optimizer import limited
-        from ..training.reverse_kl import ForwardKL, ReverseKL
         from ._chains import Hamiltonian, wide_states
-        from ._fit import (
-            PATIENCE,
-            RATE_AFTER,
-            draws_of_modes,
-            draws_of_rows,
-            fit_to_draws,
-            train,
-            with_best_normal,
-        )
+        from ._fit import draws_of_modes, draws_of_rows, with_best_normal
         from ._starts import bound_at, find_start
         from ._support import support_map
         from ._target import TargetDensity
@@ -330,42 +353,6 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
         def until(share):
             return limited(self.time_limit and share * self.time_limit, started)
 
-        def attempt(draws, is_second=False):
-            """Train a flow, first on draws of whitened rows; return it with its history."""
-            bijection = self._build_bijection(d, draws is not None, seed).float()
-            is_fast = not bijection.is_sequential(inverse=True)
-            objective = ReverseKL(whitened, by_path=is_fast and draws is None)
-            rate, patience = self.learning_rate_init, None
-            if draws is not None:
-                fit_to_draws(bijection, draws, generator, until(MODES_SHARE))
-                if is_second and is_fast:
-                    objective, patience = ForwardKL(whitened), self.max_iter
-                else:
-                    rate, patience = rate * RATE_AFTER, PATIENCE
-
-            def on_epoch_end(history):
-                self._print_progress(history, self.max_iter)
-                return task.end(dict)
-
-            history = train(
-                bijection,
-                objective,
-                generator,
-                n_features=d,
-                max_iter=self.max_iter,
-                batch_size=self.batch_size,
-                learning_rate=rate,
-                patience=patience,
-                tol=self.tol,
-                schedule=until(TRAINING_SHARE),
-                on_epoch_begin=partial(task.begin, "epoch"),
-                on_epoch_end=on_epoch_end,
-                file=training_file(self, seed, target(points)[0], is_second),
-            )
-            preprocess = Chain([*support.bijections, start.preprocess])
-            flow = Flow(preprocess, Inverse(bijection)).double().eval().requires_grad_(False)
-            return flow, history
-
         missed = 0.0
         with fit_task(self, None, max_subtasks=None) as task:  # epochs of one flow or two
             start = find_start(target, points, generator)
@@ -376,7 +363,17 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
                 settings = {"tol": self.tol, "schedule": until(NORMAL_SHARE)}
                 start = with_best_normal(start, target, d, generator, **settings)
             whitened = target.mapped_by(start.preprocess)
-            self.flow_, history = attempt(draws)
+            given = _TrainingInput(
+                d=d,
+                preprocess=Chain([*support.bijections, start.preprocess]),
+                whitened=whitened,
+                generator=generator,
+                seed=seed,
+                until=until,
+                task=task,
+                identity=target(points)[0],
+            )
+            self.flow_, history = self._train_flow(given, draws)
             self._dequantizer = Dequantizer(np.empty((0, n_features)), {})
             self._whole_dtypes = {}
             self._n_free = d
@@ -391,7 +388,8 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
                     if prints(self):
                         print("The flow may have missed a part: a second one is trained.")
                     draws = draws_of_rows(states, generator)
-                    attempts = [(self.flow_, history), attempt(draws, is_second=True)]
+                    second = self._train_flow(given, draws, is_second=True)
+                    attempts = [(self.flow_, history), second]
                     z = torch.randn(N_DRAWS, d, generator=generator, dtype=torch.float64)
                     bounds = [bound_at(whitened, flow.bijection, z) for flow, _ in attempts]
                     self.flow_, history = attempts[bounds.index(max(bounds))]
@@ -403,6 +401,46 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
         self._warn_of_trouble(history)
         self._warn_of_fit(share_of_zeros, missed)
         return self
+
+    def _train_flow(self, given, draws, is_second=False):
+        """Train a flow, first on draws of whitened rows unless None; return it with its history."""
+        from ..bijections import Inverse
+        from ..bijections._flow import Flow
+        from ..training.reverse_kl import ForwardKL, ReverseKL
+        from ._fit import PATIENCE, RATE_AFTER, fit_to_draws, train
+
+        bijection = self._build_bijection(given.d, draws is not None, given.seed).float()
+        is_fast = not bijection.is_sequential(inverse=True)
+        objective = ReverseKL(given.whitened, by_path=is_fast and draws is None)
+        rate, patience = self.learning_rate_init, None
+        if draws is not None:
+            fit_to_draws(bijection, draws, given.generator, given.until(MODES_SHARE))
+            if is_second and is_fast:
+                objective, patience = ForwardKL(given.whitened), self.max_iter
+            else:
+                rate, patience = rate * RATE_AFTER, PATIENCE
+
+        def on_epoch_end(history):
+            self._print_progress(history, self.max_iter)
+            return given.task.end(dict)
+
+        history = train(
+            bijection,
+            objective,
+            given.generator,
+            n_features=given.d,
+            max_iter=self.max_iter,
+            batch_size=self.batch_size,
+            learning_rate=rate,
+            patience=patience,
+            tol=self.tol,
+            schedule=given.until(TRAINING_SHARE),
+            on_epoch_begin=partial(given.task.begin, "epoch"),
+            on_epoch_end=on_epoch_end,
+            file=training_file(self, given.seed, given.identity, is_second),
+        )
+        flow = Flow(given.preprocess, Inverse(bijection))
+        return flow.double().eval().requires_grad_(False), history
 
     def _may_miss_a_part(self, history, started):
         """Whether the weights of draws differ much, and there is time to train again."""
