@@ -77,8 +77,7 @@ PRIVATE_NAMES = {
     "outlier": {
         "_dependence",
         "_encoded",
-        "_held_out_pool",
-        "_pool_rows",
+        "_pool_rows_of",
         "_share_columns",
         "_surprises",
     },
