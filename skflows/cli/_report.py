@@ -22,7 +22,7 @@ N_COMMON = 2  # texts that are named as usual
 BULK = 0.25  # p-values above it are treated as inliers'
 SUSPICIOUS = 0.01  # p-value of the test that these are uniform
 HARMLESS = 0.03  # distance from uniform, which the test finds among many rows
-MIN_SHOWN = 1e-6  # p-value
+MIN_SHOWN = 1e-06  # p-value
 FEW = 200  # rows: with fewer, the tail of their scores is hardly known
 
 SCORES = {  # of numbers, and of tables with texts or missing values
