@@ -98,6 +98,7 @@ sphinx_gallery_conf = {
     # Show tables and estimators, but not the lists of artists that matplotlib returns.
     "capture_repr": ("_repr_html_",),
     "show_memory": False,
+    "parallel": 2,  # examples at a time; each may use all cores
     "write_computation_times": False,
     "min_reported_time": 1,
 }
