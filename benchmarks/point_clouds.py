@@ -35,7 +35,7 @@ N_ASSIGNED = 128  # points of a cloud that are assigned to points of another one
 N_CELLS = 28  # of the grid of the Jensen-Shannon divergence, along each axis
 CODE_SIZE = 32
 HEAVY = {"max_iter": 10_000, "n_iter_no_change": 10_000}  # time ends the training
-MATCHING = CNFDensity(hidden_layer_sizes=(256, 256), dropout=0.0, n_steps=4, tolerance=1e-4)
+MATCHING = CNFDensity(dropout=0.0, n_steps=4, tolerance=1e-4)
 
 
 def box(size, centre):
@@ -355,8 +355,8 @@ class TrainingClouds:
 
 
 CONTESTANTS = {
-    "flow matching": lambda: Ours(MATCHING, 5e-3),
-    "splines": lambda: Ours(None, 2e-3),
+    "flow matching": lambda: Ours(MATCHING, 1e-2),
+    "splines": lambda: Ours(None, 5e-3),
     "autoencoder, GMM": Autoencoder,
     "training clouds": TrainingClouds,
 }

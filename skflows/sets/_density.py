@@ -19,8 +19,8 @@ from ..preprocessing.sklearn_compat import Interval
 from ..training.threads import fit_context
 from ._clouds import as_array, counts_of, read_clouds
 
-POINTS = {"n_transforms": 3, "dropout": 0.0}
-CODES = {"n_transforms": 2, "autoregressive": False}
+POINTS = {"n_transforms": 3, "hidden_layer_sizes": (128, 128), "dropout": 0.0}
+CODES = {"n_transforms": 2, "autoregressive": False, "dropout": 0.0}
 TAIL_SCALE = 5.0  # of standardised points, beyond which they grow logarithmically
 
 
@@ -115,7 +115,7 @@ class PointCloudDensity(ObjectDensity):
         n_points=64,
         n_draws=8,
         batch_size=32,
-        learning_rate_init=2e-3,
+        learning_rate_init=5e-3,
         max_iter=100,
         time_limit=None,
         validation_fraction=0.1,
