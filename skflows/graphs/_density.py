@@ -36,8 +36,8 @@ class MoleculeDensity(ObjectDensity):
     ----------
     head : {"flow", "categorical"}, default="flow"
         The family of these distributions: an affine flow of indicators of the values, as in the
-        paper but trained without noise, or plain probabilities. Choose "categorical", which fits
-        better in the same time, unless you compare with the paper or with other flows.
+        paper but trained without noise, or plain probabilities. Both fit about as well in equal
+        time.
 
     hidden_size : int, default=128
         Size of the hidden layers, a multiple of 8.
