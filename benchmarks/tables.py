@@ -734,10 +734,17 @@ def one_hot(train, test):
 
 
 def planted(test, odd, kind, rng):
-    """Return a table in which some rows have two cells of other rows, or gaps, in their place."""
+    """Return a table in which some rows have cells of other rows, gaps, or wrong numbers."""
     found = test.astype(dict.fromkeys(test.select_dtypes("number"), float))
     usual = test.isna().mean().to_numpy() < 0.01
+    numbers = [found.columns.get_loc(name) for name in found.select_dtypes("number")]
     for row in odd:
+        if kind == "factors":  # of a number that is not 0, as if it had another unit
+            values = found.iloc[row, numbers].to_numpy(dtype=float)
+            if (places := np.flatnonzero(np.nan_to_num(values))).size:
+                place = rng.choice(places)
+                found.iloc[row, numbers[place]] = values[place] * rng.choice([3, 0.2])
+            continue
         if kind == "gaps":  # in two columns that hardly ever have any
             found.iloc[row, rng.permutation(np.flatnonzero(usual))[:2]] = np.nan
             continue
@@ -762,15 +769,24 @@ DETECTORS = {
 }
 
 
+# The statistic of each of our methods, by what is planted.
+OF_TABLES = {
+    "swaps": {"TableDensity": "log_density", "dependence": "dependence"},
+    "gaps": {"TableDensity": "log_density"},
+    "factors": {"TableDensity": "log_pool", "log-density": "log_density"},
+}
+
+
 def run_outliers(args, seed):
     for name in args.sets:
         train, test = load(args.data, name, seed, args.max_rows)
-        for kind, settings in (("swaps", {}), ("gaps", {"missing": "model"})):
+        kinds = {"swaps": {}, "gaps": {"missing": "model"}, "factors": {}}
+        for kind, settings in kinds.items():
             rng = np.random.default_rng(seed)
             odd = rng.permutation(len(test))[: len(test) // 10]
             rows = planted(test, odd, kind, rng)
             changed = ((rows != test) & ~(rows.isna() & test.isna())).any(axis=1).to_numpy()
-            ours = ("TableDensity", "dependence") if kind == "swaps" else ("TableDensity",)
+            ours = OF_TABLES[kind]
             for method in (*ours, *DETECTORS):
                 key = {"part": "outliers", "set": name, "n": len(train), "kind": kind}
                 key |= {"method": method, "seed": seed}
@@ -778,8 +794,7 @@ def run_outliers(args, seed):
                     continue
                 if method in ours:
                     density = FrozenEstimator(fitted(train, seed, **settings)[0])
-                    statistic = "dependence" if method == "dependence" else "log_density"
-                    detector = DensityOutlierDetector(density, statistic=statistic)
+                    detector = DensityOutlierDetector(density, statistic=ours[method])
                     scores = detector.fit(train[:100]).score_samples(rows)
                 else:
                     scores = DETECTORS[method](*one_hot(train, rows), seed)

@@ -81,7 +81,7 @@ def test_without_flags_the_oddest_rows_are_printed(folder, capsys, monkeypatch, 
     _, lines = out.split("the oddest rows:\n")
     lines = [line for line in lines.splitlines() if line.startswith("  row ")]
     assert len(lines) == 5
-    assert re.match(r"  row 8 \(p = [\d.e-]+\): price = \$655\.00", lines[0])
+    assert re.match(r"  row 8 \(p [=<] [\d.e-]+\): price = \$655\.00", lines[0])
     assert "note =" not in "".join(lines)
     assert "note" not in pd.read_csv("f.csv")["oddest_column"].tolist()
     line = f"outliers odd.csv --reference clean.csv --fdr 1e-9 {SEED}"
@@ -225,7 +225,6 @@ def test_small_deviations_of_p_values_are_no_doubt():
     p_values = (np.arange(50_000) + 0.5) / 50_000
     assert doubt_about_bulk(p_values**1.05) == ""
     assert "not uniform" in doubt_about_bulk(p_values**1.5)
-    assert "skflows impute" in doubt_about_bulk(p_values**1.5, has_gaps=True)
 
 
 @pytest.mark.parametrize(

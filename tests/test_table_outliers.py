@@ -1,6 +1,7 @@
 """Outlier detectors of tables."""
 
 import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,7 @@ from skflows import (
     FlowRegressor,
 )
 from skflows.columns.encoding import Encoding
+from skflows.table._usual import UsualScores
 
 
 def test_outlier_detector(table):
@@ -66,13 +68,18 @@ def test_other_densities_point_to_this_one():
 
 
 def test_detectors_of_tables(table):
-    """They use the held-out scores of the density, and take categories that a fold lacks."""
+    """They use held-out scores of the density, and take categories that a fold lacks.
+
+    The scores are relative to what is usual for the missing values of a row.
+    """
     own = table[["sex", "size", "member"]].assign(code=["only"] + ["usual"] * (N - 1))
     detector = DensityOutlierDetector(quick(handle_unknown="rare"), calibration="conformal")
     detector.fit(own)
     (model,) = detector.models_
     scores = model.density.estimator.held_out_scores_
-    assert (detector.held_out_scores_ == scores).all()
+    for rows in own.isna().groupby(list(own)).indices.values():  # with the same missing values
+        found = detector.held_out_scores_[rows]
+        assert (np.argsort(found, kind="stable") == np.argsort(scores[rows], kind="stable")).all()
     weight = np.where(np.arange(N) < 150, 0.0, 1.0)
     weighted = clone(detector).fit(own, sample_weight=weight)
     assert (np.isnan(weighted.held_out_scores_) == (weight == 0)).all()
@@ -154,3 +161,45 @@ def test_tags_of_input_are_those_of_an_estimator_that_takes_tables(table):
     own = table[["sex", "size"]]
     scores = DensityOutlierDetector(inner).fit(own).score_samples(own)
     np.testing.assert_array_equal(scores, clone(inner).fit(own).score_samples(own))
+
+
+def test_usual_scores_are_learned_by_state():
+    """Of values that are missing, frequent, and others; a rare state has no part in them."""
+    rng = np.random.default_rng(0)
+    n = 1000
+    amount = np.where(rng.uniform(size=n) < 0.6, 0.0, rng.lognormal(size=n))
+    size = np.where(rng.uniform(size=n) < 0.3, np.nan, rng.normal(size=n))
+    rare = np.where(np.arange(n) < 10, np.nan, rng.normal(size=n))
+    values = np.stack([amount, size, rare], axis=1)
+    effect = 8.0 * (amount == 0) - 2.0 * np.isnan(size) + 5.0 * np.isnan(rare)
+    noise = np.where(amount == 0, 1.0, 3.0) * rng.normal(size=n)
+    scores = np.append((effect + noise)[:-1], -np.inf)
+    variables = [SimpleNamespace(has_number=True)] * 3
+    usual = UsualScores.fit(variables, values, scores, np.ones(n))
+    assert [each.tolist() for each in usual.frequent] == [[0.0], [], []]
+    relative = usual.relative(effect + noise, values)
+    kinds = [amount == 0, amount > 0, np.isnan(size), ~np.isnan(size)]
+    middles = [np.median(relative[rows & ~np.isnan(rare)]) for rows in kinds]
+    spreads = [np.std(relative[rows & ~np.isnan(rare)]) for rows in kinds]
+    assert np.ptp(middles) < 0.3
+    assert max(spreads) / min(spreads) < 1.2
+    assert np.median(relative[np.isnan(rare)]) - middles[0] > 2
+    assert usual.relative(np.array([-np.inf]), values[:1]) == -np.inf
+
+
+def test_an_impossible_value_is_flagged_beside_frequent_ones_and_gaps():
+    """Scores of rows with an amount of 0, and of others, are 10 nats apart: none of them is odd."""
+    rng = np.random.default_rng(0)
+    n = 300
+    amount = np.where(rng.uniform(size=n) < 0.6, 0.0, rng.gamma(3, 20, n).round(2))
+    size = np.where(rng.uniform(size=n) < 0.1, np.nan, rng.normal(20, 2, n).round(1))
+    frame = pd.DataFrame({"amount": amount, "size": size, "kind": rng.choice(["a", "b"], n)})
+    frame.loc[7, ["amount", "size"]] = [0.0, 60.0]
+    detector = DensityOutlierDetector(
+        quick(max_iter=5), calibration="empirical_null", fdr=0.05, random_state=0
+    )
+    found = detector.fit_predict(frame)
+    assert found[7] == -1 and (found == -1).sum() <= 2
+    is_low = detector.p_values_ < 0.1
+    assert is_low.mean() == pytest.approx(0.1, abs=0.05)
+    assert is_low[amount > 0].mean() == pytest.approx(0.1, abs=0.06)

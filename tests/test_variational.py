@@ -339,17 +339,42 @@ def test_chains_disagree_if_the_flow_missed_something(missing_a_mode, monkeypatc
         missing_a_mode.refine(4000, 0, max_steps=100)
 
 
-def test_a_second_flow_finds_what_the_first_one_missed(monkeypatch):
-    monkeypatch.setattr("skflows.variational._density.MAX_K", -math.inf)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("max_k", [-math.inf, math.inf], ids=["by weights", "by chains"])
+def test_a_second_flow_finds_what_the_first_one_missed(max_k, monkeypatch):
+    monkeypatch.setattr("skflows.variational._density.MAX_K", max_k)
     monkeypatch.setattr("skflows.variational._density.NEARLY_ALL", 1.0)
     flow = NSFDensity(n_transforms=3, hidden_layer_sizes=16, autoregressive=False)
     density = VariationalDensity(flow, n_starts=1, max_iter=5, random_state=0)
-    with pytest.warns(ConvergenceWarning):  # by these limits, each fit is poor
-        density.fit(beside, 2)
+    density.fit(beside, 2)
     assert density.n_modes_ == 1
     assert abs(density.log_evidence_) < 0.03
     assert (density.sample(4000, 0)[:, 0] > 2.5).mean() == pytest.approx(0.3, abs=0.05)
     assert density.best_validation_score_ == pytest.approx(0, abs=0.1)
+
+
+def test_chains_tell_what_the_flow_missed(monkeypatch):
+    """The verdict does not rest on weights of draws alone, which are good by these limits."""
+    monkeypatch.setattr("skflows.variational._density.LEAST_ESS", 0.0)
+    monkeypatch.setattr("skflows.variational._density.MAX_K", math.inf)
+    monkeypatch.setattr("skflows.variational._starts.bound_at", lambda *_: 0.0)  # keeps the first
+    monkeypatch.setattr("skflows.variational._density.N_WIDE", 16)
+    flow = RealNVPDensity(n_transforms=1, hidden_layer_sizes=8)
+    density = VariationalDensity(flow, n_starts=1, max_iter=1, random_state=0)
+    with pytest.warns(ConvergenceWarning, match=r"\d% of the states of Markov chains"):
+        density.fit(beside, 2)
+    assert density.reliable_ is False
+
+
+def test_rows_that_are_not_finite_do_not_reach_the_function():
+    """A trajectory that has left everything is NaN, and distributions refuse that."""
+    normal = torch.distributions.Normal(0.0, 1.0)
+    target = TargetDensity(lambda x: normal.log_prob(x).sum(1), Chain([]))
+    rows = torch.tensor([[1.0, 2], [math.nan, 0], [0, math.inf]], dtype=torch.float64)
+    values, slopes = target(rows)
+    assert values.isnan().tolist() == [False, True, True]
+    assert slopes[0].tolist() == [-1, -2]
+    assert target.values(rows[1:]).isnan().all()
 
 
 def standard_normal():
@@ -714,3 +739,22 @@ def test_displays(fitted):
     X = fitted.sample(50, random_state=0)
     skflows.inspection.LossCurveDisplay.from_estimator(fitted)
     skflows.inspection.SamplesDisplay.from_estimator(fitted, X)
+
+
+def test_displays_of_a_simplex():
+    """Beside two columns that are drawn, others of the same simplex make up the rest of 1."""
+    pytest.importorskip("matplotlib.pyplot")
+    dirichlet = torch.distributions.Dirichlet(torch.tensor([2.0, 3, 4]).double())
+    flow = RealNVPDensity(n_transforms=1, hidden_layer_sizes=8)
+    density = VariationalDensity(flow, simplex=[["a", "b", "c"]], max_iter=2, random_state=0)
+    density.fit(lambda x: dirichlet.log_prob(x[:, :3]) + normal(x[:, 3:]), names=list("abcz"))
+    X = density.sample(50, random_state=0, as_frame=True)
+    options = {"features": ["a", "b"], "grid_resolution": 9}
+    display = skflows.inspection.DensityDisplay.from_estimator(density, X, **options)
+    is_inside = (display.xx0 > 0) & (display.xx1 > 0) & (display.xx0 + display.xx1 < 1)
+    assert (np.isfinite(display.log_density) == is_inside).all()
+    assert list(display.fixed) == ["z"]
+    boundary = skflows.inspection.OutlierBoundaryDisplay.from_estimator(density, X, **options)
+    assert (np.isfinite(boundary.decision) == is_inside).all()
+    display = skflows.inspection.DensityDisplay.from_estimator(density, X, features=["z", "a"])
+    assert list(display.fixed) == []

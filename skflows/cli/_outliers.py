@@ -179,6 +179,7 @@ def say_flags(args, outlier, n_explained):
 def say_oddest(args, found, written):
     """Print the oddest rows with their reasons, as the table writes the values."""
     from ._findings import odd_columns
+    from ._report import MIN_SHOWN
 
     say("the oddest rows:", args.output)
     for row in found.oddest[:N_PRINTED]:
@@ -191,7 +192,9 @@ def say_oddest(args, found, written):
             if not is_missing(found.frame.iat[row, j]):
                 cell = shorten(str(written.at[place, column]), MAX_CELL, placeholder=" ...")
             reasons.append(f"{column} = {cell}")
-        say(f"  {name} (p = {found.p_values[row]:.2g}): {', '.join(reasons)}", args.output)
+        p = found.p_values[row]  # the exact value of a tiny one means nothing
+        text = f"p = {p:.2g}" if p >= MIN_SHOWN else f"p < {MIN_SHOWN}"
+        say(f"  {name} ({text}): {', '.join(reasons)}", args.output)
 
 
 def find_outliers(args, table, frame, known, is_table=False, kinds=None):

@@ -22,7 +22,7 @@ N_COMMON = 2  # texts that are named as usual
 BULK = 0.25  # p-values above it are treated as inliers'
 SUSPICIOUS = 0.01  # p-value of the test that these are uniform
 HARMLESS = 0.03  # distance from uniform, which the test finds among many rows
-MIN_SHOWN = 1e-6  # p-value
+MIN_SHOWN = 1e-06  # p-value
 FEW = 200  # rows: with fewer, the tail of their scores is hardly known
 
 SCORES = {  # of numbers, and of tables with texts or missing values
@@ -85,7 +85,7 @@ def doubts_about(found):
             f"There are only {len(found.scores)} rows: on such small tables the curve behind the "
             "p-values is little more than a guess."
         )
-    if doubt := doubt_about_bulk(found.p_values, bool(found.frame.isna().any(axis=None))):
+    if doubt := doubt_about_bulk(found.p_values):
         doubts.append(doubt)
     if found.reference is None and found.outlier.any():
         doubts.append(
@@ -273,7 +273,7 @@ def uniformity(p_values):
     )
 
 
-def doubt_about_bulk(p_values, has_gaps=False):
+def doubt_about_bulk(p_values):
     """Return a doubt if the p-values of most rows are unlike inliers', as text or ""."""
     bulk = p_values[p_values > BULK]
     if len(bulk) < 2:
@@ -281,14 +281,8 @@ def doubt_about_bulk(p_values, has_gaps=False):
     test = stats.kstest((bulk - BULK) / (1 - BULK), "uniform")
     if test.pvalue >= SUSPICIOUS or test.statistic < HARMLESS:
         return ""
-    cause = (
-        "Missing values are a likely cause: scores of rows that lack different columns are on "
-        "different scales. Rank by score among rows that lack the same columns, or fill them in "
-        "by skflows impute first."
-        if has_gaps
-        else "The rows may be few, repeated, or different as a whole from the rows of the fit."
-    )
     return (
         "The number of flags is doubtful: the p-values of ordinary rows are not uniform "
-        f"(p = {test.pvalue:.1g}). {cause}"
+        f"(p = {test.pvalue:.1g}). The rows may be few, repeated, or different as a whole from the "
+        "rows of the fit."
     )

@@ -111,25 +111,34 @@ class Folds:
         Weights of the rows.
     kept : ndarray of shape (n_samples,) of bool
         Which of the user's rows they are.
+
+    Attributes
+    ----------
+    held_out_rows : ndarray of int
+        The held-out rows, fold by fold.
     """
 
     def __init__(self, splits, weight, kept):
         self.splits, self.weight = splits, weight
-        self._rows = np.concatenate([held_out for _, held_out in splits])
+        self.held_out_rows = np.concatenate([held_out for _, held_out in splits])
         self._kept = kept
 
     @property
     def held_out_weight(self):
         """Weights of the held-out rows, fold by fold."""
-        return self.weight[self._rows]
+        return self.weight[self.held_out_rows]
 
     def means(self, scores):
         """Return the mean over the held-out rows of each column of scores."""
         with np.errstate(invalid="ignore"):  # of inf and -inf
             return np.average(scores, axis=0, weights=self.held_out_weight)
 
+    def of_held_out(self, values):
+        """Return what `spread` has spread."""
+        return values[np.flatnonzero(self._kept)[self.held_out_rows]]
+
     def spread(self, values):
         """Return values of the held-out rows, fold by fold, for all rows of the user, else NaN."""
         all_values = np.full(len(self._kept), np.nan)
-        all_values[np.flatnonzero(self._kept)[self._rows]] = values
+        all_values[np.flatnonzero(self._kept)[self.held_out_rows]] = values
         return all_values

@@ -177,7 +177,7 @@ class OutlierBoundaryDisplay:
         y = check_labels(y, rows)
         if y is None:
             y = estimator.predict(like_fitted(rows, X, estimator))
-        mesh, grid, fixed = plane(rows, indices, names, grid_resolution)
+        mesh, grid, fixed = plane(estimator, rows, indices, names, grid_resolution)
         decision = estimator.decision_function(like_fitted(grid, X, estimator))
         near = near_medians(rows, fixed, names) if fixed else slice(None)
         display = cls(

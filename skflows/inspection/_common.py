@@ -10,6 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..columns.arrays import check_exact_table, listed
 from ..columns.lattice import lattice_of
+from ..variational import VariationalDensity
 
 # Blue for data, orange for the model: colour-blind readers can distinguish the two.
 DATA_COLOR = "#3f90da"
@@ -205,11 +206,15 @@ def plot_shares(panel, values, **kwargs):
     return panel.plot(points, shares, **kwargs)[0]
 
 
-def plane(rows, indices, names, grid_resolution):
+def plane(estimator, rows, indices, names, grid_resolution):
     """Return a grid over some columns, with the other columns fixed at their medians.
+
+    Fixed columns of a simplex are scaled, so that its columns still sum to 1.
 
     Parameters
     ----------
+    estimator : estimator
+        The fitted density or detector.
     rows : ndarray of shape (n, d)
         Data that set the range of the grid and the medians.
     indices : list of int, of length k
@@ -226,7 +231,7 @@ def plane(rows, indices, names, grid_resolution):
     grid : ndarray of shape (grid_resolution ** k, d)
         The grid points as rows with all columns.
     fixed : dict of str to float
-        Median of each other column, by name.
+        Value of each other column that is the same in all rows of the grid, by name.
     """
     limits = [view_limits(rows[:, i]) for i in indices]
     mesh = np.meshgrid(*(np.linspace(low, high, grid_resolution) for low, high in limits))
@@ -234,7 +239,10 @@ def plane(rows, indices, names, grid_resolution):
     grid = np.tile(medians, (mesh[0].size, 1))
     for i, coordinate in zip(indices, mesh, strict=True):
         grid[:, i] = coordinate.ravel()
-    return mesh, grid, {names[i]: medians[i] for i in range(len(names)) if i not in indices}
+    if isinstance(estimator, VariationalDensity):
+        grid = estimator._scaled_to_simplex(grid, indices)
+    others = [i for i in range(len(names)) if i not in indices and not np.ptp(grid[:, i])]
+    return mesh, grid, {names[i]: grid[0, i] for i in others}
 
 
 def other_columns(n):

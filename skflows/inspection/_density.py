@@ -191,7 +191,7 @@ class DensityDisplay:
                 f"when X has {len(names)} column(s): give {n_drawn}."
             )
 
-        mesh, grid, fixed = plane(rows, indices, names, grid_resolution)
+        mesh, grid, fixed = plane(estimator, rows, indices, names, grid_resolution)
         if not is_table:
             density, grid = estimator, like_fitted(grid, X, estimator)
         log_density = np.asarray(density.score_samples(grid))

@@ -25,6 +25,10 @@ class EncodedDensity(NamedTuple):
     def score_samples(self, rows):
         return score_rows(self.estimator, rows, self.encoding)
 
+    def _pool_rows(self, rows):
+        pool = getattr(unfrozen(self.estimator), "_pool_rows_of", self.score_samples)
+        return pool(rows)
+
     def dependence(self, rows):
         return unfrozen(self.estimator)._dependence(rows)
 
@@ -34,6 +38,10 @@ class EncodedDensity(NamedTuple):
     @property
     def held_out_scores_(self):
         return self.estimator.held_out_scores_
+
+    @property
+    def _held_out_pool(self):
+        return getattr(self.estimator, "_held_out_pool", self.held_out_scores_)
 
     @property
     def _interrupted(self):

@@ -54,6 +54,7 @@ from ._rare import companions_of
 from ._rule_search import find_rules
 from ._rules import RULE_FIELDS
 from ._schema import Schema
+from ._usual import UsualScores
 from ._variables import ROWS_AT_ONCE, in_chunks
 from ._view import TableView, distinct_rows
 
@@ -513,12 +514,20 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         if rules.orders:  # only the whole mixture tells how often it breaks them
             self._members = members
             rules.weigh(self)
-            held_out = np.concatenate([held_out for _, held_out in folds.splits])
-            terms = rules.order_terms(rules.encoded(self._schema, rows[held_out]))
+            held_out = rows[folds.held_out_rows]
+            terms = rules.order_terms(rules.encoded(self._schema, held_out))
             done = [(c, fitted._replace(scores=fitted.scores + terms)) for c, fitted in done]
             attributes, members = self._mixture(done, folds, rows)
         n_iter = [getattr(each, "n_iter", 1) for _, fitted in done for each in fitted.members]
-        return attributes | {"_members": members, "n_iter_": max(n_iter)}
+        values = rows[folds.held_out_rows]
+        scores = folds.of_held_out(attributes["held_out_scores_"])
+        usual = UsualScores.fit(self._schema.variables, values, scores, folds.held_out_weight)
+        return attributes | {
+            "_members": members,
+            "n_iter_": max(n_iter),
+            "_usual": usual,
+            "_held_out_pool": folds.spread(usual.relative(scores, values)),
+        }
 
     def _mixture(self, done, folds, rows):
         return mixture_attributes(
@@ -644,6 +653,14 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
     def _score_rows_of(self, rows):
         """Return what `score_samples` returns, for the rows of an encoded table."""
         return self._scores(self._schema.split(rows))
+
+    def _pool_rows_of(self, rows):
+        """Return scores of encoded rows that `UsualScores` makes comparable."""
+        values = self._schema.split(rows)
+        return self._usual.relative(self._scores(values), values)
+
+    def _pool_rows(self, X):
+        return self._pool_rows_of(self._encoding.rows(self._read(X)))
 
     def _dependence(self, rows):
         """Return the log-density of each row minus the sum for its single columns."""

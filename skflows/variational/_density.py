@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from numbers import Integral, Real
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -32,6 +32,7 @@ N_DRAWS, N_SCORED = 8192, 512  # draws that tell how good the fit is, and that s
 N_WIDE = 64  # chains that look for what a flow may have missed
 FEWEST_STEPS, MAX_R_HAT = 100, 1.01
 NEARLY_ALL, LEAST_ESS, MAX_K = 0.95, 0.5, 0.7  # of reliable fits
+MAX_MISSED = 0.02  # share of the states of chains whose weight is above all weights of draws
 
 
 class RefinedSample(NamedTuple):
@@ -56,6 +57,39 @@ class RefinedSample(NamedTuple):
     acceptance: float
 
 
+class _TrainingInput(NamedTuple):
+    """What each flow of a fit is trained with.
+
+    Attributes
+    ----------
+    d : int
+        Number of whitened columns.
+    preprocess : Chain
+        Maps rows to whitened ones.
+    whitened : TargetDensity
+        The target in whitened coordinates.
+    generator : torch.Generator
+        Draws everything but the initial weights.
+    seed : int
+        Seed of these.
+    until : callable
+        Returns the schedule that ends after a share of the time limit.
+    task : FitTask
+        Its subtasks are epochs.
+    identity : Tensor
+        Values of the target, by which a stored training is known to be of the same function.
+    """
+
+    d: int
+    preprocess: Any
+    whitened: Any
+    generator: Any
+    seed: int
+    until: Callable
+    task: Any
+    identity: Any
+
+
 class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
     """Density that approximates a function: variational inference by a normalizing flow.
 
@@ -64,10 +98,11 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
     flow on it by the reverse Kullback-Leibler divergence. ``ess_`` and ``pareto_k_`` say how far to
     trust the flow, and `refine` returns corrected draws.
 
-    If a few draws have nearly all of the weight, the flow may have missed a part of the function. A
-    second one is then trained: it learns states of Hamiltonian chains that start far out, and then
-    minimises the forward divergence by its own weighted draws. The one with the higher bound of the
-    evidence is kept. The fit then takes two to four times as long.
+    If a few draws have nearly all of the weight, or Hamiltonian chains that start far out reach
+    what the flow does not, it may have missed a part of the function. A second one is then trained:
+    it learns states of these chains, and then minimises the forward divergence by its own weighted
+    draws. The one with the higher bound of the evidence is kept. The fit then takes two to four
+    times as long.
 
     Parameters
     ----------
@@ -132,7 +167,10 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
         Shape of the upper tail of the weights. Above 0.7, weighted means are unreliable.
 
     reliable_ : bool
-        Whether ``ess_`` is at least 0.95, or at least 0.5 with ``pareto_k_`` at most 0.7.
+        Whether ``ess_`` is at least 0.95, or at least 0.5 with ``pareto_k_`` at most 0.7. Below
+        0.95 it is False, too, if more than 2 % of the states of Hamiltonian chains that start far
+        out have weights above the weights of all draws: the flow hardly reaches them. This is not
+        checked when more than 40 % of ``time_limit`` are over.
 
     n_modes_ : int
         Number of modes that the starts found, with 0.1 % of the mass at least. Neither ``ess_`` nor
@@ -289,20 +327,10 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
         """
         import torch
 
-        from ..bijections import Chain, Inverse
-        from ..bijections._flow import Flow
+        from ..bijections import Chain
         from ..training.optimizer import limited
-        from ..training.reverse_kl import ForwardKL, ReverseKL
         from ._chains import Hamiltonian, wide_states
-        from ._fit import (
-            PATIENCE,
-            RATE_AFTER,
-            draws_of_modes,
-            draws_of_rows,
-            fit_to_draws,
-            train,
-            with_best_normal,
-        )
+        from ._fit import draws_of_modes, draws_of_rows, with_best_normal
         from ._starts import bound_at, find_start
         from ._support import support_map
         from ._target import TargetDensity
@@ -325,42 +353,7 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
         def until(share):
             return limited(self.time_limit and share * self.time_limit, started)
 
-        def attempt(draws, is_second=False):
-            """Train a flow, first on draws of whitened rows; return it with its history."""
-            bijection = self._build_bijection(d, draws is not None, seed).float()
-            is_fast = not bijection.is_sequential(inverse=True)
-            objective = ReverseKL(whitened, by_path=is_fast and draws is None)
-            rate, patience = self.learning_rate_init, None
-            if draws is not None:
-                fit_to_draws(bijection, draws, generator, until(MODES_SHARE))
-                if is_second and is_fast:
-                    objective, patience = ForwardKL(whitened), self.max_iter
-                else:
-                    rate, patience = rate * RATE_AFTER, PATIENCE
-
-            def on_epoch_end(history):
-                self._print_progress(history, self.max_iter)
-                return task.end(dict)
-
-            history = train(
-                bijection,
-                objective,
-                generator,
-                n_features=d,
-                max_iter=self.max_iter,
-                batch_size=self.batch_size,
-                learning_rate=rate,
-                patience=patience,
-                tol=self.tol,
-                schedule=until(TRAINING_SHARE),
-                on_epoch_begin=partial(task.begin, "epoch"),
-                on_epoch_end=on_epoch_end,
-                file=training_file(self, seed, target(points)[0], is_second),
-            )
-            preprocess = Chain([*support.bijections, start.preprocess])
-            flow = Flow(preprocess, Inverse(bijection)).double().eval().requires_grad_(False)
-            return flow, history
-
+        missed = 0.0
         with fit_task(self, None, max_subtasks=None) as task:  # epochs of one flow or two
             start = find_start(target, points, generator)
             draws = None
@@ -370,35 +363,102 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
                 settings = {"tol": self.tol, "schedule": until(NORMAL_SHARE)}
                 start = with_best_normal(start, target, d, generator, **settings)
             whitened = target.mapped_by(start.preprocess)
-            self.flow_, history = attempt(draws)
+            given = _TrainingInput(
+                d=d,
+                preprocess=Chain([*support.bijections, start.preprocess]),
+                whitened=whitened,
+                generator=generator,
+                seed=seed,
+                until=until,
+                task=task,
+                identity=target(points)[0],
+            )
+            self.flow_, history = self._train_flow(given, draws)
             self._dequantizer = Dequantizer(np.empty((0, n_features)), {})
             self._whole_dtypes = {}
             self._n_free = d
             self.n_modes_ = len(start.modes)
-            share_of_zeros = self._judge(target, random_state)
-            if draws is None and self._may_miss_a_part(history, started):
-                if prints(self):
-                    print("A few draws have nearly all of the weight: a second flow is trained.")
-                rows = wide_states(Hamiltonian(whitened, generator), (N_WIDE, d))
-                rows = rows[len(rows) // 2 :].flatten(0, 1)
-                draws = draws_of_rows(rows[whitened(rows)[0].isfinite()], generator)
-                attempts = [(self.flow_, history), attempt(draws, is_second=True)]
-                z = torch.randn(N_DRAWS, d, generator=generator, dtype=torch.float64)
-                bounds = [bound_at(whitened, flow.bijection, z) for flow, _ in attempts]
-                self.flow_, history = attempts[bounds.index(max(bounds))]
-                share_of_zeros = self._judge(target, random_state)
+            share_of_zeros, largest = self._judge(target, random_state)
+            if self._may_miss_a_part(history, started):
+                states = wide_states(Hamiltonian(whitened, generator), (N_WIDE, d))
+                states = states[len(states) // 2 :].flatten(0, 1)
+                states = states[whitened(states)[0].isfinite()]
+                missed = self._share_missed(whitened, states, largest)
+                if draws is None and (self.pareto_k_ > MAX_K or missed > MAX_MISSED):
+                    if prints(self):
+                        print("The flow may have missed a part: a second one is trained.")
+                    draws = draws_of_rows(states, generator)
+                    second = self._train_flow(given, draws, is_second=True)
+                    attempts = [(self.flow_, history), second]
+                    z = torch.randn(N_DRAWS, d, generator=generator, dtype=torch.float64)
+                    bounds = [bound_at(whitened, flow.bijection, z) for flow, _ in attempts]
+                    self.flow_, history = attempts[bounds.index(max(bounds))]
+                    share_of_zeros, largest = self._judge(target, random_state)
+                    missed = self._share_missed(whitened, states, largest)
+                self.reliable_ &= missed <= MAX_MISSED
             self._store_history(history, warm=False)
         self._log_density = log_density
         self._warn_of_trouble(history)
-        self._warn_of_fit(share_of_zeros)
+        self._warn_of_fit(share_of_zeros, missed)
         return self
 
+    def _train_flow(self, given, draws, is_second=False):
+        """Train a flow, first on draws of whitened rows unless None; return it with its history."""
+        from ..bijections import Inverse
+        from ..bijections._flow import Flow
+        from ..training.reverse_kl import ForwardKL, ReverseKL
+        from ._fit import PATIENCE, RATE_AFTER, fit_to_draws, train
+
+        bijection = self._build_bijection(given.d, draws is not None, given.seed).float()
+        is_fast = not bijection.is_sequential(inverse=True)
+        objective = ReverseKL(given.whitened, by_path=is_fast and draws is None)
+        rate, patience = self.learning_rate_init, None
+        if draws is not None:
+            fit_to_draws(bijection, draws, given.generator, given.until(MODES_SHARE))
+            if is_second and is_fast:
+                objective, patience = ForwardKL(given.whitened), self.max_iter
+            else:
+                rate, patience = rate * RATE_AFTER, PATIENCE
+
+        def on_epoch_end(history):
+            self._print_progress(history, self.max_iter)
+            return given.task.end(dict)
+
+        history = train(
+            bijection,
+            objective,
+            given.generator,
+            n_features=given.d,
+            max_iter=self.max_iter,
+            batch_size=self.batch_size,
+            learning_rate=rate,
+            patience=patience,
+            tol=self.tol,
+            schedule=given.until(TRAINING_SHARE),
+            on_epoch_begin=partial(given.task.begin, "epoch"),
+            on_epoch_end=on_epoch_end,
+            file=training_file(self, given.seed, given.identity, is_second),
+        )
+        flow = Flow(given.preprocess, Inverse(bijection))
+        return flow.double().eval().requires_grad_(False), history
+
     def _may_miss_a_part(self, history, started):
-        """Whether few draws have nearly all of the weight, and there is time to train again."""
+        """Whether the weights of draws differ much, and there is time to train again."""
         is_over = history.stopped or history.interrupted
         if self.time_limit is not None:
             is_over |= clock() > started + MODES_SHARE * self.time_limit
-        return not is_over and self.ess_ < NEARLY_ALL and self.pareto_k_ > MAX_K
+        return not is_over and self.ess_ < NEARLY_ALL
+
+    def _share_missed(self, whitened, states, largest):
+        """Return the share of whitened states whose log-weight is above the largest of draws.
+
+        The flow has hardly any draws there, so that neither ``ess_`` nor ``pareto_k_`` knows.
+        """
+        from ..bijections._normal import normal_log_density
+
+        z, log_det = self.flow_.bijection(states)
+        log_weight = whitened(states)[0] - normal_log_density(z).sum(1) - log_det
+        return (log_weight > largest).double().mean().item()
 
     def _validate_columns(self, log_density, n_features, names):
         """Return the number of columns, or raise an error."""
@@ -633,7 +693,10 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
         return X, latent, importance_weights(values.numpy() - log_q)
 
     def _judge(self, target, random_state):
-        """Set what draws of the flow say about the fit; return the share of weights of 0."""
+        """Set what draws of the flow say about the fit.
+
+        Return the share of weights of 0, and the logarithm of the largest weight.
+        """
         X, _, weights = self._weighted_draws(target, N_DRAWS, random_state)
         self.log_evidence_ = weights.log_mean
         self.log_evidence_error_ = weights.log_mean_error
@@ -642,17 +705,23 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
         self.reliable_ = bool(self.ess_ >= least)
         scores = self._score_rows(X[:N_SCORED])
         self.offset_ = by_contamination("auto", scores, np.ones(len(scores)))
-        return np.mean(weights.weights == 0)
+        largest = weights.log_mean + np.log(N_DRAWS * weights.weights.max())
+        return np.mean(weights.weights == 0), largest
 
-    def _warn_of_fit(self, share_of_zeros):
+    def _warn_of_fit(self, share_of_zeros, missed):
         if self.reliable_:
             return
         cause = ""
+        if missed > MAX_MISSED:
+            cause = (
+                f"{missed:.0%} of the states of Markov chains that start far out are where it has "
+                "hardly any draws. "
+            )
         remedy = "refine(n) returns corrected draws. "
         if self.ess_ < LEAST_ESS:
             remedy = "If the function has no finite integral, state bounds or priors. "
         if share_of_zeros > 1 - NEARLY_ALL:
-            cause = (
+            cause += (
                 f"{share_of_zeros:.0%} of its draws have a weight of 0: state by bounds, ordered "
                 "or simplex where the density is positive. "
             )
@@ -665,6 +734,19 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
             "each other.",
             ConvergenceWarning,
         )
+
+    def _scaled_to_simplex(self, rows, kept):
+        """Return rows whose simplex columns sum to 1, by scaling all but the kept columns."""
+        from ._support import Simplex
+
+        rows = rows.copy()
+        for step in self.flow_.preprocess.bijections:
+            if not isinstance(step, Simplex):
+                continue
+            if scaled := [j for j in step.columns if j not in kept]:
+                of_kept = rows[:, [j for j in step.columns if j in kept]].sum(1)
+                rows[:, scaled] *= ((1 - of_kept) / rows[:, scaled].sum(1))[:, None]
+        return rows
 
     @property
     def _n_features_out(self):

@@ -64,7 +64,7 @@ class TargetDensity:
     def values(self, x):
         """Return the log-density of rows within their constraints."""
         with torch.no_grad():
-            return self._guarded(x, self._values)
+            return self._guarded(x, self._values)[0]
 
     def values_and_gradients(self, x):
         """Return the log-density of rows within their constraints and its gradient."""
@@ -72,15 +72,23 @@ class TargetDensity:
             return self._guarded(x, self._values_and_gradients)
 
     def _guarded(self, x, evaluate):
+        """Evaluate the finite rows; others are NaN, which some functions refuse to take."""
+        is_finite = x.isfinite().all(1)
         try:
-            return evaluate(x)
+            if is_finite.all():
+                return evaluate(x)
+            parts = evaluate(x[is_finite]) if is_finite.any() else (x[:0, 0], x[:0])
         except Exception as error:
-            self._raise_at_culprit(x, error)
+            self._raise_at_culprit(x[is_finite], error)
+        return tuple(
+            part.new_full((len(x), *part.shape[1:]), torch.nan).index_put((is_finite,), part)
+            for part in parts
+        )
 
     def _values(self, x):
         if self.takes_arrays:
-            return self._values_and_gradients(x)[0]
-        return self.function(x.clone()).double()
+            return self._values_and_gradients(x)[:1]
+        return (self.function(x.clone()).double(),)
 
     def _values_and_gradients(self, x):
         if self.takes_arrays:
