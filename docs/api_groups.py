@@ -5,7 +5,10 @@ GROUPS = {
     "tables": (
         "Tables",
         "Mixed columns with missing values: synthetic rows, imputation, answers about any columns.",
-        {"skflows": ["TableDensity", "TableImputer"], "skflows.table": ["ConditionalTable"]},
+        {
+            "skflows": ["TableDensity", "TableImputer"],
+            "skflows.table": ["ConditionalTable", "DateDistribution"],
+        },
     ),
     "densities": (
         "Densities of numbers",

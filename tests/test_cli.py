@@ -208,7 +208,7 @@ def test_short_limits_name_the_option_that_sets_them(folder, capsys, monkeypatch
 
 
 def test_short_fits_use_one_process():
-    assert [_progress.n_jobs_for(limit) for limit in (None, 5, 60)] == [-1, None, -1]
+    assert [_progress.n_jobs_for(seconds) for seconds in (None, 5, 60)] == [-1, None, -1]
 
 
 def test_option_that_the_estimator_does_not_have_is_an_error(folder, capsys):
@@ -1144,9 +1144,12 @@ def test_categories_of_texts_are_read_as_texts(folder, capsys, mixed_table):
     TableDensity(max_iter=1, n_orders=1, cv=2, random_state=0).fit(table).save("table.skflows")
     table.to_csv("table.csv", index=False)
     assert run("score table.skflows table.csv -o scores.csv") == 0
-    assert capsys.readouterr().err == ""
+    assert "as many rows as the fit" in capsys.readouterr().err
     expected = skflows.load("table.skflows").score_samples(table)
     np.testing.assert_allclose(pd.read_csv("scores.csv")["log_density"], expected, rtol=1e-12)
+    table[1:].to_csv("table.csv", index=False)
+    assert run("score table.skflows table.csv -o scores.csv") == 0
+    assert capsys.readouterr().err == ""
 
 
 # Ctrl-C

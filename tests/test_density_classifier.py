@@ -235,6 +235,8 @@ def test_warns_if_no_row_can_be_rejected():
     X, y, _ = blobs(60)
     with pytest.warns(UserWarning, match=r"No row can be rejected.*at least 0\.1.*it takes 99"):
         gaussians(reject=0.01).fit(X, y)
+    with pytest.warns(UserWarning, match=r"Raise reject, or fit to more rows of this class\.$"):
+        DensityClassifier(SMALL_STACK, reject=0.01, random_state=0).fit(X, y)
 
 
 def test_held_out_scores_of_an_ensemble_calibrate():

@@ -1,6 +1,7 @@
 """Messy files, in tests/files, go through all commands and keep their form."""
 
 import csv
+import io
 import re
 import shlex
 import shutil
@@ -8,12 +9,15 @@ import warnings
 from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from _tables import two_components  # noqa: F401 - a fixture
 
 import skflows
 from skflows.cli import main
+from skflows.cli._forms import common_offset, form_of_file
+from skflows.cli._tables import CsvAppender
 
 FOLDER = Path(__file__).parent / "files"
 PRICE, DATE = r"-?\d{1,3}(\.\d{3})*,\d\d €", r"[0-3]\d\.[01]\d\.\d{4}"
@@ -241,8 +245,9 @@ def test_rows_are_drawn_given_values_as_they_are_written(tmp_path, monkeypatch, 
     table.to_csv("t.csv", sep=";", index=False)
     for option, message in (
         ("dep=Ops", "--given dep=Ops: the model has no such column; it has 'dept', 'hired', "),
-        ("pay=much", "the column held amounts such as '0,00 €' in fit: write it so"),
-        ("left=soon", "the column held dates (day first) such as '01.01.1970' in fit: write it so"),
+        ("pay=much", "the column held amounts such as '5.9"),
+        ("share=much", "the column held numbers such as '4,"),
+        ("left=soon", "the column held dates (day first) such as '2"),
         ("pay='5.000,505 €'", "in fit, and this would be written as 5.000,51 €: give such a value"),
         (
             "hired=soon",
@@ -344,3 +349,16 @@ def test_messy_files_keep_their_form(tmp_path, monkeypatch, one_class, name):
         if target in skflows.load("p.skflows")._file_form["formats"]:
             pattern = f"(?:{patterns[target]})|-?inf"
             assert [c for row in predicted for c in row if not re.fullmatch(pattern, c)] == []
+
+
+def test_offsets_from_utc_and_empty_columns_keep_their_form():
+    when = ["2025-03-01T06:00:00+01:00", "2025-03-02T06:30:05+01:00"]
+    head = f"when;x;note\n{when[0]};1,5;\n{when[1]};NA;\n"
+    form = form_of_file(head, ";", ",", "utf-8")
+    frame = pd.DataFrame(
+        {"when": pd.to_datetime(when), "x": [1.5, np.nan], "note": [np.nan, np.nan]}
+    )
+    text = io.StringIO()
+    CsvAppender(text, form)(frame)
+    assert text.getvalue() == head
+    assert common_offset(["12:30", "2025-03-01T06:00:00+01:00"]) is None

@@ -91,7 +91,7 @@ def test_the_lead_names_a_pair_that_does_not_go_together():
 def test_values_are_written_as_in_the_file():
     times, format = ["07:52", "14:31", "09:00"], find_format(["07:52", "14:31", "09:00"])
     seconds = pd.Series(format.parse(times))
-    text = fit_report.usual(seconds, fit_report.text_as(format, seconds))
+    text = fit_report.usual_values(seconds, fit_report.text_as(format, seconds))
     assert text == "07:52 to 14:31"
 
 

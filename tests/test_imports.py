@@ -45,7 +45,7 @@ ESTIMATORS = ("density/_base.py", "density/_flow_density.py")
 # class inherits them. The list may only become shorter.
 PRIVATE_NAMES = {
     "preprocessing": {"_init_callback_context"},  # of scikit-learn's class and of its stand-in
-    "cli": {"_encoding", "_fit_chunks", "_schema"},
+    "cli": {"_encoding", "_fit_chunks", "_of_samples", "_schema"},
     "columns": {"_row_shape"},
     "compression": {"_dequantizer"},
     "conditional": {

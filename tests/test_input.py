@@ -73,6 +73,7 @@ INVALID = {
     "sparse matrix": (sparse.csr_matrix(X), TypeError, r"Sparse data.*Use '\.toarray\(\)'"),
     "sparse array": (sparse.coo_array(X), TypeError, r"Sparse data.*Use '\.toarray\(\)'"),
     "complex": (X * 1j, ValueError, "Complex data not supported"),
+    "dict": ({"height": [1.0], "width": [2.0]}, ValueError, "X is a dict; give a table"),
     "scalar": (3.0, ValueError, "Expected 2D array, got scalar array instead(.|\n)*Reshape"),
     "1-D": (X[0], ValueError, "Expected 2D array, got 1D array instead(.|\n)*Reshape your data"),
     "3-D": (X[None], ValueError, "Found array with dim 3, while dim <= 2 is required"),

@@ -64,7 +64,7 @@ def test_planted_outliers_are_flagged_with_their_abnormal_column(folder, capsys,
         check_page((folder / "r.html").read_text(encoding="utf-8"))
 
 
-@pytest.mark.filterwarnings("ignore:Some rows have the smallest", "default:columns of prices.csv")
+@pytest.mark.filterwarnings("default:Some rows have the smallest", "default:columns of prices.csv")
 def test_without_flags_the_oddest_rows_are_printed(folder, capsys, monkeypatch, one_class):
     """With their values as they are written, and whatever a column of free text holds."""
     monkeypatch.setattr("skflows.cli._outliers.QUICK", {"time_limit": None, "cv": 2})
@@ -87,7 +87,8 @@ def test_without_flags_the_oddest_rows_are_printed(folder, capsys, monkeypatch, 
     line = f"outliers odd.csv --reference clean.csv --fdr 1e-9 {SEED}"
     (folder / "f.csv").unlink()
     assert main(shlex.split(line)) == 0  # and nothing is written
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert " rows, --fdr 1e-09 needs " in err and ". Give more rows by --reference.\n" in err
     assert not (folder / "f.csv").exists() and out.startswith("odd.csv: flagged 0 of 120 rows")
     assert out.count("  row ") == 5 and "--reference" not in out
     assert "or allow more false flags by a higher --fdr\n" in out

@@ -253,6 +253,24 @@ def test_dates_that_begin_months_do_so_in_samples(freq, months, zone):
     assert kept.tolist() == [middle, middle]
     with pytest.raises(ValueError, match="'day' is datetime"):
         density.predict_proba("day", table)
+    first, last = pd.to_datetime(density.quantile("day", table[:1], [0.01, 0.99])[0])
+    first, last = (
+        date if zone is None else date.tz_localize("UTC").tz_convert(zone) for date in (first, last)
+    )
+    assert {first.day, last.day} == {1} and first < last
+
+
+def test_a_month_that_tells_another_column_is_found_from_it():
+    """As any category that a rule makes a determinant."""
+    days = pd.date_range("2000-01-01", periods=8, freq="MS").repeat(25)
+    table = pd.DataFrame({"day": days, "half": np.where(days.month < 5, "first", "second")})
+    density = quick(max_iter=1).fit(table)
+    assert density.rules_["rule"].tolist() == ["half follows from day"]
+    halves = pd.DataFrame({"half": ["first", "second"]})
+    first, second = density.quantile("day", halves, [0.05, 0.95])
+    assert first[1] < np.datetime64("2000-05-01") <= second[0]
+    filled = density.impute(halves.assign(day=pd.NaT)[["day", "half"]].astype(table.dtypes))
+    assert (filled["day"].dt.month < 5).tolist() == [True, False]
 
 
 def test_a_day_that_begins_no_month_makes_weeks_of_dates():

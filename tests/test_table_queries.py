@@ -475,9 +475,13 @@ def test_modelled_gaps_sum_to_one(keep_components, component):
         (lambda d, t: d.score_samples(t.assign(since="May 2024")), "to_datetime"),
         (lambda d, t: d.predict_proba("size", t), "without values that are listed; use quantile"),
         (lambda d, t: d.quantile("sex", t), "predict_proba"),
-        (lambda d, t: d.quantile("since", t), r"use sample\(given=...\) .* impute"),
-        (lambda d, t: d.predict_proba("since", t), r"use sample\(given=...\) .* impute"),
-        (lambda d, t: d.levels("since"), r"use sample\(given=...\) .* impute"),
+        (lambda d, t: d.predict_proba("since", t), "'since' is datetime, .*; use quantile"),
+        (lambda d, t: d.levels("since"), "'since' is datetime, .*; use quantile"),
+        (
+            lambda d, t: d.predict_distribution("since", t[:3]).ppf([0.1, 0.9]),
+            r"of shape \(2,\) do not fit 3 rows",
+        ),
+        (lambda d, t: d.predict_distribution("since", t[:3]).ppf(0), "more than 0"),
         (lambda d, t: d.quantile("size", t, 1.5), "more than 0 and less than 1"),
         (lambda d, t: d.impute(t, "guess"), "choose"),
         (lambda d, t: d.impute(t, "mean", n_draws=3), "draw"),
@@ -552,6 +556,27 @@ def test_chunks_of_rows(small_blocks, density, table):
     assert len(density.sample(7)) == 7
 
 
+def test_distributions_of_dates_answer_in_dates(density, table):
+    """A date with a time of day, which is cut open at the emptiest time."""
+    q, rows = np.array([[0.1], [0.5], [0.9]]), table[:3]
+    distribution = density.predict_distribution("since", rows)
+    dates = distribution.ppf(q)
+    assert (
+        dates.dtype == "datetime64[us]" and (np.diff(dates, axis=0) > np.timedelta64(1, "D")).all()
+    )
+    np.testing.assert_allclose(distribution.cdf(dates), np.broadcast_to(q, (3, 3)), atol=1e-4)
+    np.testing.assert_array_equal(density.quantile("since", rows, q[:, 0]), dates.T)
+    np.testing.assert_array_equal(density.quantile("since", rows), distribution.median())
+    np.testing.assert_array_equal(distribution.interval(0.8)[1], dates[2])
+    drawn = distribution.rvs(400, random_state=0)
+    assert drawn.shape == (400, 3)
+    np.testing.assert_allclose((drawn <= dates[1]).mean(axis=0), 0.5, atol=0.1)
+    away = np.abs(distribution.mean() - drawn.astype("int64").mean(axis=0).astype("datetime64[us]"))
+    assert (away < np.timedelta64(30, "D")).all()
+    early, late = distribution.cdf(np.array([["1990-01-01"], ["2090-01-01"]], "datetime64[us]"))
+    np.testing.assert_allclose(np.stack([early, late - 1]), 0, atol=1e-6)
+
+
 def test_distributions_answer_as_scores_quantiles_and_draws_do(density, table):
     some, rows = table[:4].drop(columns="size"), table[:4]
     distribution = density.predict_distribution("size", some)
@@ -564,7 +589,7 @@ def test_distributions_answer_as_scores_quantiles_and_draws_do(density, table):
     visits = density.predict_distribution("visits", rows)
     assert visits.rvs(3, random_state=0).shape == (3, 4) and visits.support[0] == 0
     np.testing.assert_allclose(visits.pmf(np.arange(60)[:, None]).sum(axis=0), 1, atol=1e-6)
-    with pytest.raises(ValueError, match="'sex' is categorical, without numbers"):
+    with pytest.raises(ValueError, match="'sex' is categorical, without numbers or dates"):
         density.predict_distribution("sex", rows)
     with pytest.raises(ValueError, match=r"wrong order; the call is predict_distribution\("):
         density.predict_distribution(rows, "size")

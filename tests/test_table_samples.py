@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from _tables import few_components, quick  # noqa: F401
+from _tables import few_components, keep_components, quick  # noqa: F401
 
 import skflows
 from skflows import DensityClassifier, DensityOutlierDetector
@@ -432,3 +432,30 @@ def test_rare_categories_that_go_with_nothing_are_drawn_by_their_shares():
     drawn = quick(handle_unknown="rare", max_iter=1).fit(table).sample(500, random_state=0)
     unseen = set(zip(drawn["town"], drawn["state"], strict=True))
     assert len(unseen - set(zip(table["town"], table["state"], strict=True))) > 100
+
+
+def test_numbers_leave_the_range_of_their_category_as_rarely_as_rows_do(monkeypatch):
+    """Classes of independent columns mix the rare category with others."""
+    keep_components(monkeypatch, lambda each: each.name == "binned classes of 4")
+    rng = np.random.default_rng(0)
+    kind = np.repeat(["plain", "better", "first"], [120, 64, 16])
+    price = np.repeat([100.0, 160.0, 700.0], [120, 64, 16]) * rng.lognormal(0, 0.2, 200)
+    table = pd.DataFrame({"kind": kind, "price": price, "other": rng.normal(size=200)})
+    density = quick(max_iter=1).fit(table)
+    own = table.loc[table["kind"] == "first", "price"]
+
+    def outside(rows):
+        assert set(rows["kind"]) == {"first"}
+        return 1 - rows["price"].between(own.min(), own.max()).mean()
+
+    drawn = density.sample(2_000, given={"kind": "first"}, random_state=0)
+    everything = density.sample(2_000, random_state=0)
+    ranges = density._schema.ranges
+    assert outside(drawn) < 0.27  # 2 of 17, and what 2,000 draws leave open
+    # Shares of categories stay.
+    assert abs((everything["kind"] == "first").mean() - 0.08) < 0.03
+    # The numbers that conditions state are not drawn, however far out.
+    given = density.sample(5, given={"kind": "first", "price": 100.0}, random_state=0)
+    assert given["price"].tolist() == [100.0] * 5
+    monkeypatch.setattr(type(ranges), "__bool__", lambda self: False)
+    assert outside(density.sample(2_000, given={"kind": "first"}, random_state=0)) > 0.7

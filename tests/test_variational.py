@@ -17,6 +17,7 @@ import skflows
 from skflows import MAFDensity, NSFDensity, RealNVPDensity, VariationalDensity
 from skflows.bijections import Affine, Chain, Coupling, LULinear
 from skflows.bijections._flow import standard_normal_log_prob
+from skflows.callbacks import _progress
 from skflows.training.reverse_kl import ForwardKL, ReverseKL
 from skflows.variational._chains import (
     LEARNED_STEPS,
@@ -427,7 +428,7 @@ def test_the_second_flow_is_trained_on_the_target(monkeypatch):
     assert run is None
 
 
-def test_chains_that_agree_at_once_are_the_sample(fitted, monkeypatch):
+def test_chains_that_agree_at_once_are_the_sample(fitted, monkeypatch, capsys):
     steps, run = [], Chains.run
 
     def counted(self, n_steps, adapts=False):
@@ -440,8 +441,11 @@ def test_chains_that_agree_at_once_are_the_sample(fitted, monkeypatch):
     assert steps == [15, LEARNED_STEPS]
     assert sample.r_hat.max() < 1.01 and 0 < sample.acceptance <= 1
     assert len(np.unique(sample.X, axis=0)) == 1000
-    assert fitted.refine(64 * 110, 0).X.shape == (64 * 110, 3)
+    monkeypatch.setattr(_progress, "FIRST_LINE", 0)
+    with _progress.with_lines(True):
+        assert fitted.refine(64 * 110, 0).X.shape == (64 * 110, 3)
     assert steps[2:] == [15, LEARNED_STEPS, 100]
+    assert capsys.readouterr().err.startswith("skflows: 1 steps of the chains after 0 s\n")
 
 
 def slits(x):

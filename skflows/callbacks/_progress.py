@@ -83,8 +83,8 @@ def prints(estimator):
     return estimator.verbose not in (0, "auto")
 
 
-def is_watched(estimator, context):
-    """Return whether a fit, with ``verbose="auto"``, prints lines.
+def is_watched(estimator, context=None):
+    """Return whether a fit, with ``verbose="auto"``, prints lines, or a method without a context.
 
     It does at a terminal or in a notebook, where a person who waits sees them, unless it is one of
     several fits of an estimator with callbacks, such as a search, or runs in another thread or
@@ -98,7 +98,7 @@ def is_watched(estimator, context):
         is_seen = is_notebook or getattr(sys.stderr, "isatty", bool)()
     is_first = multiprocessing.parent_process() is None
     in_main = threading.current_thread() is threading.main_thread()
-    while (context := context.parent) is not None:
+    while (context := getattr(context, "parent", None)) is not None:
         is_pipeline = getattr(context, "estimator_name", "") == "Pipeline"
         if not is_pipeline and getattr(context, "max_subtasks", None) != 1:
             return False

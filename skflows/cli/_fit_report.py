@@ -11,7 +11,7 @@ from ..inspection import SamplesDisplay
 from ..table import TableDensity
 from ._forms import form_of
 from ._page import breakable, page, percent, picture, row_of, table
-from ._report import value_text
+from ._report import usual_values, value_text
 from ._tables import import_pandas
 
 MOST_ROWS = 2000  # of each table that are compared
@@ -49,8 +49,9 @@ def report(path, model, frame, seconds, random_state=None):
     seed = int(rng.integers(2**31))
     n = min(len(frame), MOST_ROWS)
     real = frame.iloc[np.sort(rng.permutation(len(frame))[:n])].reset_index(drop=True)
-    synthetic = synthetic_rows(model, n, seed, real)
-    real = real[[*synthetic]]
+    drawn = drawn_rows(model, n, seed)
+    names = model._schema.names if isinstance(model, TableDensity) else [*drawn]
+    real, synthetic = (table[[name for name in real if name in names]] for table in (real, drawn))
     coded = codes_of(real, synthetic, N_BINS)
     differences = {name: difference(coded, [name], N_BINS, rng) for name in real}
     auc, near = discriminator(real, synthetic, seed), nearness(frame, synthetic, rng)
@@ -61,13 +62,8 @@ def report(path, model, frame, seconds, random_state=None):
         pair: difference(coded, pair, N_BINS_OF_PAIRS, rng) for pair in combinations(paired, 2)
     }
     most_different = {*sorted(real, key=lambda name: -differences[name][0])[:N_DRAWN]}
-    display = SamplesDisplay.from_estimator(
-        model,
-        frame,
-        [str(name) for name in real if name in most_different],
-        n_samples=n,
-        random_state=seed,
-    )
+    shown = [str(name) for name in real if name in most_different]
+    display = SamplesDisplay._of_samples(model, frame, lambda _: drawn, shown).plot()
     sections = [
         ("Columns", columns(real, synthetic, differences, form_of(model))),
         (
@@ -83,14 +79,11 @@ def report(path, model, frame, seconds, random_state=None):
     return page(f"Synthetic rows of {path.name}", first, sections, note)
 
 
-def synthetic_rows(model, n, seed, like):
-    """Return drawn rows of the columns that the model draws, as a table."""
+def drawn_rows(model, n, seed):
+    """Return drawn rows as a table."""
     if not isinstance(model, TableDensity):
         return model.sample(n, random_state=seed, as_frame=True)
-    names = model._schema.names
-    return import_pandas().DataFrame(model.sample(n, random_state=seed))[
-        [name for name in like if name in names]
-    ]
+    return import_pandas().DataFrame(model.sample(n, random_state=seed))
 
 
 def lead(auc, near, broken, of_pairs, n_fitted):
@@ -179,7 +172,7 @@ def columns(real, synthetic, differences, form):
         pair = real[name], synthetic[name]
         cells = [f"<td>{breakable(name)}</td>{compared(differences[name])}"]
         text = text_as(form.format_of(name), pair[0])
-        cells += [f"<td>{usual(column, text)}</td>" for column in pair]
+        cells += [f"<td>{escape(usual_values(column, text))}</td>" for column in pair]
         cells += [percent(column.isna().mean()) for column in pair] * has_missing
         lines.append(f"<tr>{''.join(cells)}</tr>")
     head = [("column", False), *COMPARED]
@@ -206,18 +199,6 @@ def text_as(format, column):
     if format is None or column.dtype.kind not in "iuf":
         return value_text(column)
     return lambda value: format.write([value])[0]
-
-
-def usual(column, text):
-    """Return the range of 90% of a column, or its most common texts with their shares."""
-    known = column.dropna()
-    if not len(known):
-        return "none"
-    if column.dtype.kind in "iufMm":
-        low, high = (known.quantile(q, interpolation="nearest") for q in (0.05, 0.95))
-        return f"{escape(text(low))} to {escape(text(high))}"
-    shares = known.astype(str).value_counts(normalize=True).head(2)
-    return ", ".join(f"{escape(value[:40])} ({share:.0%})" for value, share in shares.items())
 
 
 def pairs(found, n_columns):

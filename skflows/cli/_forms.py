@@ -5,6 +5,7 @@ import re
 import sys
 import warnings
 from collections import Counter
+from dataclasses import replace
 from datetime import timedelta, timezone
 from typing import NamedTuple
 
@@ -27,6 +28,7 @@ from ._cells import GAPS
 FORM = "_file_form"  # the attribute of a model that has the form of its file, as a dict
 # Cells that stand for missing values if all others of a column have a format.
 PLACEHOLDERS = frozenset({"-", "--", "\u2013", "\u2014", "?", ".", "n.a.", "N.A.", "n.d.", "NaN"})
+OFFSET = re.compile(r"(?<=\d)[+-]\d\d:\d\d$")  # from UTC
 MAX_WORDS = 5  # that a message lists
 MAX_DECIMALS = 12  # beyond which a column has whatever digits its numbers have
 
@@ -110,7 +112,7 @@ def form_of_file(head, sep, decimal, encoding):
     rows = [row for row in csv.reader(lines, delimiter=sep) if row]
     raw = [_raw_cells(line.rstrip("\r\n"), sep) for line in lines]
     names, *rows = rows or [[]]
-    quoted, styles = [], {}
+    quoted, styles, with_values = [], {}, set()
     missing_texts = {name: Counter() for name in names if name}
     for i, name in enumerate(names):
         # Lines with line breaks or quotes inside of cells do not tell.
@@ -119,12 +121,14 @@ def form_of_file(head, sep, decimal, encoding):
             quoted.append(name)
         of_column = [row[i] for row in rows if i < len(row)]
         known = [cell for cell in of_column if cell not in GAPS]
-        if name and known:
+        if name:
             missing_texts[name].update(cell for cell in of_column if cell in GAPS)
+        if known:
+            with_values.add(name)
         if (style := style_of(known, decimal)) is not None:
             styles[name] = style
-    # For columns of which these lines have all values.
-    every = sum(missing_texts.values(), Counter())
+    # For columns of which these lines have all values; empty columns tell of themselves only.
+    every = sum((texts for name, texts in missing_texts.items() if name in with_values), Counter())
     missing_texts = {name: most_common(counts or every) for name, counts in missing_texts.items()}
     is_header_quoted = bool(raw) and all(cell[:1] == '"' for cell in raw[0])
     is_gap_quoted = any(cell == '""' for row in raw for cell in row)
@@ -178,10 +182,20 @@ def style_of(cells, decimal):
         if false is None:
             false = {"TRUE": "FALSE", "true": "false"}.get(true, "False")
         return BooleanFormat(true, false)
+    if offset := common_offset(cells):
+        style = find_format([cell.removesuffix(offset) for cell in cells])
+        if is_iso(style):
+            return replace(style, pattern=style.pattern + offset)
     style = find_format(cells, decimal=decimal, is_plain=True)
     if isinstance(style, NumberFormat) and is_plain(style, decimal):
         return style if style.decimals <= MAX_DECIMALS else None
     return style if is_iso(style) else None
+
+
+def common_offset(cells):
+    """Return the offset from UTC in which all cells end, such as ``+01:00``, or None."""
+    offsets = {match and match[0] for match in map(OFFSET.search, cells)}
+    return offsets.pop() if len(offsets) == 1 else None
 
 
 def is_plain(format, decimal):

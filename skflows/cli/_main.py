@@ -12,6 +12,11 @@ from ._parser import make_parser
 from ._tables import one_line
 
 GIVEN = r"^given has (?:the impossible value )?(.*?) in column (['\"])(.*?)\2[,;]"
+# What a detector advises, and what the command does.
+FEW_TO_CALIBRATE = (
+    "Give more rows to calibrate, or use flag(p_values(X, randomized=True)).",
+    "Give more rows by --reference.",
+)
 
 
 def main(argv=None):
@@ -69,6 +74,8 @@ def with_options(text, is_quick=False):
 
     text = re.sub(r"columns=\{(['\"])(.*?)\1: '(\w+)'\}", option, text)
     text = re.sub(GIVEN, r"--given \3=\1:", text)
+    text = re.sub(r"\bfdr=", "--fdr ", text)
+    text = text.replace(*FEW_TO_CALIBRATE)
     if is_quick:
         text = re.sub(r"\btime_limit=[-+.\de]+( .*?: )raise it", r"--quick\1leave it out", text)
     return re.sub(r"\btime_limit=[-+.\de]+", "the time limit", text)

@@ -10,6 +10,7 @@ from sklearn.utils import check_random_state
 from ..columns.arrays import EXACT
 from ..conditional import DensityClassifier, FlowRegressor
 from ..table import TableDensity
+from ..table._duration import expected_duration
 from ._columns import (
     REMEDY_OF_FIT,
     WITHOUT_NAME,
@@ -101,10 +102,11 @@ def run_fit(args):
     if name == "table":
         frame = with_dates(frame)
         model.set_params(handle_unknown="rare", columns=kinds_in(frame, table.form, hints))
+        model.set_params(n_jobs=n_jobs_for(expected_duration(model, *frame.shape)))
     else:
         frame = complete_numbers(frame, args.data, args.columns and [*frame], remedy=REMEDY_OF_FIT)
-    if "n_jobs" in model.get_params():
-        model.set_params(n_jobs=n_jobs_for(model.time_limit))
+        if "n_jobs" in model.get_params():
+            model.set_params(n_jobs=n_jobs_for(model.time_limit))
     if name == "table":
         announce_tables(model, frame)
     elif name == "auto" and model.time_limit is None and frame.size > MANY_VALUES:

@@ -9,6 +9,7 @@ from ..conditional._regressor import HELD_OUT, LEAST_ROWS
 from ..conditional._trees import LEAST_ROWS as ROWS_FOR_TREES
 from ..density import ARCHITECTURES
 from ..table import TableDensity
+from ..table._duration import expected_duration
 from ._columns import (
     as_numbers,
     check_columns,
@@ -81,7 +82,7 @@ def fit_target(args):
     if args.target in hints.texts or is_category(target):
         y = target[args.target].astype(str)
         check_classes(y, args)
-        model = _classifier(args, X, kinds_in(X, source.form, hints))
+        model = _classifier(args, X, kinds_in(X, source.form, hints), y.nunique())
         if not model.estimator.__sklearn_tags__().input_tags.string:
             X = numbers(X, args.data)
         if isinstance(model.estimator, TableDensity):
@@ -128,8 +129,8 @@ def check_classes(y, args):
         )
 
 
-def _classifier(args, X, kinds):
-    """Return the classifier that the arguments ask for."""
+def _classifier(args, X, kinds, n_classes):
+    """Return the classifier of some classes that the arguments ask for."""
     name = args.estimator or ("table" if needs_table(X) else "nsf")
     if name not in (*ARCHITECTURES, "table"):
         raise ValueError(
@@ -137,12 +138,11 @@ def _classifier(args, X, kinds):
             f"{', '.join(ARCHITECTURES)}"
         )
     density = ESTIMATORS[name]()
-    if name == "table":
-        density.set_params(
-            columns=kinds, handle_unknown="rare", n_jobs=n_jobs_for(time_limit_of(args))
-        )
     values = {"max_iter": args.max_iter, "time_limit": time_limit_of(args)}
     density.set_params(**{name: value for name, value in values.items() if value is not None})
+    if name == "table":
+        seconds = expected_duration(density, *X.shape, n_classes)
+        density.set_params(columns=kinds, handle_unknown="rare", n_jobs=n_jobs_for(seconds))
     return DensityClassifier(density, random_state=args.random_state)
 
 

@@ -13,12 +13,12 @@ from ._tables import is_standard
 
 QUICK_SECONDS = 8  # to fit in; to start, to explain and to write takes some more
 QUICK_IN_ALL = 20  # seconds
-SHORT_LIMIT = 30  # seconds: a shorter fit runs in one process, because processes take time to start
+SHORT = 30  # seconds: a shorter fit runs in one process, because processes take time to start
 
 
-def n_jobs_for(time_limit):
-    """Return ``n_jobs`` for a fit with a time limit in seconds, or None."""
-    return None if time_limit is not None and time_limit < SHORT_LIMIT else -1
+def n_jobs_for(seconds):
+    """Return ``n_jobs`` for a fit of about so many seconds of one core, None if that is unknown."""
+    return None if seconds is not None and seconds < SHORT else -1
 
 
 def progress_bars():

@@ -133,14 +133,15 @@ def row_name(found, row):
 
 
 def oddest_rows(found):
-    usual = [usual_values(found.known[name]) for name in found.frame]
     names = [escape(str(name)) for name in found.frame.columns]
     texts = column_texts(found.frame)
+    pairs = zip(found.frame, texts, strict=True)
+    usual = [escape(usual_values(found.known[name], text)) for name, text in pairs]
 
     def described(row, columns):
         values = " <em>with</em> ".join(
             f"{names[j]} = {escape(texts[j](found.frame.iat[row, j]))} "
-            f"<span class='usual'>({escape(usual[j](texts[j]))})</span>"
+            f"<span class='usual'>({usual[j]})</span>"
             for j in columns
         )
         return values if len(columns) == 1 else f"{values}, odd only together"
@@ -193,13 +194,17 @@ def most_frequent(odd, n_columns):
     return sorted(j for j, _ in counts.most_common(MAX_COLUMNS))
 
 
-def usual_values(column):
-    """Return a function that writes the range of 90 % of the numbers, or the most common texts."""
-    if column.dtype.kind in "iufM":
-        low, high = column.quantile(0.05), column.quantile(0.95)
-        return lambda text: f"{text(low)} to {text(high)}"
-    common = column.value_counts(normalize=True).head(N_COMMON)
-    return lambda text: "mostly " + ", ".join(text(value) for value in common.index)
+def usual_values(column, text):
+    """Return the range of 90 % of a column, or its most common texts with their shares."""
+    known = column.dropna()
+    if not len(known):
+        return "none"
+    if column.dtype.kind in "iufMm":
+        low, high = (known.quantile(q, interpolation="nearest") for q in (0.05, 0.95))
+        return f"{text(low)} to {text(high)}"
+    shares = known.value_counts(normalize=True).head(N_COMMON)
+    texts = (shorten(text(value), MAX_CELL, placeholder=" …") for value in shares.index)
+    return ", ".join(f"{each} ({share:.0%})" for each, share in zip(texts, shares, strict=True))
 
 
 def column_texts(frame):

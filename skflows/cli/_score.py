@@ -1,5 +1,6 @@
 """The command ``skflows score``: batches of a table, scored by a stored density."""
 
+import sys
 import warnings
 
 import numpy as np
@@ -45,6 +46,12 @@ def run_score(args):
             n_scored += len(scores)
             n_outliers += int(outlier.sum())
         rows.report()
+    if n_scored == len(getattr(model, "held_out_scores_", ())):
+        print(
+            f"skflows: {args.data} has as many rows as the fit. A model that has seen an odd row "
+            "may score it high: for the rows of the fit, use skflows outliers",
+            file=sys.stderr,
+        )
     if args.output:
         say(
             f"wrote {shown(args.output)}: labelled {n_outliers} of {n_scored} rows as outliers "
@@ -171,10 +178,14 @@ def given_values(model, texts):
         if np.isnan(value) and roles[name] == "number":
             value = number_of(text.replace(form.decimal, "."))
         if not np.isfinite(value):
-            what = "numbers"
+            what, usual = "numbers", model._schema.usual(name)
+            example = f"{usual:.6g}".replace(".", form.decimal)
             if format is not None:
-                what = f"{format.what} such as {format.write([0.0])[0]!r}"
-            raise ValueError(f"--given {name}={text}: the column held {what} in fit: write it so")
+                what, example = format.what, format.write([usual])[0]
+            raise ValueError(
+                f"--given {name}={text}: the column held {what} such as {example!r} in fit: write "
+                "it so"
+            )
         if roles[name] == "number" and format is not None and not format.are_exact([value])[0]:
             raise ValueError(
                 f"--given {name}={text}: the column held {format.what} in fit, and this would be "

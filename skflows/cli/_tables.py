@@ -691,7 +691,8 @@ class CsvAppender:
         if kind in "iufb" and format is not None and format.role in ("number", "bool"):
             texts = format.write(column[known].astype(float))
         elif kind == "M" and format is not None and format.role == "datetime":
-            moments = column[known].astype("datetime64[us]").astype("int64")
+            local = column[known].dt.tz_localize(None)
+            moments = local.astype("datetime64[us]").astype("int64")
             texts = format.write(moments / MICROSECONDS)
         elif kind == "f":
             numbers = column[known].tolist()

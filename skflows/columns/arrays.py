@@ -2,10 +2,12 @@
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from decimal import Decimal
 from numbers import Integral
 
 import numpy as np
+from scipy.sparse import issparse
 from sklearn.utils.validation import validate_data
 
 MAX_VALUE = 1e305  # beyond it, differences overflow
@@ -169,11 +171,22 @@ def check_different(names, what):
         raise ValueError(f"{what} has more than one column {listed(twice)}; rename them.")
 
 
+def check_no_dict(X):
+    """Raise an error if a dict is in the place of a table."""
+    # Some sparse arrays are dicts.
+    if isinstance(X, Mapping) and not issparse(X):
+        raise ValueError(
+            "X is a dict; give a table: pandas.DataFrame(X) if it holds columns, or "
+            "pandas.DataFrame([X]) if it holds one row."
+        )
+
+
 def checked_data(estimator, X, name=None, **kwargs):
     """Return what scikit-learn's `validate_data` returns; its errors say what to do.
 
     They name the estimator that the user knows, by default this one.
     """
+    check_no_dict(X)
     check_different_names(X)
     if not kwargs.get("skip_check_array"):  # otherwise, who reads the table looks at its integers
         check_exact_table(X)

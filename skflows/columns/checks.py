@@ -274,8 +274,7 @@ def warn_of_gaps(names):
     warn_user(
         f"X has missing values in {listed(names, MAX_NAMED)}: the detector fits a TableDensity, "
         "which takes about ten times as long as the default for complete rows. Impute the values, "
-        "or leave these rows or columns out; if missing values matter, give a TableDensity() as "
-        "estimator.",
+        "or leave these rows or columns out, if they do not matter.",
         ColumnWarning,
     )
 

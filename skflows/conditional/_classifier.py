@@ -358,7 +358,7 @@ class DensityClassifier(
                 self._weight_classifiers(joint, unseen[:, rows], label[rows], unseen_weight)
                 own = equally_pooled(unseen[:, rows])
                 self.calibration_log_proba_ = [own[some, k] for k, some in enumerate(of_class)]
-        self._warn_of_few_rows()
+        self._warn_of_few_rows(all_calibrate=len(rows) == len(label))
         return self
 
     _encoding = None  # of rows for a TableDensity
@@ -487,18 +487,22 @@ class DensityClassifier(
             joint[np.arange(len(rows)), label[rows]] = np.concatenate(scores)
         return rows, joint
 
-    def _warn_of_few_rows(self):
+    def _warn_of_few_rows(self, all_calibrate):
         """Warn if p-values cannot be so small that a row is rejected."""
         if self.reject is None or self.calibration_scores_ is None:
             return
         n, name = min(zip(map(len, self.calibration_scores_), self.classes_, strict=True))
         if 1 / (n + 1) > self.reject:
+            remedy = (
+                "use a TableDensity or a ConditionalDensity, whose folds calibrate with all rows; "
+                "a larger fraction as calibration leaves fewer rows to train on"
+            )
+            if all_calibrate:
+                remedy = "fit to more rows of this class"
             warn_user(
                 f"No row can be rejected: p-values of class {name}, with {n} calibration rows, "
                 f"are at least {1 / (n + 1):.2g}, and reject={self.reject:g}; it takes "
-                f"{rows_needed(1 - self.reject)}. Raise reject, or use a TableDensity or "
-                "a ConditionalDensity, whose folds calibrate with all rows; a larger fraction as "
-                "calibration leaves fewer rows to train on."
+                f"{rows_needed(1 - self.reject)}. Raise reject, or {remedy}."
             )
 
     @property

@@ -148,17 +148,17 @@ class FittedFlowMixin(
     def _score_rows(self, X):
         return self._score_by(self.flow_, X)
 
-    def _as_module(self):
-        """Return the density of rows as a PyTorch module."""
+    def _as_module(self, flow=None):
+        """Return the density of rows as a PyTorch module, by the flow or another one."""
         from ._distribution import RowDensity
 
-        return RowDensity(self.flow_, self._dequantizer, self.n_features_in_)
+        flow = self.flow_ if flow is None else flow
+        return RowDensity(flow, self._dequantizer, self.n_features_in_)
 
     def _score_by(self, flow, X):
         from . import _evaluation
-        from ._distribution import RowDensity
 
-        density = RowDensity(flow, self._dequantizer, self.n_features_in_)
+        density = self._as_module(flow)
         if density.is_normal_in_cells:
             return _evaluation.map_rows(density, "forward", X)[0]
 

@@ -233,6 +233,11 @@ def _column_of_table(density, X, column, grid_resolution):
     density._check_names([column], "column")
     i = schema.names.index(column)
     model, part = schema.columns[i], schema.columns[i].value_variables[0]
+    if model.kind == "datetime":
+        raise ValueError(
+            f"column {column!r} is datetime, without a density of numbers to draw; use "
+            "TableDensity.quantile."
+        )
     rows, _ = density._some_columns(X)
     _check_few(len(rows))
     variables = rows[:, schema.of_column[i]]

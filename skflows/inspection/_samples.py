@@ -149,29 +149,33 @@ class SamplesDisplay:
         """
         check_matplotlib(f"{cls.__name__}.from_estimator")
         check_estimator_method(estimator, "sample")
+
+        def draw(n_rows):
+            n = min(n_rows, MAX_SAMPLES) if n_samples is None else n_samples
+            check_integer("n_samples", n)
+            return _draw(estimator, n, random_state)
+
+        return cls._of_samples(estimator, X, draw, features).plot(ax=ax, **kwargs)
+
+    @classmethod
+    def _of_samples(cls, estimator, X, draw, features):
+        """Return a display of data and of the samples that a function draws beside so many rows."""
         is_table = isinstance(estimator, TableDensity)
         rows, names = (X, estimator._schema.encoding.keys) if is_table else check_data(estimator, X)
         names = [str(name) for name in names]
         indices = resolve_features(
             range(min(len(names), MAX_PANELS)) if features is None else features, names
         )
-        if n_samples is None:
-            n_samples = min(np.shape(rows)[0], MAX_SAMPLES)
-        check_integer("n_samples", n_samples)
-
+        samples, categories = draw(np.shape(rows)[0]), {}
         if is_table:
-            samples = estimator.sample(n_samples, random_state=random_state)
             (rows, samples), categories = _numbered(estimator._schema.encoding, X, samples)
-        else:
-            samples, categories = _draw(estimator, n_samples, random_state), {}
-        display = cls(
+        return cls(
             X=np.asarray(rows)[:, indices],
-            samples=samples[:, indices],
+            samples=np.asarray(samples)[:, indices],
             feature_names=[names[i] for i in indices],
             estimator_name=type(estimator).__name__,
             categories={names[i]: categories[i] for i in indices if i in categories},
         )
-        return display.plot(ax=ax, **kwargs)
 
     def plot(self, ax: "Axes | None" = None, **kwargs: Any) -> Self:
         """Draw the panels.

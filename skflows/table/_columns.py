@@ -434,9 +434,7 @@ class ColumnModel:
 
     @property
     def is_levels(self):
-        """Whether the column has finitely many levels."""
-        if self.kind == "datetime":
-            return False
+        """Whether the column has finitely many levels, which months have too."""
         return len(self.value_variables) == 1 and not self.value_variables[0].has_number
 
     @property
@@ -505,6 +503,11 @@ class ColumnModel:
     @property
     def is_number(self):
         return self.role == "number" and self.kind != "categorical"
+
+    @property
+    def is_ordered(self):
+        """Whether the values are numbers or dates."""
+        return self.is_number or self.kind == "datetime"
 
     def split(self, values):
         """Return the variables of encoded values, as a list of arrays; NaN is unknown."""

@@ -1,6 +1,6 @@
 """The density of a table as it is."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from numbers import Integral
 from operator import itemgetter
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Self
 import joblib
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.sparse import issparse
 from scipy.special import logsumexp
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
@@ -19,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from ..callbacks._progress import VERBOSE
 from ..callbacks._run import random_state_of
 from ..callbacks._support import CallbackSupportMixin
-from ..columns.arrays import check_different_names, check_integer
+from ..columns.arrays import check_different_names, check_integer, check_no_dict
 from ..columns.encoding import Encoding
 from ..columns.frames import is_frame, labelled, read_frame, rows_of
 from ..columns.types import Floats, RandomState, Rows, Table, Weights
@@ -38,9 +37,10 @@ from ..ensemble._mixture import (
 from ..preprocessing.sklearn_compat import Interval, StrOptions
 from ..preprocessing.validation import validate_weight
 from ..training.threads import fit_context
+from ._dates import DateDistribution
 from ._duration import expected_duration, said
 from ._missing import MissingPattern, rows_of_pattern
-from ._predictive import OneColumn
+from ._predictive import OneColumn, without
 from ._queries import (
     ConditionalTable,
     check_order,
@@ -50,6 +50,7 @@ from ._queries import (
     impute,
     probabilities_of,
 )
+from ._ranges import N_DRAWS, ROUNDS, Ranges
 from ._rare import companions_of
 from ._rule_search import find_rules
 from ._rules import RULE_FIELDS
@@ -359,6 +360,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         seed = int(random_state.randint(2**31 - 1000))
         copy_of = first_copies(self._schema, rows)
         self._schema.companions = companions_of(self._schema.variables, rows, weight)
+        self._schema.ranges = Ranges(self._schema.variables, rows)
         if self.rules and shared is None:
             self._schema.rules = find_rules(self._schema, rows, weight, copy_of)
         if held_out is None:
@@ -401,7 +403,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         chosen, weight = rows_of_pattern(is_missing, weight, random_state)
         values, is_missing = values[chosen], is_missing[chosen]
         filled = is_missing.any(axis=1)
-        values[filled] = self._complete(values[filled], random_state)
+        values[filled] = self._complete(values[filled], random_state, keeps_ranges=False)
         return MissingPattern(self._schema, values, is_missing, weight)
 
     def _encoded_fit(self, X, encoding, sample_weight):
@@ -555,11 +557,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
 
     def _read(self, X, reset=False):
         """Return X as a `Frame` in the order of the columns of `fit`."""
-        if isinstance(X, Mapping) and not issparse(X):  # some sparse arrays are dicts
-            raise ValueError(
-                "X is a dict; give a table: pandas.DataFrame(X) if it holds columns, or "
-                "pandas.DataFrame([X]) if it holds one row."
-            )
+        check_no_dict(X)
         if is_frame(X) and not reset and self._encoding.library != "numpy":
             remedy = " If they are unknown, add them with missing values."
             frame = read_frame(X, self._encoding.keys, remedy)
@@ -640,13 +638,15 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         log_density : ndarray of shape (n_samples,)
             In nats: log-probabilities of discrete columns and log-densities of others, in their
             units. It is 0 for a row with no known value. Up to rounding, a row's value does not
-            depend on the other rows. It is exact for the latent classes and kernels. The network's
-            density is its mean over ``n_orders`` orders of the columns. Values outside of a kind
-            that was inferred, such as half a visit, have a small density, with a warning. Values
-            outside of a kind that ``columns`` states are impossible: the row scores minus infinity.
-            A column that follows from others by a rule of `rules_` adds the log-probability that
-            the rule holds. If the column has a density, it counts as known up to its unit, or up to
-            a millionth of its range without one.
+            depend on the other rows. A row of `fit` scores higher than the same row would if it
+            were new, an odd one much higher: `held_out_scores_` judges these rows. Scores are exact
+            for the latent classes and kernels. The network's density is its mean over ``n_orders``
+            orders of the columns. Values outside of a kind that was inferred, such as half a visit,
+            have a small density, with a warning. Values outside of a kind that ``columns`` states
+            are impossible: the row scores minus infinity. A column that follows from others by a
+            rule of `rules_` adds the log-probability that the rule holds. If the column has a
+            density, it counts as known up to its unit, or up to a millionth of its range without
+            one.
         """
         return self._scores(self._variables(X))
 
@@ -741,7 +741,10 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         generalised Pareto distributions of the outer tenth of the values of `fit` on each side: all
         of n draws lie within either end with a probability of 99 %, where n is at least the number
         of rows of `fit`. Rows with values beyond are drawn again, up to ten times, and then
-        clipped, unless a given value of theirs lies beyond. Clipped rows keep all rules: columns
+        clipped, unless a given value of theirs lies beyond. A number lies outside of its range in
+        the rows of `fit` with the same category about as often as in a new row at most, which is
+        below n rows, or above them, with a probability of 1 / (n + 1): where the members exceed
+        that, rows are drawn again given their categories. Clipped rows keep all rules: columns
         that follow from others are computed again, and a row that cannot keep a rule beside its
         given values stays as drawn.
 
@@ -811,7 +814,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             rows[self._missing_pattern.draw(schema, drawn, is_given, random_state)] = np.nan
         return rows
 
-    def _complete(self, values, random_state, keeps_orders=True):
+    def _complete(self, values, random_state, keeps_orders=True, keeps_ranges=True):
         """Return variables, the unknown ones drawn given the known ones, none absurdly far out.
 
         Rows of which a known value lies far out are drawn as they are: others may depend on it. A
@@ -837,6 +840,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             return is_far
 
         drawn = draw(values)
+        if keeps_ranges and self._schema.ranges:
+            self._keep_ranges(draw, values, drawn, random_state)
         rows = np.flatnonzero(~is_beyond(values).any(axis=1))
         for _ in range(ROUNDS_FAR_OUT):
             is_far = far_out(drawn[rows])
@@ -850,6 +855,24 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         breaks = rules.are_kept(self._schema, last) & ~rules.are_kept(self._schema, clipped)
         drawn[rows] = np.where(breaks[:, None], last, clipped)
         return drawn
+
+    def _keep_ranges(self, draw, values, drawn, random_state):
+        """Draw numbers again, in place, that are outside of the range of their category.
+
+        The categories of a row stay.
+        """
+        ranges, variables = self._schema.ranges, self._schema.variables
+        if ranges.accepted is None:  # few fits are asked for samples
+            nothing, own = self._nothing_known(N_DRAWS), np.random.RandomState(0)
+            ranges.calibrate(variables, self._complete(nothing, own, keeps_ranges=False))
+        rows, is_open = np.arange(len(values)), np.isnan(values)
+        for _ in range(ROUNDS):
+            rows = rows[ranges.refused(variables, drawn[rows], is_open[rows], random_state)]
+            if not len(rows):
+                return
+            given = values[rows]
+            given[:, ranges.levels] = drawn[np.ix_(rows, ranges.levels)]
+            drawn[rows] = draw(given)
 
     def _drawn_by_members(self, values, random_state):
         """Return variables, the unknown ones drawn given the known ones, whatever rules say."""
@@ -1018,13 +1041,13 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         i, _ = column_of(self, column, "possible")
         return self._schema.columns[i].possible
 
-    def quantile(self, column: int | str, X: Table, q: ArrayLike = 0.5) -> Floats:
-        """Return quantiles of a numeric column, given the other known values.
+    def quantile(self, column: int | str, X: Table, q: ArrayLike = 0.5) -> np.ndarray:
+        """Return quantiles of a column of numbers or dates, given the other known values.
 
         Parameters
         ----------
         column : str or int
-            A column of numbers.
+            A column of numbers or dates.
 
         X : DataFrame or array-like of shape (n_samples, n_features)
             The rows. They may lack the column, and others; known values of it are ignored.
@@ -1037,7 +1060,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         quantiles : ndarray of shape (n_samples,) or (n_samples, n_quantiles)
             The quantiles of the mixture, found by bisection. They are `ppf` of
             `predict_distribution`: quantiles of a circular column count from the point opposite
-            its mean.
+            its mean, and quantiles of dates are ``datetime64``.
 
         See Also
         --------
@@ -1050,31 +1073,36 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             raise ValueError("q is empty; give at least one probability, such as 0.5.")
         if not ((probabilities > 0) & (probabilities < 1)).all():
             raise ValueError(f"q={q!r}; probabilities must be more than 0 and less than 1.")
-        _, j = column_of(self, column, "is_number")
-        quantiles = self.predict_distribution(column, X).ppf(probabilities[:, None]).T
-        if (variable := self._schema.variables[j]).has_number:  # as samples are rounded
+        distribution = self.predict_distribution(column, X)
+        quantiles = distribution.ppf(probabilities[:, None]).T
+        variable = self._schema.columns[self._schema.names.index(column)].value_variables[-1]
+        # Numbers are rounded as samples are.
+        if variable.has_number and not isinstance(distribution, DateDistribution):
             quantiles = variable.value(variable.snap(quantiles))
         return quantiles[:, 0] if np.ndim(q) == 0 else quantiles
 
-    def predict_distribution(self, column: int | str, X: Table) -> ConditionalDistribution:
-        """Return the distribution of a numeric column, given the other known values.
+    def predict_distribution(
+        self, column: int | str, X: Table
+    ) -> ConditionalDistribution | DateDistribution:
+        """Return the distribution of a column of numbers or dates, given the other known values.
 
         Parameters
         ----------
         column : str or int
-            A column of numbers.
+            A column of numbers or dates.
 
         X : DataFrame or array-like of shape (n_samples, n_features)
             The rows. They may lack the column, and others; known values of it are ignored.
 
         Returns
         -------
-        distribution : ConditionalDistribution
+        distribution : ConditionalDistribution or DateDistribution
             With the methods of `scipy.stats` distributions, such as `cdf`, `ppf`, `interval`,
             `std` and `rvs`. A column of few numbers, or on a lattice of at most a million points,
             has a `pmf`. At an atom, `logpdf` is the log-probability. For discrete columns it is per
             step, the logarithm of the probability divided by the step, and `pmf` is the
-            probability.
+            probability. Of a column of dates, `cdf`, `ppf`, `median`, `interval`, `mean` and `rvs`
+            take and return dates.
 
         Examples
         --------
@@ -1093,8 +1121,9 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         """
         check_is_fitted(self)
         check_order("predict_distribution(column, X)", column, X)
-        i, _ = column_of(self, column, "is_number")
+        i, _ = column_of(self, column, "is_ordered")
         values, _ = self._some_columns(X)
-        source = OneColumn(self, values, i)
-        self._schema.warn_of_outside(source.values, as_condition=True)
-        return distribution_of(source)
+        self._schema.warn_of_outside(without(values, self._schema, i), as_condition=True)
+        if self._schema.columns[i].kind == "datetime":
+            return DateDistribution(self, values, i)
+        return distribution_of(OneColumn(self, values, i))

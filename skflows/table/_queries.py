@@ -190,10 +190,8 @@ def column_of(density, column, what):
     i = schema.names.index(column)
     model = schema.columns[i]
     if getattr(model, what) in (None, False):
-        needed = "numbers" if what == "is_number" else "values that are listed"
-        remedy = "predict_proba, or sample" if what == "is_number" else "quantile"
-        if model.kind == "datetime":
-            remedy = "sample(given=...) for its distribution, or impute for its median"
+        needed = "numbers or dates" if what == "is_ordered" else "values that are listed"
+        remedy = "predict_proba, or sample" if what == "is_ordered" else "quantile"
         raise ValueError(f"column {column!r} is {model.kind}, without {needed}; use {remedy}.")
     return i, schema.of_column[i][-1]
 

@@ -129,7 +129,7 @@ class Schema:
                 quantile_maps.get(name),
             )
             self.columns.append(ColumnModel(used, kind, setting, models_missing))
-        self.rules, self.companions = Rules(), {}
+        self.rules, self.companions, self.ranges = Rules(), {}, None
         self.of_column, self.variables = [], []
         self.flag_of = {}  # the variable that says whether the value of another is missing
         self.weeks = []  # variables of dates with bounds, the week first
@@ -208,6 +208,17 @@ class Schema:
         by_place = dict(zip(self.places, self.of_column, strict=True))
         none = np.empty(0, dtype=int)
         return [by_place.get(j, none) for j in range(len(self.encoding.keys))]
+
+    def usual(self, name):
+        """Return an encoded value of a column that is ordinary in the rows of the fit.
+
+        It is 0 of a column without a known value.
+        """
+        if name not in self.names:
+            return 0.0
+        column = self.columns[self.names.index(name)]
+        parts = [variable.usual for variable in column.value_variables]
+        return column.joined(np.array([[0.0] * column.has_flag + parts]))[0]
 
     def describe(self):
         """Return the rows of the table of decisions."""

@@ -192,6 +192,11 @@ class Number:
         points = self.origin + self.step * np.arange(first, last + 1)
         return Grid(self.snap(points), True, self.step)
 
+    @property
+    def usual(self):
+        """The median number."""
+        return float(self.snap(self.maps["quantile"].inverse(np.zeros(1)))[0])
+
     def encode(self, values):
         """Return the variable of numbers."""
         return self._wrapped(values)
@@ -410,6 +415,12 @@ class Levels:
         share = np.exp(self._log_share(points, code))
         share /= np.bincount(code, share)[code]
         return probabilities[:, code] * share
+
+    @property
+    def usual(self):
+        """The most frequent level."""
+        code = np.atleast_1d(self.counts.argmax())
+        return float(self.decode(code, None, None)[0])
 
     @property
     def step(self):

@@ -98,6 +98,8 @@ class Chains:
         Where the chains start.
     generator : torch.Generator
         Draws everything.
+    lines : Lines, optional
+        Prints how many steps were made.
 
     References
     ----------
@@ -106,9 +108,10 @@ class Chains:
     Flows", 2022.
     """
 
-    def __init__(self, target, flow, y, generator):
+    def __init__(self, target, flow, y, generator, lines=None):
         self.target = target
         self.generator = generator
+        self.lines, self.n_done = lines, 0
         self.whitened = Hamiltonian(target, generator)
         self.use(flow, y)
 
@@ -167,6 +170,9 @@ class Chains:
             else:
                 self.z, *self.at = self.latent.move(self.z, self.at, adapts)
             states.append(self.z)
+            self.n_done += 1
+            if self.lines is not None:
+                self.lines.print(self.n_done, None, "steps of the chains")
         y, _ = self.flow.inverse(torch.cat(states))
         return y.unflatten(0, (n_steps, -1)), float(np.mean(accepted))
 
@@ -200,7 +206,7 @@ def wide_states(trajectories, shape):
     return torch.stack(states)
 
 
-def adapted_chains(target, flow, y, generator):
+def adapted_chains(target, flow, y, generator, lines=None):
     """Return chains whose step sizes are adapted, whose flow lets them agree, and their first run.
 
     As long as they disagree, up to three further flows learn their states by likelihood. The second
@@ -209,7 +215,7 @@ def adapted_chains(target, flow, y, generator):
 
     Parameters
     ----------
-    target, flow, y, generator : objects
+    target, flow, y, generator, lines : objects
         See `Chains`.
 
     Returns
@@ -218,7 +224,7 @@ def adapted_chains(target, flow, y, generator):
     run : tuple or None
         What `Chains.run` returned when they agreed; None if they never did.
     """
-    chains = Chains(target, flow, y, generator)
+    chains = Chains(target, flow, y, generator, lines)
     for trained_on in (None, target, None):
         chains.start()
         states, acceptance = chains.run(LEARNED_STEPS)

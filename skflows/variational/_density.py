@@ -12,7 +12,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from ..calibration.thresholds import by_contamination
-from ..callbacks._progress import VERBOSE, prints
+from ..callbacks._progress import VERBOSE, Lines, is_watched, prints
 from ..callbacks._run import clock, fit_task, random_state_of, training_file
 from ..callbacks._support import CallbackSupportMixin
 from ..columns.arrays import check_different, check_integer, key_of
@@ -553,6 +553,7 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
         the flow. If they still disagree, affine couplings are trained on the function, as in `fit`,
         and at last splines once more. The rows are a random choice of the chains' states since they
         agreed, or since the last flow was learned.
+        For a person who waits, steps are counted in lines, as epochs are in `fit`.
         The time hardly depends on ``n_samples``: at least 100 steps are made, which by default
         suffice for 6,400 rows.
 
@@ -622,7 +623,8 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
             z = torch.from_numpy(z[random.choice(len(z), n_chains, p=weights.weights)])
             generator = torch.Generator().manual_seed(random.randint(2**31 - 1))
             whitened = target.mapped_by(preprocess.bijections[-1])
-            chains, run = adapted_chains(whitened, flow, flow.inverse(z)[0], generator)
+            lines = Lines() if prints(self) or is_watched(self) else None
+            chains, run = adapted_chains(whitened, flow, flow.inverse(z)[0], generator, lines)
             run = run or chains.run(fewest)
             parts: list = []
             n_accepted = 0.0

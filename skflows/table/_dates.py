@@ -1,0 +1,296 @@
+"""The distribution of a column of dates in each row."""
+
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.utils import check_random_state
+
+from ..columns.arrays import check_integer
+from ..columns.dates import (
+    MICROSECONDS,
+    joined_moment,
+    moments_of_months,
+    start_of_week,
+    utc_seconds,
+)
+from ..columns.types import Floats, RandomState
+from ..distribution.distribution import in_blocks
+from ._columns import Weeks
+from ._predictive import OneVariable, without
+from ._variables import ROWS_AT_ONCE
+from ._view import LEAST_MASS, TableView
+
+LEAST_Q = 1e-9  # within the mass of a value: quantiles of 0 and 1 may be infinite
+
+
+class DateDistribution:
+    """The distribution of a column of dates at each row, given the other known values.
+
+    A date is its week, its weekday and its time of day, or its month, in this order: the
+    distribution of each follows from the members given the parts before it. Dates are NumPy's
+    ``datetime64[us]``: local times, or in UTC if the column has a time zone.
+
+    `TableDensity.predict_distribution` returns one; it is not meant to be created by users.
+
+    Parameters
+    ----------
+    density : TableDensity
+        The fitted density.
+    values : ndarray of shape (n, n_variables)
+        The rows. The values of the column are ignored.
+    i : int
+        The column.
+    """
+
+    def __init__(self, density, values, i):
+        self._density, self._schema = density, density._schema
+        self._place, self._column = i, density._schema.columns[i]
+        self._parts = self._schema.of_column[i][self._column.has_flag :]
+        self._values = self._schema.rules.solved(self._schema, without(values, self._schema, i))
+
+    def __len__(self):
+        return len(self._values)
+
+    def __repr__(self):
+        return f"<{type(self).__name__}: n_rows={len(self)}>"
+
+    def cdf(self, dates: ArrayLike) -> Floats:
+        """Return the probability of dates up to given ones.
+
+        Parameters
+        ----------
+        dates : array-like of datetime64
+            They broadcast against one entry per row.
+
+        Returns
+        -------
+        probability : ndarray
+            One entry per row.
+        """
+        seconds = np.asarray(dates, dtype="datetime64[us]").astype(np.int64) / MICROSECONDS
+        return self._by_row(self._below, seconds)
+
+    def ppf(self, q: ArrayLike) -> np.ndarray:
+        """Return quantiles.
+
+        Parameters
+        ----------
+        q : array-like
+            Probabilities, more than 0 and less than 1, that broadcast against one entry per row:
+            ``ppf([[0.1], [0.9]])`` has shape (2, n_samples).
+
+        Returns
+        -------
+        dates : ndarray of datetime64
+            Possible values of the column.
+        """
+        q = np.asarray(q, dtype=np.float64)
+        if not ((q > 0) & (q < 1)).all():
+            raise ValueError(f"q={q!r}; probabilities must be more than 0 and less than 1.")
+        return self._by_row(self._quantiles, q)
+
+    quantile = ppf
+
+    def median(self) -> np.ndarray:
+        """Return the median.
+
+        Returns
+        -------
+        median : ndarray of datetime64
+            One entry per row.
+        """
+        return self.ppf(0.5)
+
+    def interval(self, confidence: float) -> tuple[np.ndarray, np.ndarray]:
+        """Return the central interval of the given probability, which is not calibrated.
+
+        Parameters
+        ----------
+        confidence : float
+            The probability.
+
+        Returns
+        -------
+        low, high : ndarray of datetime64
+            One entry per row.
+        """
+        return self.ppf((1 - confidence) / 2), self.ppf((1 + confidence) / 2)
+
+    def mean(self) -> np.ndarray:
+        """Return the mean, a moment that need not be a possible value.
+
+        Returns
+        -------
+        mean : ndarray of datetime64
+            One entry per row.
+        """
+        return self._by_row(lambda _, row: self._means(row), 0.0)
+
+    def rvs(self, size: int = 1, random_state: RandomState = None) -> np.ndarray:
+        """Draw dates.
+
+        Parameters
+        ----------
+        size : int, default=1
+            Number of draws for each row.
+
+        random_state : int, RandomState instance or None, default=None
+            Seed of the draw.
+
+        Returns
+        -------
+        dates : ndarray of datetime64, of shape (size, n_samples)
+            The draws.
+        """
+        check_integer("size", size)
+        rows = np.tile(self._values, (size, 1))
+        drawn = self._density._complete(rows, check_random_state(random_state))
+        return dates_of(self._joined(drawn)).reshape(size, len(self))
+
+    def _by_row(self, function, values):
+        """Return a function of values, and of the rows to which they belong, which broadcast."""
+        try:
+            shape = np.broadcast_shapes(np.shape(values), (len(self),))
+        except ValueError:
+            shape = (0,)
+        if shape[-1] != len(self):
+            raise ValueError(
+                f"values of shape {np.shape(values)} do not fit {len(self)} rows: give one, one "
+                "for each row, or k for all rows as an array of shape (k, 1)."
+            )
+        both = np.broadcast_to(values, shape), np.broadcast_to(np.arange(len(self)), shape)
+        values, row = (each.ravel() for each in both)
+        return in_blocks(function, values, row, at_once=ROWS_AT_ONCE).reshape(shape)
+
+    def _quantiles(self, q, row):
+        values = self._values[row]
+        rows = self._open_rows(values)
+        is_open = np.zeros(values.shape, dtype=bool)
+        is_open[np.ix_(rows, self._parts)] = True
+        rest = q[rows]
+        for j in self._parts:
+            values[rows, j], rest = self._part(values, j, rows).quantile(rest)
+        self._schema.rules.fill(self._schema, values, is_open)
+        return dates_of(self._joined(values))
+
+    def _below(self, seconds, row):
+        values = self._values[row]
+        rows = self._open_rows(values)
+        below = (self._joined(values) <= seconds).astype(np.float64)
+        below[rows], mass = 0.0, np.ones(len(rows))
+        asked = self._column.split(seconds[rows])[self._column.has_flag :]
+        for j, x in zip(self._parts, asked, strict=True):
+            low, high = self._part(values, j, rows).ends(x)
+            below[rows] += mass * low
+            mass *= high - low
+            values[rows, j] = x
+        below[rows] += mass
+        return below
+
+    def _means(self, row):
+        values = self._values[row]
+        moments, rows = self._joined(values), self._open_rows(values)
+        first, *others = (self._part(values, j, rows).mean() for j in self._parts)
+        if self._column.has_months:
+            local = moments_of_months(first)
+        else:
+            is_moment = isinstance(self._schema.variables[self._parts[0]], Weeks)
+            local = first if is_moment else joined_moment(first)
+            local = local + joined_moment(0.0, *others) - joined_moment(0.0)
+        moments[rows] = utc_seconds(local, self._column.zone, self._column.name)
+        return dates_of(moments)
+
+    def _open_rows(self, values):
+        """Return the rows whose date no rule tells."""
+        return np.flatnonzero(np.isnan(values[:, self._parts[-1]]))
+
+    def _joined(self, values):
+        """Return the dates of rows in seconds."""
+        return self._column.joined(values[:, self._schema.of_column[self._place]])
+
+    def _part(self, values, j, rows):
+        """Return the distribution of one part of the dates of some rows."""
+        view = TableView(self._schema, values[rows])
+        log_weights = self._density._log_weights(view, view.known)
+        return Part(OneVariable(self._density, view, j, log_weights), len(rows))
+
+
+class Part:
+    """The distribution of a part of a date in each row, in the order of dates.
+
+    Parameters
+    ----------
+    one : OneVariable
+        The distribution of the variable.
+    n : int
+        Number of rows.
+    """
+
+    def __init__(self, one, n):
+        self.one, self.variable, self.rows = one, one.variable, np.arange(n)
+        # A time of day is an angle, which is cut open anywhere.
+        self.is_angle = self.variable.has_number and self.variable.period is not None
+
+    def quantile(self, q):
+        """Return the value at which the distribution function reaches q, and q within its mass."""
+        variable = self.variable
+        if self.is_angle:
+            at_midnight, before, total = self._midnight
+            q = q * total
+            q = np.where(q <= total - before, q, q - total)
+            return variable.value(variable.snap(self.one.quantile(at_midnight + q, self.rows))), q
+        if variable.has_number:
+            x = variable.snap(self.one.quantile(q, self.rows))
+        else:
+            values = variable.possible.values
+            x = values[(self._sums[:, 1:] < q[:, None]).sum(axis=1).clip(max=len(values) - 1)]
+        low, high = self.ends(x)
+        return x, np.clip((q - low) / np.maximum(high - low, LEAST_MASS), LEAST_Q, 1 - LEAST_Q)
+
+    def ends(self, x):
+        """Return the probabilities of values below x, and of values up to x."""
+        variable = self.variable
+        if self.is_angle:
+            at_midnight, _, total = self._midnight
+            unwrapped = variable.low + np.mod(x - variable.low, variable.period)
+            below = self.one.below(unwrapped, self.rows) - at_midnight
+            below = np.where(below < 0, below + total, below) / total
+            return below, below
+        if variable.has_number:
+            x, half = start_of_week(x) if isinstance(variable, Weeks) else x, variable.step / 2
+            return [self.one.below(x + shift, self.rows) for shift in (-half, half)]
+        values, half = variable.possible.values, variable.step / 2
+        places = [np.searchsorted(values, x + shift) for shift in (-half, half)]
+        return [self._sums[self.rows, place] for place in places]
+
+    def mean(self):
+        """Return means."""
+        if not self.variable.has_number:
+            return self.one.probabilities @ self.variable.possible.values
+        if not self.is_angle:
+            return self.one.mean()
+        x, weight = self.one.nodes()
+        return (np.mod(x, self.variable.period) * weight).sum(axis=1)
+
+    @cached_property
+    def _sums(self):
+        """The probabilities of the first k possible values, of shape (n, n_values + 1)."""
+        return np.pad(np.cumsum(self.one.probabilities, axis=1), ((0, 0), (1, 0)))
+
+    @cached_property
+    def _midnight(self):
+        """The distribution function of an angle at midnight, and what it grows by up to there from
+        the cut, and in a whole turn.
+        """
+        cut, period = self.variable.low, self.variable.period
+        places = cut, period * np.ceil(cut / period), cut + period
+        first, middle, last = (
+            self.one.below(np.full(len(self.rows), x), self.rows) for x in places
+        )
+        return middle, middle - first, last - first
+
+
+def dates_of(seconds):
+    """Return seconds since 1970 as dates, NaN as not-a-time."""
+    return np.round(seconds * MICROSECONDS).astype("datetime64[us]")
