@@ -252,6 +252,7 @@ def show(lines):
         "diversity": ("diversity", 3),
         "fragments": ("fragments", 3),
         "scaffolds": ("scaffolds", 3),
+        "fit_seconds": ("fit, s", 0),
     }
     second = {
         "frechet": ("Fréchet", 2),

@@ -3,8 +3,9 @@
     python benchmarks/point_clouds.py PART --out FILE
     python benchmarks/point_clouds.py --table FILE
 
-PART is "samples" or "odd". Shapes are made of primitives: chairs, tables, lamps and mugs. Each fit
-has ``--seconds`` of processor time. Needs trimesh.
+PART is "samples" or "odd", of shapes that are made of primitives, which needs trimesh, or "digits"
+or "odd digits", of the bright pixels of images in ``--data FILE``. Each fit has ``--seconds`` of
+processor time.
 """
 
 import argparse
@@ -26,12 +27,15 @@ from skflows import CNFDensity
 from skflows.sets import PointCloudDensity
 
 N_POINTS, N_TRAINING_POINTS = 256, 512
-N_TRAIN, N_TEST = 500, 25  # clouds of each class
+N_TRAIN, N_TEST = 500, 25  # shapes of each class
+N_IMAGES = 3000  # to fit; the others are held out
+N_TEST_IMAGES, N_ODD_IMAGES = 10, 50  # of each digit, beside samples and to be scored
+BRIGHT = 128  # least grey level of a point
 N_ASSIGNED = 128  # points of a cloud that are assigned to points of another one
 N_CELLS = 28  # of the grid of the Jensen-Shannon divergence, along each axis
 CODE_SIZE = 32
 HEAVY = {"max_iter": 10_000, "n_iter_no_change": 10_000}  # time ends the training
-MATCHING = CNFDensity(hidden_layer_sizes=(256, 256), dropout=0.0, n_steps=4, tolerance=1e-4)
+MATCHING = CNFDensity(dropout=0.0, n_steps=4, tolerance=1e-4)
 
 
 def box(size, centre):
@@ -128,14 +132,15 @@ def mug(rng):
 CLASSES = {"chairs": chair, "tables": table, "lamps": lamp, "mugs": mug}
 
 
-def clouds_of(name, n, n_points, seed, draw=0):
-    """Return clouds (n, n_points, 3) on the surfaces of shapes.
+def shapes(args, name, is_test=False, draw=0):
+    """Return clouds of a class (n, n_points, 3) on the surfaces of shapes.
 
     Shapes are centred, and their farthest corner is at 1. Another draw has other points.
     """
     from trimesh import util
 
-    rng = np.random.default_rng([seed, list(CLASSES).index(name)])
+    n, n_points = (N_TEST, N_POINTS) if is_test else (N_TRAIN, N_TRAINING_POINTS)
+    rng = np.random.default_rng([args.seed + is_test, list(CLASSES).index(name)])
     clouds = []
     for _ in range(n):
         mesh = util.concatenate(CLASSES[name](rng))
@@ -145,9 +150,32 @@ def clouds_of(name, n, n_points, seed, draw=0):
     return np.array(clouds)
 
 
-def clouds_of_all(n, n_points, seed, draw=0):
-    """Return n clouds of each class."""
-    return np.concatenate([clouds_of(name, n, n_points, seed, draw) for name in CLASSES])
+def digits(args, name, is_test=False, draw=0):
+    """Return clouds of a digit (n, n_points, 2): random places in bright pixels.
+
+    Images are as wide as from -1 to 1. Another draw has other points.
+    """
+    with np.load(args.data) as file:
+        images, labels = file["X"], file["y"]
+    part = slice(N_IMAGES, None) if is_test else slice(N_IMAGES)
+    images = images[part][labels[part] == int(name)]
+    n_points = N_TRAINING_POINTS
+    if is_test:
+        n_points = N_POINTS
+        images = images[: N_ODD_IMAGES if args.part == "odd digits" else N_TEST_IMAGES]
+    rng = np.random.default_rng([args.seed, is_test, int(name), draw])
+    clouds = []
+    for image in images:
+        row, column = np.nonzero(image >= BRIGHT)
+        corners = np.column_stack([column, image.shape[0] - 1 - row])
+        points = corners[rng.integers(len(corners), size=n_points)] + rng.random((n_points, 2))
+        clouds.append(2 * points / len(image) - 1)
+    return np.array(clouds)
+
+
+def classes_of(args):
+    """Return a function of clouds of a class, and the names of the classes."""
+    return (digits, [*"0123456789"]) if "digits" in args.part else (shapes, [*CLASSES])
 
 
 def chamfer(x, y):
@@ -204,8 +232,9 @@ def compared(x, y, of_y, distance):
 
 def jensen_shannon(x, y):
     """Return the divergence of the shares of all points in the cells of a grid, in nats."""
-    edges = [np.linspace(-1, 1, N_CELLS + 1)] * 3
-    p, q = (np.histogramdd(np.clip(z.reshape(-1, 3), -1, 1), edges)[0].ravel() for z in (x, y))
+    d = x.shape[2]
+    edges = [np.linspace(-1, 1, N_CELLS + 1)] * d
+    p, q = (np.histogramdd(np.clip(z.reshape(-1, d), -1, 1), edges)[0].ravel() for z in (x, y))
     p, q = p / p.sum(), q / q.sum()
     middle = (p + q) / 2
     return float(sum(np.sum(s[s > 0] * np.log(s[s > 0] / middle[s > 0])) for s in (p, q)) / 2)
@@ -252,22 +281,27 @@ class GaussianOfCodes:
 class Autoencoder(nn.Module):
     """An autoencoder trained by the Chamfer distance, with a Gaussian mixture of its codes."""
 
-    def __init__(self):
+    def __init__(self, n_features=3):
         super().__init__()
+        self.n_features = n_features
         self.of_point = nn.Sequential(
-            nn.Linear(3, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 256)
+            nn.Linear(n_features, 128),
+            nn.ReLU(),
+            nn.Linear(128, 128),
+            nn.ReLU(),
+            nn.Linear(128, 256),
         )
         self.of_cloud = nn.Sequential(nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, CODE_SIZE))
         self.decoder = nn.Sequential(
             nn.Linear(CODE_SIZE, 256), nn.ReLU(), nn.Linear(256, 512), nn.ReLU(),
-            nn.Linear(512, 3 * N_POINTS),
+            nn.Linear(512, n_features * N_POINTS),
         )  # fmt: skip
 
     def encode(self, x):
         return self.of_cloud(self.of_point(x).amax(1))
 
     def decode(self, codes):
-        return self.decoder(codes).unflatten(-1, (N_POINTS, 3))
+        return self.decoder(codes).unflatten(-1, (N_POINTS, self.n_features))
 
     def decoded(self, codes):
         """Return clouds as an array, with their points in random order."""
@@ -277,7 +311,7 @@ class Autoencoder(nn.Module):
     def fit(self, X, seconds, seed):
         started = time.process_time()
         torch.manual_seed(seed)
-        self.__init__()
+        self.__init__(X.shape[2])
         X = torch.tensor(X, dtype=torch.float32)
         optimizer = torch.optim.Adam(self.parameters(), 1e-3)
         self.n_iter = 0
@@ -321,8 +355,8 @@ class TrainingClouds:
 
 
 CONTESTANTS = {
-    "flow matching": lambda: Ours(MATCHING, 5e-3),
-    "splines": lambda: Ours(None, 2e-3),
+    "flow matching": lambda: Ours(MATCHING, 1e-2),
+    "splines": lambda: Ours(None, 5e-3),
     "autoencoder, GMM": Autoencoder,
     "training clouds": TrainingClouds,
 }
@@ -337,14 +371,17 @@ def pairwise(distance, x, y):
 
 def samples(args):
     """Measure samples and reconstructions of each method."""
-    train = clouds_of_all(N_TRAIN, N_TRAINING_POINTS, args.seed)
-    test, again = (clouds_of_all(N_TEST, N_POINTS, args.seed + 1, draw) for draw in (0, 1))
+    clouds_of, names = classes_of(args)
+    train, test, again = (
+        np.concatenate([clouds_of(args, name, *part) for name in names])
+        for part in ((), (True, 0), (True, 1))
+    )
     of_test = {name: symmetric(distance, test) for name, distance in DISTANCES.items()}
 
     def measure(method, model, seconds):
         started = time.process_time()
         drawn = model.sample(len(test), args.seed)
-        line = {"part": "samples", "method": method, "seed": args.seed, "fit_seconds": seconds}
+        line = {"part": args.part, "method": method, "seed": args.seed, "fit_seconds": seconds}
         line |= {"epochs": getattr(model, "n_iter", 0)}
         line |= {"sample_seconds": time.process_time() - started}
         for name, distance in DISTANCES.items():
@@ -373,12 +410,11 @@ def samples(args):
 
 def odd(args):
     """Measure how well scores tell a class that was left out of the fit."""
-    for left_out in args.left_out:
-        others = [name for name in CLASSES if name != left_out]
-        train = np.concatenate(
-            [clouds_of(name, N_TRAIN, N_TRAINING_POINTS, args.seed) for name in others]
-        )
-        tests = {name: clouds_of(name, N_TEST, N_POINTS, args.seed + 1) for name in CLASSES}
+    clouds_of, names = classes_of(args)
+    for left_out in args.left_out or names:
+        others = [name for name in names if name != left_out]
+        train = np.concatenate([clouds_of(args, name) for name in others])
+        tests = {name: clouds_of(args, name, True) for name in names}
         for method in args.methods:
             started = time.process_time()
             model = CONTESTANTS[method]().fit(train, args.seconds, args.seed)
@@ -386,9 +422,10 @@ def odd(args):
             scores = {name: model.density.score_samples(X) for name, X in tests.items()}
             seconds = time.process_time() - started - fitted
             known = np.concatenate([scores[name] for name in others])
-            line = {"part": "odd", "method": method, "left_out": left_out, "seed": args.seed}
+            line = {"part": args.part, "method": method, "left_out": left_out, "seed": args.seed}
             line["auroc"] = roc_auc_score(
-                np.repeat([0, 1], [len(known), N_TEST]), -np.append(known, scores[left_out])
+                np.repeat([0, 1], [len(known), len(tests[left_out])]),
+                -np.append(known, scores[left_out]),
             )
             line |= {"fit_seconds": fitted, "score_seconds": seconds}
             store(args, line)
@@ -419,27 +456,31 @@ HEADS = {
 def show(lines):
     """Print the tables of `point_clouds.md`."""
     frame = pd.DataFrame(lines)
-    drawn = frame[frame["part"] == "samples"].set_index("method")[[*HEADS]]
-    print_table(
-        drawn.rename(columns={key: head for key, (head, _) in HEADS.items()}),
-        dict(HEADS.values()),
-    )
-    told = frame[frame["part"] == "odd"]
-    if len(told):
-        heads = {"auroc": "AUROC", "fit_seconds": "fit, s", "score_seconds": "100 scores, s"}
-        told = told.set_index(["method", "left_out"])[[*heads]]
-        told.index.names = ["method", "left out"]
+    for part in "samples", "digits":
+        drawn = frame[frame["part"] == part].set_index("method")[[*HEADS]]
+        print_table(
+            drawn.rename(columns={key: head for key, (head, _) in HEADS.items()}),
+            dict(HEADS.values()),
+        )
         print()
-        print_table(told.rename(columns=heads), dict(zip(heads.values(), (4, 0, 0), strict=True)))
+    told = frame[frame["part"].str.startswith("odd")]
+    heads = {"auroc": "AUROC", "fit_seconds": "fit, s", "score_seconds": "scores, s"}
+    told = told.set_index(["method", "left_out"])[[*heads]]
+    told.index.names = ["method", "left out"]
+    print_table(told.rename(columns=heads), dict(zip(heads.values(), (4, 0, 0), strict=True)))
+
+
+PARTS = {"samples": samples, "odd": odd, "digits": samples, "odd digits": odd}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("part", nargs="?", choices=["samples", "odd"])
+    parser.add_argument("part", nargs="?", choices=list(PARTS))
+    parser.add_argument("--data", type=Path, help="npz file of images X and labels y")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--table", type=Path, help="print the tables of this file and leave")
     parser.add_argument("--methods", nargs="*", default=list(CONTESTANTS))
-    parser.add_argument("--left-out", nargs="*", default=list(CLASSES))
+    parser.add_argument("--left-out", nargs="*", help="classes; all by default")
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--models", type=Path, help="folder for fitted densities")
     parser.add_argument("--seed", type=int, default=0)
@@ -449,8 +490,10 @@ def main():
         return
     if args.part is None or args.out is None:
         parser.error("give PART and --out, or --table")
+    if "digits" in args.part and args.data is None:
+        parser.error("give --data")
     torch.set_num_threads(1)
-    {"samples": samples, "odd": odd}[args.part](args)
+    PARTS[args.part](args)
 
 
 if __name__ == "__main__":

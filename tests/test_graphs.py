@@ -174,7 +174,10 @@ def test_odd_molecules_are_outliers():
     [
         ("CCO", "X is a single text"),
         ([], "with one row at least"),
-        (["CCO", "C("], r"Row 1 of X, 'C\(', is no SMILES"),
+        (["CCO", "C("], r"Row 1 of X, 'C\(', is no molecule .*: its syntax is wrong"),
+        (["CCO", ""], "Row 1 of X, '', is no molecule .*: it has no atoms"),
+        (["C=[N](C)(C)C", "CCO"], "Row 0 of X.*valence for atom # 1 N, 5, is greater than"),
+        (["CCO", "c1cccc1C"], "Row 1 of X.*Can't kekulize"),
         (["CCO", None], "Row 1 of X is None"),
         (["CCO", 3.5], "Row 1 of X is 3.5"),
         (["CCO.Cl", "CCO"], "Row 0 of X, 'CCO.Cl', has several fragments"),

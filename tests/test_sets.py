@@ -28,11 +28,10 @@ FLOWS = {
     "splines": SPLINES,
     "matching": CNFDensity(hidden_layer_sizes=(16,), dropout=0.0, solver="rk4", n_steps=4),
 }
-PRIOR = NSFDensity(n_transforms=1, autoregressive=False, hidden_layer_sizes=(8,))
 
 
 def small(flow=SPLINES, **parameters):
-    settings = {"prior": PRIOR, "code_size": 2, "hidden_size": 16, "n_points": 16, "max_iter": 5}
+    settings = {"code_size": 2, "hidden_size": 16, "n_points": 16, "max_iter": 5}
     return PointCloudDensity(flow, **settings | {"random_state": 0} | parameters)
 
 
@@ -57,8 +56,8 @@ def density(request):
 
 @pytest.fixture(scope="module")
 def trained():
-    better = {"code_size": 4, "n_points": 64, "batch_size": 8, "learning_rate_init": 5e-3}
-    return small(max_iter=60, **better).fit(X)
+    better = {"code_size": 4, "n_points": 64, "batch_size": 8, "learning_rate_init": 1e-2}
+    return small(max_iter=60, random_state=2, **better).fit(X)
 
 
 def test_order_of_points_does_not_matter(density):
@@ -260,10 +259,10 @@ def test_training(capsys):
     assert search.fit(np.array([cloud[:20] for cloud in X])).best_score_ < 0
 
 
-def test_a_continuous_flow_of_codes_with_dropout():
-    density = small(prior=CNFDensity(hidden_layer_sizes=(8,), dropout=0.5), max_iter=1).fit(X)
-    assert np.isfinite(density.score_samples(X[:3])).all()
-    assert density.sample(2, 0, n_points=3).shape == (2, 3, 2)
+def test_shortest_paths_within_a_batch():
+    shortest = clone(FLOWS["matching"]).set_params(coupling="optimal_transport")
+    density = small(shortest, max_iter=1, contamination=None).fit(X)
+    assert np.isfinite(density.score_samples(X[:2])).all()
 
 
 def test_default_flows():

@@ -133,6 +133,17 @@ verbose : "auto" or int, default="auto"
     False print nothing, and other numbers the loss every ``verbose`` epochs.
 """
 
+OBJECT_TRAINED = """\
+n_iter_ : int
+    Number of epochs.
+
+best_iter_ : int
+    Epoch, counted from 1, whose weights were kept.
+
+best_validation_score_ : float
+    Its ``validation_score``.
+"""
+
 TRAINED = """\
 input_noise_ : float
     The input noise of the training.
@@ -229,6 +240,7 @@ PARTS = {
     "training": TRAINING,
     "clouds_training": OBJECT_TRAINING.replace("{objects}", "clouds"),
     "molecules_training": OBJECT_TRAINING.replace("{objects}", "molecules"),
+    "object_trained": OBJECT_TRAINED,
     "contamination": TRAINING_CONTAMINATION,
     "held_out_contamination": HELD_OUT_CONTAMINATION,
     "trained": TRAINED,

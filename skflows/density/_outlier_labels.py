@@ -73,7 +73,8 @@ class OutlierLabelsMixin(PersistenceMixin, OutlierMixin):
         labels : ndarray of shape (n_samples,)
             -1 for outliers, 1 for inliers.
         """
-        return np.where(self.score_samples(X) >= self.offset_, 1, -1)
+        margin = self.decision_function(X)
+        return np.where((margin >= 0) | np.isneginf(self.offset_), 1, -1)
 
     def fit_predict(self, X: Table, y: object = None, **kwargs: Any) -> Labels:
         """Fit to the rows, and label each of them as an inlier or an outlier.

@@ -36,8 +36,8 @@ class MoleculeDensity(ObjectDensity):
     ----------
     head : {"flow", "categorical"}, default="flow"
         The family of these distributions: an affine flow of indicators of the values, as in the
-        paper but trained without noise, or plain probabilities. Choose "categorical", which fits
-        better in the same time, unless you compare with the paper or with other flows.
+        paper but trained without noise, or plain probabilities. Both fit about as well in equal
+        time.
 
     hidden_size : int, default=128
         Size of the hidden layers, a multiple of 8.
@@ -59,16 +59,10 @@ class MoleculeDensity(ObjectDensity):
         Number of atoms of the largest molecule of `fit`.
 
     history_ : dict of list
-        ``loss``, ``validation_score`` and ``learning_rate`` of each epoch.
+        ``loss``, ``validation_score`` (the mean score of held-out molecules) and ``learning_rate``
+        of each epoch.
 
-    n_iter_ : int
-        Number of epochs.
-
-    best_iter_ : int
-        Epoch, counted from 1, whose weights were kept.
-
-    best_validation_score_ : float
-        Mean score of the held-out molecules in that epoch.
+    {object_trained}
 
     offset_ : float
         Outlier threshold for `score_samples`.

@@ -2,9 +2,9 @@
 
 import torch
 
-SCALE_BOUND = 0.5  # of log-scales: the points of an integral must resolve the smallest scale
+SCALE_BOUND = 0.25  # of log-scales: the points of an integral must resolve the smallest scale
 FARTHEST = 6.0  # standard deviations of a latent coordinate, in an integral over it
-N_POINTS = 33
+N_POINTS = 23
 
 
 class Categorical:

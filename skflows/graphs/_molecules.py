@@ -40,7 +40,7 @@ def read_graphs(X, atom_types=None):
                 raise ValueError(f"Row {row} of X is {text!r}; it must be a SMILES, such as 'CCO'.")
             molecule, named = chem.MolFromSmiles(text), f"Row {row} of X, {text!r},"
             if molecule is None or not molecule.GetNumAtoms():
-                raise ValueError(f"{named} is no SMILES that RDKit can read.")
+                raise ValueError(f"{named} is no molecule that RDKit can read: {problem_of(text)}.")
             canonical = chem.MolToSmiles(molecule, isomericSmiles=False)
             if "." in canonical:
                 raise ValueError(
@@ -63,6 +63,16 @@ def read_graphs(X, atom_types=None):
                 )
             graphs.append((atoms, bonds))
     return graphs
+
+
+def problem_of(text):
+    """Return why RDKit reads no molecule from a SMILES."""
+    chem = chemistry()
+    molecule = chem.MolFromSmiles(text, sanitize=False)
+    if molecule is None:
+        return "its syntax is wrong"
+    problems = chem.DetectChemistryProblems(molecule)
+    return problems[0].Message() if problems else "it has no atoms"
 
 
 def graph_of(molecule):

@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..callbacks._run import clock
 from ..columns.arrays import check_integer
-from ..columns.types import Floats, Labels, RandomState
+from ..columns.types import Floats, RandomState
 from ..density._flow_density import FlowDensity, architecture
 from ..density._nsf import NSFDensity
 from ..density._objects import ObjectDensity
@@ -19,8 +19,8 @@ from ..preprocessing.sklearn_compat import Interval
 from ..training.threads import fit_context
 from ._clouds import as_array, counts_of, read_clouds
 
-POINTS = {"n_transforms": 3, "dropout": 0.0}
-CODES = {"n_transforms": 2, "autoregressive": False}
+POINTS = {"n_transforms": 3, "hidden_layer_sizes": (128, 128), "dropout": 0.0}
+CODES = {"n_transforms": 2, "autoregressive": False, "dropout": 0.0}
 TAIL_SCALE = 5.0  # of standardised points, beyond which they grow logarithmically
 
 
@@ -38,10 +38,6 @@ class PointCloudDensity(ObjectDensity):
         The flow of points, of which the architecture and the objective are used: its parameters of
         training and preprocessing have no effect. None takes an `NSFDensity`; a `CNFDensity` is
         trained by flow matching.
-
-    prior : FlowDensity, default=None
-        The flow of codes, of which the architecture is used. None takes an `NSFDensity` of
-        couplings.
 
     code_size : int, default=32
         Size of the code, two at least.
@@ -71,14 +67,7 @@ class PointCloudDensity(ObjectDensity):
         one draw, and a quarter of ``n_points`` points of each held-out cloud) and
         ``learning_rate`` of each epoch.
 
-    n_iter_ : int
-        Number of epochs.
-
-    best_iter_ : int
-        Epoch, counted from 1, whose weights were kept.
-
-    best_validation_score_ : float
-        Its ``validation_score``.
+    {object_trained}
 
     offset_ : float
         Outlier threshold for `score_samples` divided by the number of points.
@@ -111,7 +100,6 @@ class PointCloudDensity(ObjectDensity):
     _parameter_constraints: dict = {
         **ObjectDensity._parameter_constraints,
         "density": [FlowDensity, None],
-        "prior": [FlowDensity, None],
         "code_size": [Interval(Integral, 2, None, closed="left")],
         "hidden_size": [Interval(Integral, 1, None, closed="left")],
         "n_points": [Interval(Integral, 1, None, closed="left")],
@@ -122,13 +110,12 @@ class PointCloudDensity(ObjectDensity):
         self,
         density=None,
         *,
-        prior=None,
         code_size=32,
         hidden_size=128,
         n_points=64,
         n_draws=8,
         batch_size=32,
-        learning_rate_init=2e-3,
+        learning_rate_init=5e-3,
         max_iter=100,
         time_limit=None,
         validation_fraction=0.1,
@@ -138,7 +125,6 @@ class PointCloudDensity(ObjectDensity):
         verbose="auto",
     ):
         self.density = density
-        self.prior = prior
         self.code_size = code_size
         self.hidden_size = hidden_size
         self.n_points = n_points
@@ -191,27 +177,25 @@ class PointCloudDensity(ObjectDensity):
         ends = np.append(0, np.cumsum(self.n_points_))
 
         def build():
-            flow = self.density or NSFDensity(**POINTS)
-            bijection, objective = architecture(flow, self.n_features_in_, self.code_size)
-            prior = self.prior or NSFDensity(**CODES)
+            d, flow = self.n_features_in_, self.density or NSFDensity(**POINTS)
+            bijection, objective = architecture(flow, d, self.code_size)
             network = CloudNetwork(
-                Encoder(self.n_features_in_, self.code_size, self.hidden_size),
-                architecture(prior, self.code_size)[0],
-                Flow(
-                    FirstColumns(preprocess, self.n_features_in_),
-                    Conditional(bijection, self.n_features_in_),
-                ),
+                Encoder(d, self.code_size, self.hidden_size),
+                architecture(NSFDensity(**CODES), self.code_size)[0],
+                Flow(FirstColumns(preprocess, d), Conditional(bijection, d)),
             )
-            clouds_of = points.float(), torch.from_numpy(ends), self.code_size, self.n_points
-            return network, CloudBound(objective, *clouds_of)
+            inputs = points.float(), torch.from_numpy(ends), self.code_size, self.n_points
+            return network, CloudBound(objective, *inputs)
 
+        identity = points.numpy(), ends
+        log_det = np.add.reduceat(log_det.numpy(), ends[:-1])
         self._train(
             X,
             clouds,
             build,
-            identity=(points.numpy(), ends),
+            identity=identity,
             started=started,
-            log_det=np.add.reduceat(log_det.numpy(), ends[:-1]),
+            log_det=log_det,
             n_each=self.n_points,
         )
         return self
@@ -284,21 +268,6 @@ class PointCloudDensity(ObjectDensity):
         """
         scores = self.score_samples(X) / counts_of(X)
         return scores if np.isneginf(self.offset_) else scores - self.offset_
-
-    def predict(self, X: ArrayLike) -> Labels:
-        """Label each cloud as an inlier or an outlier.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_clouds, n_points, n_features), or list of array-like
-            The clouds.
-
-        Returns
-        -------
-        labels : ndarray of shape (n_clouds,)
-            -1 for outliers, 1 for inliers.
-        """
-        return np.where(self.score_samples(X) / counts_of(X) >= self.offset_, 1, -1)
 
     def transform(self, X: ArrayLike) -> Floats:
         """Return the latent code of each cloud.

@@ -16,6 +16,9 @@ from ..training.losses import Likelihood, gradients_by_autograd
 
 SCALE_BOUND = 5.0  # of the log-scales of codes
 SHARE_IN_FLOW = 4  # one in so many of the drawn points trains the flow; the encoder sees all
+MATCHING_WEIGHT = (
+    4.0  # of squared errors of velocities beside nats: (1 - t) / t over times from 0.01
+)
 SEEN_AT_ONCE = 2**14  # points, in scores of held-out clouds
 
 
@@ -116,7 +119,7 @@ class CloudBound(Likelihood):
     ----------
     objective : Likelihood
         Trains the flow of points. Flow matching replaces their likelihood by the squared error
-        of the velocities, summed over the coordinates.
+        of the velocities, summed over the coordinates, times `MATCHING_WEIGHT`.
     points : Tensor of shape (n_all, n_features)
         The preprocessed points of all clouds.
     ends : Tensor of shape (n + 1,)
@@ -137,7 +140,7 @@ class CloudBound(Likelihood):
         self.validated_every = objective.validated_every
         generator = torch.Generator().manual_seed(0)
         self.noise = torch.randn(len(self.count), code_size, generator=generator)
-        self.factor = 1.0 if self.in_nats else points.shape[1]
+        self.factor = 1.0 if self.in_nats else MATCHING_WEIGHT * points.shape[1]
 
     def _rows(self, network, cloud, places, noise):
         """Return rows of the flow of points, and the divergences of the codes in them.

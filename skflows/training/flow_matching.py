@@ -35,7 +35,7 @@ def optimal_transport(x, noise, weight):
         )
     noise = noise.clone()
     rows = (weight > 0).nonzero().squeeze(-1)
-    cost = -(x[:, rows].mT @ noise[:, rows])  # the squared distance, up to constant terms
+    cost = -(x.detach()[:, rows].mT @ noise[:, rows])  # the squared distance, up to constants
     _, order = linear_sum_assignment(cost.cpu().numpy())
     noise[:, rows] = noise[:, rows[torch.from_numpy(order).to(rows.device)]]
     return noise
