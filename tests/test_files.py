@@ -355,10 +355,12 @@ def test_offsets_from_utc_and_empty_columns_keep_their_form():
     when = ["2025-03-01T06:00:00+01:00", "2025-03-02T06:30:05+01:00"]
     head = f"when;x;note\n{when[0]};1,5;\n{when[1]};NA;\n"
     form = form_of_file(head, ";", ",", "utf-8")
-    frame = pd.DataFrame(
-        {"when": pd.to_datetime(when), "x": [1.5, np.nan], "note": [np.nan, np.nan]}
-    )
+    dates = pd.Series(pd.to_datetime(when))
+    frame = pd.DataFrame({"when": dates, "x": [1.5, np.nan], "note": [np.nan, np.nan]})
     text = io.StringIO()
     CsvAppender(text, form)(frame)
     assert text.getvalue() == head
+    text = io.StringIO()
+    CsvAppender(text, form)(frame.assign(when=pd.to_datetime(["2025-07-01T06:00+02:00"] * 2)))
+    assert text.getvalue().splitlines()[1].startswith("2025-07-01T05:00:00+01:00")
     assert common_offset(["12:30", "2025-03-01T06:00:00+01:00"]) is None

@@ -187,6 +187,20 @@ def test_usual_scores_are_learned_by_state():
     assert usual.relative(np.array([-np.inf]), values[:1]) == -np.inf
 
 
+def test_scores_of_a_few_categories_have_no_usual_spread():
+    """Among rows without a number, the distance of a rarer category would be any number of times
+    that of the most frequent one, which is hardly more than 0.
+    """
+    rng = np.random.default_rng(0)
+    n = 1000
+    amount = np.where(rng.uniform(size=n) < 0.6, 0.0, rng.lognormal(size=n))
+    of_category = rng.choice([-0.2, -1.9], n, p=[0.85, 0.15]) + 0.01 * rng.normal(size=n)
+    scores = of_category - np.where(amount > 0, 8 + rng.normal(size=n) ** 2, 0.0)
+    variables = [SimpleNamespace(has_number=True)]
+    usual = UsualScores.fit(variables, amount[:, None], scores, np.ones(n))
+    assert (usual.relative(scores, amount[:, None]) == scores).all()
+
+
 def test_an_impossible_value_is_flagged_beside_frequent_ones_and_gaps():
     """Scores of rows with an amount of 0, and of others, are 10 nats apart: none of them is odd."""
     rng = np.random.default_rng(0)
@@ -201,5 +215,5 @@ def test_an_impossible_value_is_flagged_beside_frequent_ones_and_gaps():
     found = detector.fit_predict(frame)
     assert found[7] == -1 and (found == -1).sum() <= 2
     is_low = detector.p_values_ < 0.1
-    assert is_low.mean() == pytest.approx(0.1, abs=0.05)
-    assert is_low[amount > 0].mean() == pytest.approx(0.1, abs=0.06)
+    for rows in (amount == 0, amount > 0):  # 0 if all are judged by one curve
+        assert 0.03 < is_low[rows].mean() < 0.25

@@ -14,6 +14,7 @@ import numpy as np
 from ..columns.arrays import listed
 from ..columns.dates import MICROSECONDS
 from ..columns.formats import (
+    OFFSET,
     OTHER_MARK,
     BooleanFormat,
     ClockFormat,
@@ -28,7 +29,6 @@ from ._cells import GAPS
 FORM = "_file_form"  # the attribute of a model that has the form of its file, as a dict
 # Cells that stand for missing values if all others of a column have a format.
 PLACEHOLDERS = frozenset({"-", "--", "\u2013", "\u2014", "?", ".", "n.a.", "N.A.", "n.d.", "NaN"})
-OFFSET = re.compile(r"(?<=\d)[+-]\d\d:\d\d$")  # from UTC
 MAX_WORDS = 5  # that a message lists
 MAX_DECIMALS = 12  # beyond which a column has whatever digits its numbers have
 

@@ -202,7 +202,7 @@ def usual_values(column, text):
     if column.dtype.kind in "iufMm":
         low, high = (known.quantile(q, interpolation="nearest") for q in (0.05, 0.95))
         return f"{text(low)} to {text(high)}"
-    shares = known.value_counts(normalize=True).head(N_COMMON)
+    shares = known.astype(object).value_counts(normalize=True).head(N_COMMON)
     texts = (shorten(text(value), MAX_CELL, placeholder=" …") for value in shares.index)
     return ", ".join(f"{each} ({share:.0%})" for each, share in zip(texts, shares, strict=True))
 

@@ -1,6 +1,5 @@
 """The command ``skflows score``: batches of a table, scored by a stored density."""
 
-import sys
 import warnings
 
 import numpy as np
@@ -47,10 +46,10 @@ def run_score(args):
             n_outliers += int(outlier.sum())
         rows.report()
     if n_scored == len(getattr(model, "held_out_scores_", ())):
-        print(
-            f"skflows: {args.data} has as many rows as the fit. A model that has seen an odd row "
-            "may score it high: for the rows of the fit, use skflows outliers",
-            file=sys.stderr,
+        warnings.warn(
+            f"{args.data} has as many rows as the fit: if they are the same, use skflows outliers, "
+            "since a model that has seen an odd row may score it high",
+            stacklevel=2,
         )
     if args.output:
         say(

@@ -691,8 +691,10 @@ class CsvAppender:
         if kind in "iufb" and format is not None and format.role in ("number", "bool"):
             texts = format.write(column[known].astype(float))
         elif kind == "M" and format is not None and format.role == "datetime":
-            local = column[known].dt.tz_localize(None)
-            moments = local.astype("datetime64[us]").astype("int64")
+            moments = column[known]
+            if moments.dt.tz is not None:
+                moments = moments.dt.tz_convert(format.zone).dt.tz_localize(None)
+            moments = moments.astype("datetime64[us]").astype("int64")
             texts = format.write(moments / MICROSECONDS)
         elif kind == "f":
             numbers = column[known].tolist()

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cache, partial
 from itertools import product
 from math import isfinite
@@ -50,6 +50,7 @@ MONTHS = (
     "January", "February", "March", "April", "May", "June", "July", "August", "September",
     "October", "November", "December",
 )  # fmt: skip
+OFFSET = re.compile(r"[+-]\d\d:\d\d$")  # from UTC
 NUMERIC_DATE = re.compile(r"(\d{1,4})([-/.])(\d{1,2})\2(\d{2,4})(.*)", re.DOTALL)
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 # 24 December 2024, Tue, Dec 24, 2024 and Dec 2024.
@@ -364,6 +365,12 @@ class DateFormat(Format):
     is_ambiguous: bool = False
 
     role = "datetime"
+
+    @property
+    def zone(self):
+        """The time zone in which dates are written: an offset from UTC, such as ``+01:00``."""
+        match = OFFSET.search(self.pattern)
+        return UTC if match is None else datetime.strptime(match[0], "%z").tzinfo
 
     @property
     def is_day_first(self):

@@ -134,7 +134,7 @@ class Folds:
             return np.average(scores, axis=0, weights=self.held_out_weight)
 
     def of_held_out(self, values):
-        """Return what `spread` has spread."""
+        """Return the held-out rows' part of values of all rows of the user, fold by fold."""
         return values[np.flatnonzero(self._kept)[self.held_out_rows]]
 
     def spread(self, values):

@@ -10,6 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..columns.arrays import check_exact_table, listed
 from ..columns.lattice import lattice_of
+from ..density._third_party import unfrozen
 from ..variational import VariationalDensity
 
 # Blue for data, orange for the model: colour-blind readers can distinguish the two.
@@ -239,8 +240,8 @@ def plane(estimator, rows, indices, names, grid_resolution):
     grid = np.tile(medians, (mesh[0].size, 1))
     for i, coordinate in zip(indices, mesh, strict=True):
         grid[:, i] = coordinate.ravel()
-    if isinstance(estimator, VariationalDensity):
-        grid = estimator._scaled_to_simplex(grid, indices)
+    if isinstance(density := unfrozen(estimator), VariationalDensity):
+        grid = density._scaled_to_simplex(grid, indices)
     others = [i for i in range(len(names)) if i not in indices and not np.ptp(grid[:, i])]
     return mesh, grid, {names[i]: grid[0, i] for i in others}
 

@@ -100,9 +100,10 @@ class DensityOutlierDetector(
           mean of the log-densities of its components, with one vote per family: the likeliest
           mixture, kernels and flow on columns that are scaled, whitened or mapped through their
           quantiles. How well each of these predicts ordinary rows says little about unusual ones.
-          For a `TableDensity`, the log-density relative to what is usual for the missing and the
-          frequent values of a row: an amount that is often 0 is much likelier there than at any
-          other number, and a row without it has no term for it, but neither is odd.
+          For a `TableDensity`, the log-density relative to what is usual for rows with the same
+          missing values and the same very frequent numbers: an amount that is often 0 is much
+          likelier there than at any other number, and a row without it has no term for it, but
+          neither is odd.
         - "log_density": the log-density, in nats.
         - "dependence": the log-density minus the sum of the single columns' log-densities, for a
           `TableDensity`. It finds unusual combinations, whether or not each value is rare by

@@ -68,8 +68,9 @@ class DateDistribution:
         probability : ndarray
             One entry per row.
         """
-        seconds = np.asarray(dates, dtype="datetime64[us]").astype(np.int64) / MICROSECONDS
-        return self._by_row(self._below, seconds)
+        dates = np.asarray(dates, dtype="datetime64[us]")
+        seconds = dates.astype(np.int64) / MICROSECONDS
+        return np.where(np.isnat(dates), np.nan, self._by_row(self._below, seconds))
 
     def ppf(self, q: ArrayLike) -> np.ndarray:
         """Return quantiles.
@@ -108,13 +109,15 @@ class DateDistribution:
         Parameters
         ----------
         confidence : float
-            The probability.
+            The probability, more than 0 and less than 1.
 
         Returns
         -------
         low, high : ndarray of datetime64
             One entry per row.
         """
+        if not 0 < confidence < 1:
+            raise ValueError(f"{confidence=}; it must be more than 0 and less than 1.")
         return self.ppf((1 - confidence) / 2), self.ppf((1 + confidence) / 2)
 
     def mean(self) -> np.ndarray:
@@ -280,8 +283,8 @@ class Part:
 
     @cached_property
     def _midnight(self):
-        """The distribution function of an angle at midnight, and what it grows by up to there from
-        the cut, and in a whole turn.
+        """The distribution function of a time of day at midnight, and its growth from the cut to
+        midnight and over a period.
         """
         cut, period = self.variable.low, self.variable.period
         places = cut, period * np.ceil(cut / period), cut + period

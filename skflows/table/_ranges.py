@@ -84,7 +84,7 @@ class Ranges:
             share = ((count - np.sqrt(count)) / n).clip(0, 1)
             # So that of draws that are made until one is accepted, as many as expected are outside.
             accepted = np.ones(expected.shape)
-            for _ in share:  # what is refused beyond one end raises the share beyond the other
+            for _ in range(2):  # what is refused beyond one end raises the share beyond the other
                 exceeds = share > expected * accepted
                 others = 1 - np.where(exceeds, share, 0.0).sum(axis=0)
                 accepted = others / (1 - np.where(exceeds, expected, 0.0).sum(axis=0))

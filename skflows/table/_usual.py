@@ -9,7 +9,8 @@ from ..calibration.tails import weighted_quantiles
 FREQUENT, SPIKE = 0.05, 20  # least share of such a value, and least ratio to the median value's
 LEAST_SHARE, LEAST_ROWS = 0.02, 20  # of the rows in a state that is not odd by itself
 N_ROUNDS, SMALL = 20, 0.01  # of the median polish, and changes in its last one
-LEAST_DISTANCE = 1e-3  # in nats
+CONSTANT, TINY = 0.1, 1e-3  # median distance of a state that tells of no spread, and least one
+LEAST_VARYING = 0.8  # share of the rows in other states
 OTHER, MISSING, FIRST = range(3)  # states of a variable; the frequent values follow
 
 
@@ -20,7 +21,8 @@ class UsualScores(NamedTuple):
     large probability there, but small ones elsewhere. Such rows differ by many nats, and none of
     them is odd. The usual score is a sum of effects of the variables' states, by Tukey's median
     polish, and so is the logarithm of the usual distance from it. A rare state has no effect: it
-    may be odd.
+    may be odd. The spread is not learned of a state in which most scores hardly differ, since its
+    rows have few categories and no number, and nothing is if these are many rows.
 
     Attributes
     ----------
@@ -66,12 +68,20 @@ class UsualScores(NamedTuple):
             usual = np.flatnonzero(np.bincount(states, minlength=1) >= enough)
             if len(usual) > 1:
                 groups += [(j, state, states == state) for state in usual]
-        none = [np.zeros(FIRST + len(each)) for each in frequent]
+        zeros = [np.zeros(FIRST + len(each)) for each in frequent]
         if not groups:
-            return cls(0.0, frequent, none, none)
-        centre, effects, rest = polished(scores, weight, groups, none)
-        distance = np.log(np.maximum(np.abs(rest), LEAST_DISTANCE))
-        _, spreads, _ = polished(distance, weight, groups, none)
+            return cls(0.0, frequent, zeros, zeros)
+        centre, effects, rest = polished(scores, weight, groups, zeros)
+        distance = np.abs(rest)
+        varies = np.ones(len(scores), dtype=bool)
+        for *_, rows in groups:
+            if weighted_quantiles(distance[rows], weight[rows], 0.5) < CONSTANT:
+                varies &= ~rows
+        if varies.mean() < LEAST_VARYING:
+            return cls(0.0, frequent, zeros, zeros)
+        of_varying = [(j, k, rows[varies]) for j, k, rows in groups if rows[varies].any()]
+        logs = np.log(np.maximum(distance, TINY))[varies]
+        _, spreads, _ = polished(logs, weight[varies], of_varying, zeros)
         return cls(centre, frequent, effects, spreads)
 
     def relative(self, scores, values):
@@ -85,17 +95,20 @@ class UsualScores(NamedTuple):
         return self.centre + (scores - effect - self.centre) / np.exp(spread)
 
 
-def polished(scores, weight, groups, none):
-    """Return the median of scores, effects of groups of rows, and what is left of the scores."""
+def polished(scores, weight, groups, zeros):
+    """Return the median of scores, effects of groups of rows, and what is left of the scores.
+
+    The effects begin at zeros, which have their shapes.
+    """
     centre = float(weighted_quantiles(scores, weight, 0.5))
-    rest, effects = scores - centre, [each.copy() for each in none]
+    rest, effects = scores - centre, [each.copy() for each in zeros]
     for _ in range(N_ROUNDS):
         changes = []
         for j, state, rows in groups:
             changes.append(weighted_quantiles(rest[rows], weight[rows], 0.5))
             rest[rows] -= changes[-1]
             effects[j][state] += changes[-1]
-        if np.abs(changes).max() < SMALL:
+        if np.abs(changes).max(initial=0.0) < SMALL:
             break
     return centre, effects, rest
 

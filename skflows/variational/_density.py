@@ -384,7 +384,8 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
                 states = states[len(states) // 2 :].flatten(0, 1)
                 states = states[whitened(states)[0].isfinite()]
                 missed = self._share_missed(whitened, states, largest)
-                if draws is None and (self.pareto_k_ > MAX_K or missed > MAX_MISSED):
+                is_doubtful = self.pareto_k_ > MAX_K or missed > MAX_MISSED
+                if draws is None and len(states) and is_doubtful:
                     if prints(self):
                         print("The flow may have missed a part: a second one is trained.")
                     draws = draws_of_rows(states, generator)
@@ -456,6 +457,8 @@ class VariationalDensity(FittedFlowMixin, OutlierDensityMixin, CallbackSupportMi
         """
         from ..bijections._normal import normal_log_density
 
+        if not len(states):
+            return 0.0
         z, log_det = self.flow_.bijection(states)
         log_weight = whitened(states)[0] - normal_log_density(z).sum(1) - log_det
         return (log_weight > largest).double().mean().item()

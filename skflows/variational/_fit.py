@@ -198,7 +198,8 @@ def train(
 
     def is_over(history):
         stop = on_epoch_end is not None and on_epoch_end(history)
-        return stop or history.parts["log_weight_variance"][-1] < tol**2
+        variances = history.parts.get("log_weight_variance")  # none if no epoch had a finite step
+        return stop or (variances is not None and variances[-1] < tol**2)
 
     with suitable_threads(bijection, batch_size):
         return train_in_phases(
