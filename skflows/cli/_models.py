@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections import Counter
 from itertools import repeat
 
 import numpy as np
@@ -58,6 +59,7 @@ from ._tables import (
 )
 
 COVERAGE = 0.9  # of intervals of predictions
+MAX_NAMED = 5  # columns in a message
 REMEDY_OF_CLASSIFIER = (
     "fill them in, or fit the classifier with --estimator table, which takes missing values"
 )
@@ -204,7 +206,7 @@ def run_impute(args):
         )
     names = model.feature_names_in_
     table = open_table(args.data, args.sep, args.decimal, **as_in_fit(model), used=names)
-    rows, n_gaps = TableRows(model, args.data), 0
+    rows, n_filled = TableRows(model, args.data), Counter()
     decimals = {column.name: column.decimals for column in model._schema.columns}
     random_state = check_random_state(args.random_state)
     with writing(args.output, table.form) as append:
@@ -212,7 +214,7 @@ def run_impute(args):
             batch = unquoted(batch, names)
             frame = rows.of(batch)
             filled = model.impute(frame, args.method, random_state=random_state)
-            n_gaps += int((frame.isna() & filled.notna()).sum().sum())
+            n_filled.update((frame.isna() & filled.notna()).sum().to_dict())
             columns = filled_columns(batch, filled, decimals)
             if raw is None:
                 append(batch.assign(**columns))
@@ -226,7 +228,12 @@ def run_impute(args):
             append(raw, header=table.header)
     rows.report()
     if args.output:
-        say(f"wrote {shown(args.output)}: {n_gaps} missing values filled in", args.output)
+        text = f"wrote {shown(args.output)}: {n_filled.total()} missing values filled in"
+        columns = [f"{name} {n}" for name, n in n_filled.most_common() if n]
+        if len(columns) > 1:
+            more = f" and {len(columns) - MAX_NAMED} other columns" * (len(columns) > MAX_NAMED)
+            text += f" ({', '.join(columns[:MAX_NAMED])}{more})"
+        say(text, args.output)
 
 
 def with_raw(table, output):

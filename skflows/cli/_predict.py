@@ -4,6 +4,7 @@ import sys
 import time
 
 from ..conditional import ConditionalDensity, DensityClassifier, FlowRegressor
+from ..conditional._classifier import LEAST_POOLED
 from ..conditional._density import default_flow
 from ..conditional._regressor import HELD_OUT, LEAST_ROWS
 from ..conditional._trees import LEAST_ROWS as ROWS_FOR_TREES
@@ -143,7 +144,9 @@ def _classifier(args, X, kinds, n_classes):
     if name == "table":
         seconds = expected_duration(density, *X.shape, n_classes)
         density.set_params(columns=kinds, handle_unknown="rare", n_jobs=n_jobs_for(seconds))
-    return DensityClassifier(density, random_state=args.random_state)
+    # As by default in Python, with enough rows, unless the user wants the densities alone.
+    is_pooled = args.estimator is None and len(X) >= LEAST_POOLED
+    return DensityClassifier(density, classifiers=is_pooled, random_state=args.random_state)
 
 
 def _flow(args):

@@ -1075,9 +1075,9 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             raise ValueError(f"q={q!r}; probabilities must be more than 0 and less than 1.")
         distribution = self.predict_distribution(column, X)
         quantiles = distribution.ppf(probabilities[:, None]).T
-        variable = self._schema.columns[self._schema.names.index(column)].value_variables[-1]
-        # Numbers are rounded as samples are.
-        if variable.has_number and not isinstance(distribution, DateDistribution):
+        _, j = column_of(self, column, "is_ordered")
+        variable, is_date = self._schema.variables[j], isinstance(distribution, DateDistribution)
+        if variable.has_number and not is_date:  # as samples are rounded
             quantiles = variable.value(variable.snap(quantiles))
         return quantiles[:, 0] if np.ndim(q) == 0 else quantiles
 
