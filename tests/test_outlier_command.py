@@ -14,7 +14,8 @@ from skflows.cli import main
 from skflows.cli._outliers import QUICK, TABLE_SECONDS, judged_columns
 from skflows.cli._parser import make_parser
 from skflows.cli._progress import print_status
-from skflows.cli._report import doubt_about_bulk, value_text, verdict
+from skflows.cli._report import doubt_about_bulk, text_as, value_text, verdict
+from skflows.columns.formats import DateFormat
 
 SEED = "--random-state 0"
 
@@ -310,6 +311,21 @@ def test_rows_have_names_in_the_report(folder):
     page = (folder / "r.html").read_text(encoding="utf-8")
     assert "<td class='number'>&lt;n7&gt;</td>" in page
     assert "Rows have the names of the column @id." in page
+
+
+def test_report_writes_values_as_the_file_does(folder):
+    rng = np.random.default_rng(0)
+    price = rng.normal(30, 3, 150).round(2)
+    price[7] = 1300.0
+    days = pd.date_range("2025-03-01", periods=150).strftime("%d.%m.%Y")
+    cells = [f"{x:,.2f} €".translate(str.maketrans(",.", ".,")) for x in price]
+    pd.DataFrame({"price": cells, "day": days}).to_csv("orders.csv", index=False, sep=";")
+    assert main(shlex.split(f"outliers orders.csv --report r.html --quick {SEED}")) == 0
+    page = (folder / "r.html").read_text(encoding="utf-8")
+    assert "price = 1.300,00 €" in page
+    dates = pd.Series(pd.to_datetime(["2024-12-31", None]))
+    assert text_as(DateFormat("%d.%m.%Y"), dates)(dates[0]) == "31.12.2024"
+    assert text_as(DateFormat("%d.%m.%Y"), dates)(dates[1]) == "missing"
 
 
 def test_report_names_combinations_and_leaves_identifiers_alone(folder):

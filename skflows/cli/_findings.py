@@ -22,6 +22,7 @@ class Findings(NamedTuple):
     n_left_out: int  # rows with a missing value
     left_out: list  # columns that are not numeric
     known: object  # the rows that the detector was fitted to
+    form: object  # of the file
     scores: np.ndarray
     p_values: np.ndarray
     outlier: np.ndarray

@@ -11,7 +11,7 @@ from ..inspection import SamplesDisplay
 from ..table import TableDensity
 from ._forms import form_of
 from ._page import breakable, page, percent, picture, row_of, table
-from ._report import usual_values, value_text
+from ._report import text_as, usual_values
 from ._tables import import_pandas
 
 MOST_ROWS = 2000  # of each table that are compared
@@ -192,13 +192,6 @@ def compared(pair):
     """Return the cells of a difference and of the largest by chance."""
     value, chance = pair
     return percent(value, is_odd=value > chance) + percent(chance)
-
-
-def text_as(format, column):
-    """Return how values of a column are written in its file."""
-    if format is None or column.dtype.kind not in "iuf":
-        return value_text(column)
-    return lambda value: format.write([value])[0]
 
 
 def pairs(found, n_columns):

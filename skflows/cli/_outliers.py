@@ -91,7 +91,7 @@ def run_outliers(args):
         if known.equals(frame):
             raise ValueError(SAME_REFERENCE.format(args.reference))
     kinds = kinds_in(frame, source.form, hints)
-    findings = find_outliers(args, table, frame, known, is_table, kinds)
+    findings = find_outliers(args, table, frame, known, source.form, is_table, kinds)
     added = added_columns(
         frame,
         findings.scores,
@@ -197,7 +197,7 @@ def say_oddest(args, found, written):
         say(f"  {name} ({text}): {', '.join(reasons)}", args.output)
 
 
-def find_outliers(args, table, frame, known, is_table=False, kinds=None):
+def find_outliers(args, table, frame, known, form, is_table=False, kinds=None):
     """Judge the rows of ``frame``, the usable part of a table, by a detector of known rows."""
     from ._findings import Findings
 
@@ -232,6 +232,7 @@ def find_outliers(args, table, frame, known, is_table=False, kinds=None):
         n_left_out=len(table) - len(frame),
         left_out=[name for name in table if name not in frame],
         known=known,
+        form=form,
         scores=scores,
         p_values=p_values,
         outlier=outlier,

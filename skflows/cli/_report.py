@@ -9,6 +9,7 @@ from scipy import stats
 
 from ..calibration.ranks import least_p_value
 from ..columns.arrays import is_missing
+from ..columns.dates import MICROSECONDS
 from ..columns.lattice import decimals_of
 from ..inspection import ExplanationDisplay, OutlierScoreDisplay, PValueDisplay
 from ._findings import odd_columns, odd_parts
@@ -134,7 +135,7 @@ def row_name(found, row):
 
 def oddest_rows(found):
     names = [escape(str(name)) for name in found.frame.columns]
-    texts = column_texts(found.frame)
+    texts = column_texts(found)
     pairs = zip(found.frame, texts, strict=True)
     usual = [escape(usual_values(found.known[name], text)) for name, text in pairs]
 
@@ -207,15 +208,30 @@ def usual_values(column, text):
     return ", ".join(f"{each} ({share:.0%})" for each, share in zip(texts, shares, strict=True))
 
 
-def column_texts(frame):
-    """Return a function for each column that writes its values.
+def column_texts(found):
+    """Return a function for each column that writes its values: amounts and dates as its file."""
+    formats = found.form.formats
+    return [text_as(formats.get(name), column) for name, column in found.frame.items()]
 
-    Whole numbers that are all different may be identifiers, and have no thousands separators.
-    """
-    return [value_text(frame[name]) for name in frame]
+
+def text_as(format, column):
+    """Return a function that writes values of a column as its file does, if it has a format."""
+    role, kind, number = getattr(format, "role", None), column.dtype.kind, float
+    if role == "datetime" and kind == "M" and column.dt.tz is None:
+
+        def number(date):
+            return np.datetime64(date, "us").astype(np.int64) / MICROSECONDS
+
+    elif role != "number" or kind not in "iuf":
+        return value_text(column)
+    return lambda value: "missing" if is_missing(value) else format.write([number(value)])[0]
 
 
 def value_text(column):
+    """Return a function that writes values of a column for a reader.
+
+    Whole numbers that are all different may be identifiers, and have no thousands separators.
+    """
     known, spec = column.dropna(), ""
     if column.dtype.kind == "M":
         has_clock = (known != known.dt.normalize()).any()
@@ -236,7 +252,7 @@ def p_value(value):
 def why(found):
     if not len(found.explained):
         return "<p>The table has too many columns to compute their contributions to the score.</p>"
-    texts = column_texts(found.frame)
+    texts = column_texts(found)
     drawn = []
     for row in found.explained[:N_DRAWN]:
         display = ExplanationDisplay.from_predictions(
