@@ -1,5 +1,6 @@
 """The command ``skflows score``: batches of a table, scored by a stored density."""
 
+import sys
 import warnings
 
 import numpy as np
@@ -46,10 +47,10 @@ def run_score(args):
             n_outliers += int(outlier.sum())
         rows.report()
     if n_scored == len(getattr(model, "held_out_scores_", ())):
-        warnings.warn(
-            f"{args.data} has as many rows as the fit: if they are the same, use skflows outliers, "
-            "since a model that has seen an odd row may score it high",
-            stacklevel=2,
+        print(
+            f"skflows: {args.data} has as many rows as the fit: if they are the same, use skflows "
+            "outliers, since a model that has seen an odd row may score it high",
+            file=sys.stderr,
         )
     if args.output:
         say(
