@@ -181,7 +181,9 @@ def test_classes_are_predicted_with_probabilities(folder, capsys, one_class):
         assert run(line) == 0
         assert "60 predictions, with probabilities" in capsys.readouterr().out
         predicted = pd.read_csv("predicted.csv")
-        classes = [str(each) for each in skflows.load("model.skflows").classes_]
+        model = skflows.load("model.skflows")
+        assert len(model.weights_) > 1  # pooled, as by default in Python
+        classes = [str(each) for each in model.classes_]
         names = [f"probability_{each}" for each in classes]
         assert [*predicted] == ["id", "predicted", *names]
         assert np.allclose(predicted[names].sum(axis=1), 1)
