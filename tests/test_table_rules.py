@@ -538,6 +538,19 @@ def test_products_of_three_are_found_and_kept():
     assert (density.impute(table.assign(rate=np.nan))["rate"] == table["rate"]).all()
 
 
+def test_products_with_wrong_rows_are_told_from_lookups():
+    """Few prices and quantities determine the amount: each wrong row has a pair of its own."""
+    rng = np.random.default_rng(0)
+    price = rng.choice([0.47, 1.8, 1.87, 2.9, 3.02, 4.5], 400)
+    quantity = rng.integers(1, 11, 400).astype(float)
+    table = pd.DataFrame({"price": price, "quantity": quantity})
+    table["amount"] = (price * quantity).round(2)
+    table.loc[[5, 9], ["price", "quantity"]] = [[35, 10], [1.87, 600]]
+    found = quick(max_iter=1).fit(table).rules_
+    assert found["rule"].tolist() == ["amount = price * quantity"]
+    assert found["exceptions"].tolist() == pytest.approx([0.005])
+
+
 @pytest.fixture(scope="module")
 def density_of_bills():
     return quick().fit(bills()[["price", "quantity", "amount"]])
