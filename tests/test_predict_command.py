@@ -1,6 +1,7 @@
 """``skflows fit --target`` and ``skflows predict``."""
 
 import re
+import sys
 from io import StringIO
 from types import SimpleNamespace
 
@@ -162,8 +163,9 @@ def test_models_of_arrays(folder, capsys):
     assert "predicts 2 columns" in capsys.readouterr().err
 
 
-def test_classes_are_predicted_with_probabilities(folder, capsys, one_class):
-    """Also those of other columns than texts, if the user says so."""
+def test_classes_are_predicted_with_probabilities(folder, capsys, one_class, monkeypatch):
+    """Also those of other columns than texts, if the user says so; the file needs no skops."""
+    monkeypatch.setitem(sys.modules, "skops.io", None)
     table = pd.read_csv("data.csv")
     table["n"] = (table["kind"] == "b") + 1
     table.loc[5, ["kind", "n"]] = None

@@ -29,6 +29,7 @@ CALLBACKS = "_skl_callbacks"  # of scikit-learn; they belong to the process, not
 PLAIN_CLASSES = (
     "numpy:float64",
     "sklearn.frozen._frozen:FrozenEstimator",
+    "sklearn.linear_model._logistic:LogisticRegression",
     "sklearn.mixture._gaussian_mixture:GaussianMixture",
     "sklearn.model_selection._split:KFold",
     "sklearn.model_selection._split:ShuffleSplit",
