@@ -84,7 +84,7 @@ def prints(estimator):
 
 
 def is_watched(estimator, context=None):
-    """Return whether a fit, with ``verbose="auto"``, prints lines, or a method without a context.
+    """Return whether a fit, or another method, which has no context, prints lines if "auto".
 
     It does at a terminal or in a notebook, where a person who waits sees them, unless it is one of
     several fits of an estimator with callbacks, such as a search, or runs in another thread or

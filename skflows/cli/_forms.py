@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..columns.arrays import listed
-from ..columns.dates import MICROSECONDS
+from ..columns.dates import datetimes_of
 from ..columns.formats import (
     OFFSET,
     OTHER_MARK,
@@ -332,8 +332,7 @@ def dates_of(seconds, offset, index):
     """Return seconds since 1970 as dates, with an offset from UTC in seconds unless it is NaN."""
     import pandas as pd
 
-    moments = np.round(seconds * MICROSECONDS).astype("datetime64[us]")
-    dates = pd.Series(moments, index)
+    dates = pd.Series(datetimes_of(seconds), index)
     if np.isnan(offset):
         return dates
     return dates.dt.tz_localize("UTC").dt.tz_convert(timezone(timedelta(seconds=offset)))

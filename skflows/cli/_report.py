@@ -9,7 +9,7 @@ from scipy import stats
 
 from ..calibration.ranks import least_p_value
 from ..columns.arrays import is_missing
-from ..columns.dates import MICROSECONDS
+from ..columns.dates import seconds_of
 from ..columns.lattice import decimals_of
 from ..inspection import ExplanationDisplay, OutlierScoreDisplay, PValueDisplay
 from ._findings import odd_columns, odd_parts
@@ -23,7 +23,7 @@ N_COMMON = 2  # texts that are named as usual
 BULK = 0.25  # p-values above it are treated as inliers'
 SUSPICIOUS = 0.01  # p-value of the test that these are uniform
 HARMLESS = 0.03  # distance from uniform, which the test finds among many rows
-MIN_SHOWN = 1e-06  # p-value
+MIN_SHOWN = 1e-6  # p-value
 FEW = 200  # rows: with fewer, the tail of their scores is hardly known
 
 SCORES = {  # of numbers, and of tables with texts or missing values
@@ -216,15 +216,14 @@ def column_texts(found):
 
 def text_as(format, column):
     """Return a function that writes values of a column as its file does, if it has a format."""
-    role, kind, number = getattr(format, "role", None), column.dtype.kind, float
-    if role == "datetime" and kind == "M" and column.dt.tz is None:
-
-        def number(date):
-            return np.datetime64(date, "us").astype(np.int64) / MICROSECONDS
-
-    elif role != "number" or kind not in "iuf":
+    role, kind = getattr(format, "role", None), column.dtype.kind
+    if role == "number" and kind in "iuf":
+        numbers = list
+    elif role == "datetime" and kind == "M" and column.dt.tz is None:
+        numbers = seconds_of
+    else:
         return value_text(column)
-    return lambda value: "missing" if is_missing(value) else format.write([number(value)])[0]
+    return lambda value: "missing" if is_missing(value) else format.write(numbers([value]))[0]
 
 
 def value_text(column):

@@ -90,6 +90,11 @@ def seconds_of(dates):
     return np.array(naive, dtype="datetime64[us]").astype(np.int64) / MICROSECONDS
 
 
+def datetimes_of(seconds):
+    """Return seconds since 1970 as ``datetime64[us]``, NaN as not-a-time."""
+    return np.round(seconds * MICROSECONDS).astype("datetime64[us]")
+
+
 def local_seconds(seconds, zone, name):
     """Return seconds in UTC as seconds in the local time of a zone; as they are if it is None."""
     if zone is None:

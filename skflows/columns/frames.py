@@ -19,7 +19,15 @@ from .arrays import (
     known_values,
     library_of,
 )
-from .dates import MICROSECONDS, common_zone, is_date, seconds_of, time_zone, zone_of
+from .dates import (
+    MICROSECONDS,
+    common_zone,
+    datetimes_of,
+    is_date,
+    seconds_of,
+    time_zone,
+    zone_of,
+)
 
 # What to convert values to that are neither numbers nor texts, by the name of their type.
 REMEDIES = {
@@ -432,10 +440,7 @@ def within(values, dtype):
 
 def _moments(column):
     """Return dates as datetime64, in UTC if their dtype has a time zone."""
-    micro = np.where(column.known, np.round(column.values.astype(float) * MICROSECONDS), 0)
-    moments = micro.astype(np.int64).astype("datetime64[us]")
-    moments[~column.known] = np.datetime64("NaT")
-    return moments
+    return datetimes_of(np.where(column.known, column.values.astype(float), np.nan))
 
 
 def _date_objects(column):

@@ -327,19 +327,7 @@ class ConditionalDistribution:
 
     def _broadcast(self, values):
         """Return values with entries for each row, and output."""
-        values = np.asarray(values, dtype=np.float64)
-        try:
-            shape = np.broadcast_shapes(values.shape, self._shape)
-        except ValueError:
-            shape = ()
-        if shape[-len(self._shape) :] != self._shape:  # a single entry would become several
-            ones = ", 1" * len(self._shape)
-            raise ValueError(
-                f"values of shape {values.shape} do not fit a distribution with entries of shape "
-                f"{self._shape}: give a number, an array of that shape, or k values for all "
-                f"entries as an array of shape (k{ones})."
-            )
-        return np.broadcast_to(values, shape)
+        return broadcast_to_entries(values, self._shape)
 
     def _at(self, y, function):
         """Return a function of rows of y, and of the rows they belong to, that broadcast."""
@@ -559,6 +547,25 @@ class CircularDistribution(ConditionalDistribution):
 
     def _limits(self, tail):
         return self._start, self._start + self._period
+
+
+def broadcast_to_entries(values, shape, what="a distribution with entries"):
+    """Return numbers broadcast to the entries of a distribution, possibly several for each.
+
+    An error says what has the shape of the entries.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    try:
+        found = np.broadcast_shapes(values.shape, shape)
+    except ValueError:
+        found = ()
+    if found[-len(shape) :] != shape:  # a single entry would become several
+        raise ValueError(
+            f"values of shape {values.shape} do not fit {what} of shape {shape}: give a number, an "
+            f"array of that shape, or k values for all entries as an array of shape "
+            f"(k{', 1' * len(shape)})."
+        )
+    return np.broadcast_to(values, found)
 
 
 def in_blocks(function, *arrays, each=1, at_once=None, map_=map):

@@ -16,9 +16,8 @@ from ..training.losses import Likelihood, gradients_by_autograd
 
 SCALE_BOUND = 5.0  # of the log-scales of codes
 SHARE_IN_FLOW = 4  # one in so many of the drawn points trains the flow; the encoder sees all
-MATCHING_WEIGHT = (
-    4.0  # of squared errors of velocities beside nats: (1 - t) / t over times from 0.01
-)
+# Of squared errors of velocities beside nats: about the mean of (1 - t) / t over times from 0.01.
+MATCHING_WEIGHT = 4.0
 SEEN_AT_ONCE = 2**14  # points, in scores of held-out clouds
 
 

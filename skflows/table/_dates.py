@@ -9,13 +9,14 @@ from sklearn.utils import check_random_state
 from ..columns.arrays import check_integer
 from ..columns.dates import (
     MICROSECONDS,
+    datetimes_of,
     joined_moment,
     moments_of_months,
     start_of_week,
     utc_seconds,
 )
 from ..columns.types import Floats, RandomState
-from ..distribution.distribution import in_blocks
+from ..distribution.distribution import broadcast_to_entries, in_blocks
 from ._columns import Weeks
 from ._predictive import OneVariable, without
 from ._variables import ROWS_AT_ONCE
@@ -149,22 +150,14 @@ class DateDistribution:
         check_integer("size", size)
         rows = np.tile(self._values, (size, 1))
         drawn = self._density._complete(rows, check_random_state(random_state))
-        return dates_of(self._joined(drawn)).reshape(size, len(self))
+        return datetimes_of(self._joined(drawn)).reshape(size, len(self))
 
     def _by_row(self, function, values):
         """Return a function of values, and of the rows to which they belong, which broadcast."""
-        try:
-            shape = np.broadcast_shapes(np.shape(values), (len(self),))
-        except ValueError:
-            shape = (0,)
-        if shape[-1] != len(self):
-            raise ValueError(
-                f"values of shape {np.shape(values)} do not fit {len(self)} rows: give one, one "
-                "for each row, or k for all rows as an array of shape (k, 1)."
-            )
-        both = np.broadcast_to(values, shape), np.broadcast_to(np.arange(len(self)), shape)
-        values, row = (each.ravel() for each in both)
-        return in_blocks(function, values, row, at_once=ROWS_AT_ONCE).reshape(shape)
+        values = broadcast_to_entries(values, (len(self),), f"{len(self)} rows, entries")
+        row = np.broadcast_to(np.arange(len(self)), values.shape)
+        found = in_blocks(function, values.ravel(), row.ravel(), at_once=ROWS_AT_ONCE)
+        return found.reshape(values.shape)
 
     def _quantiles(self, q, row):
         values = self._values[row]
@@ -175,7 +168,7 @@ class DateDistribution:
         for j in self._parts:
             values[rows, j], rest = self._part(values, j, rows).quantile(rest)
         self._schema.rules.fill(self._schema, values, is_open)
-        return dates_of(self._joined(values))
+        return datetimes_of(self._joined(values))
 
     def _below(self, seconds, row):
         values = self._values[row]
@@ -202,7 +195,7 @@ class DateDistribution:
             local = first if is_moment else joined_moment(first)
             local = local + joined_moment(0.0, *others) - joined_moment(0.0)
         moments[rows] = utc_seconds(local, self._column.zone, self._column.name)
-        return dates_of(moments)
+        return datetimes_of(moments)
 
     def _open_rows(self, values):
         """Return the rows whose date no rule tells."""
@@ -292,8 +285,3 @@ class Part:
             self.one.below(np.full(len(self.rows), x), self.rows) for x in places
         )
         return middle, middle - first, last - first
-
-
-def dates_of(seconds):
-    """Return seconds since 1970 as dates, NaN as not-a-time."""
-    return np.round(seconds * MICROSECONDS).astype("datetime64[us]")

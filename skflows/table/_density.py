@@ -511,24 +511,22 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             (c, fitted if fitted.is_refitted else with_own_maps(fitted, views))
             for c, fitted in done
         ]
-        rules = self._schema.rules
+        rules, held_out = self._schema.rules, rows[folds.held_out_rows]
         attributes, members = self._mixture(done, folds, rows)
         if rules.orders:  # only the whole mixture tells how often it breaks them
             self._members = members
             rules.weigh(self)
-            held_out = rows[folds.held_out_rows]
             terms = rules.order_terms(rules.encoded(self._schema, held_out))
             done = [(c, fitted._replace(scores=fitted.scores + terms)) for c, fitted in done]
             attributes, members = self._mixture(done, folds, rows)
         n_iter = [getattr(each, "n_iter", 1) for _, fitted in done for each in fitted.members]
-        values = rows[folds.held_out_rows]
         scores = folds.of_held_out(attributes["held_out_scores_"])
-        usual = UsualScores.fit(self._schema.variables, values, scores, folds.held_out_weight)
+        usual = UsualScores.fit(self._schema.variables, held_out, scores, folds.held_out_weight)
         return attributes | {
             "_members": members,
             "n_iter_": max(n_iter),
             "_usual": usual,
-            "_held_out_pool": folds.spread(usual.relative(scores, values)),
+            "_held_out_pool": folds.spread(usual.relative(scores, held_out)),
         }
 
     def _mixture(self, done, folds, rows):
@@ -658,9 +656,6 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         """Return scores of encoded rows that `UsualScores` makes comparable."""
         values = self._schema.split(rows)
         return self._usual.relative(self._scores(values), values)
-
-    def _pool_rows(self, X):
-        return self._pool_rows_of(self._encoding.rows(self._read(X)))
 
     def _dependence(self, rows):
         """Return the log-density of each row minus the sum for its single columns."""

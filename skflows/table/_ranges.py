@@ -82,7 +82,7 @@ class Ranges:
             n = np.maximum(np.bincount(code, minlength=len(expected)), 1)[:, None]
             # Less one standard error: few draws do not prove that a range is left too often.
             share = ((count - np.sqrt(count)) / n).clip(0, 1)
-            # So that of draws that are made until one is accepted, as many as expected are outside.
+            # The share of accepted draws that are outside is then as expected.
             accepted = np.ones(expected.shape)
             for _ in range(2):  # what is refused beyond one end raises the share beyond the other
                 exceeds = share > expected * accepted

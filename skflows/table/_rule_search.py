@@ -91,9 +91,9 @@ def find_rules(schema, values, weight, copy_of):
         *formulas_of(schema, rows[some], targets),
         *elapsed_of(schema, rows[some]),
     ]
+    candidates = [*formulas, *functions_of(rows[some])]
     # A lookup takes each wrong value for the one of its own combination, where a formula tells.
-    lookups = functions_of(rows[some])
-    candidates = [*sorted(formulas, key=itemgetter(0)), *sorted(lookups, key=itemgetter(0))]
+    candidates.sort(key=lambda each: (each[3] is Lookup, each[0]))
     rules, ancestors = [], {}
     for _, determinants, target, make, *line in candidates:
         above = set(determinants).union(*(ancestors.get(j, ()) for j in determinants))
