@@ -553,7 +553,7 @@ def wrong_shape(x):
         (lambda x: normal_with_gradients(x)[0], ValueError, r"without gradients.*tuple of two"),
         (lambda x: None, ValueError, "returned a NoneType"),
         (scalar, ValueError, r"shape \(\) for 32 rows.*vmap"),
-        (wrong_shape, ValueError, r"shape \(32, 1\)"),
+        (wrong_shape, ValueError, r"shape \(32, 1\) .*such as 0="),
         (not_a_number, ValueError, r"is nan.* at 0=.*1=.*2="),
         (infinite, ValueError, "is inf"),
         (nowhere, ValueError, "state by bounds"),

@@ -130,8 +130,9 @@ class TargetDensity:
             raise ValueError(
                 f"log_density returned values of shape {tuple(values.shape)}"
                 + (f" and gradients of shape {tuple(slopes.shape)}" if self.takes_arrays else "")
-                + f" for {len(x)} rows, an array of shape {tuple(x.shape)}: return one value for "
-                "each row. torch.func.vmap turns a function of one row into one of many."
+                + f" for {len(x)} rows, an array of shape {tuple(x.shape)}, such as "
+                f"{self.described(x[0])}: return one value for each row. torch.func.vmap turns a "
+                "function of one row into one of many."
             )
         is_bad = values.isnan() | (values == torch.inf)
         if not self.takes_arrays:
