@@ -29,7 +29,7 @@ from skflows import (
     StackedDensity,
     TransformedDensity,
 )
-from skflows.ensemble._mixture import mixture_weights
+from skflows.ensemble._mixture import can_gain, mixture_weights
 from skflows.training import data_parallel
 
 X = banana(120)
@@ -139,6 +139,20 @@ def test_true_density_gets_nearly_all_weight():
     truth = stats.multivariate_normal(rows.mean(axis=0), np.cov(rows.T)).logpdf(rows)
     wrong = stats.multivariate_normal(rows.mean(axis=0) + 2, np.cov(rows.T)).logpdf(rows)
     assert mixture_weights(np.column_stack([truth, wrong]))[0] > 0.99
+
+
+@pytest.mark.parametrize("seed", [20, 228, 258])
+def test_a_component_far_below_the_others_weighs_nothing(seed):
+    """EM left it a share that no quotient could hold, where it is the greatest in one row."""
+    rng = np.random.default_rng(seed)
+    n_rows = rng.integers(50, 300)
+    good = rng.normal(-1, 0.5, n_rows)
+    poor = good - 20
+    poor[0] = good[0] + 0.1
+    third = good - rng.uniform(0, 0.5) + rng.normal(0, 0.5, n_rows)
+    _, share, _ = mixture_weights(np.column_stack([good, poor, third]))
+    assert share == 0
+    can_gain(None, np.column_stack([good, poor]), third)  # a warning is an error
 
 
 def test_rows_of_density_0_do_not_affect_the_weights():

@@ -19,6 +19,7 @@ from ._race import NO_TIME, Interrupted, race
 
 EM_STEPS = 500
 EM_TOLERANCE = 1e-9  # in nats per row
+NO_SHARE = 1e-12  # a component that alone explains one row of a million has 1e-6
 LEAST_GAIN = 0.01  # in nats per row of the first fold, for which the other folds are fitted
 MIN_WEIGHT = 1e-4  # of a component that is kept
 
@@ -53,6 +54,9 @@ def mixture_weights(scores, weight=None):
         if score - before < EM_TOLERANCE:
             break
         before = score
+    # EM halves a useless share until it underflows: products with such numbers are slow, and
+    # quotients overflow.
+    shares[shares < NO_SHARE] = 0
     return shares / shares.sum()
 
 
