@@ -95,7 +95,7 @@ def draw_index():
     iris = load_iris(as_frame=True)
     table = iris.data[PETALS].assign(species=iris.target_names[iris.target])
     density = TableDensity(random_state=0).fit(table)
-    figure, axes = plt.subplots(1, 4, figsize=(13, 3.6), sharey=True, layout="constrained")
+    figure, axes = plt.subplots(1, 4, figsize=(10, 3), sharey=True, layout="constrained")
     lengths, widths = table[PETALS[0]], table[PETALS[1]]
     scores = density.score_samples(table)
     axes[0].scatter(lengths, widths, c=scores, s=12)
@@ -107,7 +107,7 @@ def draw_index():
     low, high = density.predict_distribution(PETALS[1], grid).interval(0.8)
     axes[2].fill_between(grid[PETALS[0]], low, high, color="C0", alpha=0.3)
     axes[2].scatter(lengths, widths, color="0.3", s=6)
-    axes[2].set_title("the width that a length predicts")
+    axes[2].set_title("width given length")
     is_odd = scores <= np.sort(scores)[4]
     axes[3].scatter(lengths, widths, color="0.7", s=12)
     axes[3].scatter(lengths[is_odd], widths[is_odd], color="C3", s=30)
@@ -237,7 +237,7 @@ def draw_speed():
     flows = ["NSF", "MAF", "RealNVP"]
     libraries = ["skflows", "without kernels", "zuko", "nflows", "normflows"]
     colours = dict(zip(libraries, ["C0", "lightsteelblue", "C1", "C2", "C3"], strict=True))
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(8, 3.4), layout="constrained")
     for ax, what in zip(axes, ("training step, 256 rows", "score 100,000 rows"), strict=True):
         lines = [times[f"{flow}, d = 10: {what}"] for flow in flows]
         for place, library in enumerate(lines[0]):
@@ -259,6 +259,7 @@ def draw_troubleshooting():
         LossCurveDisplay.from_estimator(flow, ax=ax)
         names = ", ".join(f"{name}={value!r}" for name, value in settings.items())
         ax.set_title(f"NSFDensity({names})", fontsize="medium")
+    axes[1].set_ylabel("")
     return figure
 
 
