@@ -465,6 +465,8 @@ def test_modelled_gaps_sum_to_one(keep_components, component):
             lambda d, t: d.marginal(["size"]).score_samples({"size": 1.0, "nobody": 1}),
             r"X names the columns \['nobody'\], which the density does not have; it has \['sex', ",
         ),
+        (lambda d, t: d.quantile("size", t[:0], 0.5), "X has 0 samples"),
+        (lambda d, t: d.sample(2, given=t[["sex"]][:0]), "given has 0 samples"),
         (lambda d, t: d.marginal(["size"]).score_samples({}), r"\['size'\], whose density this is"),
         (
             lambda d, t: d.marginal(["size"]).score_samples(t[["sex"]]),

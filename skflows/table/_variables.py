@@ -119,8 +119,8 @@ class Number:
             self.map_ends = low - step, high + step
         else:  # the outer cells are open
             # Where values hardly repeat, steps do not matter: they are as skewed as other numbers.
-            has_logarithms = low == 0 and not repeat(x) and likely_bounds(x, ())[0] == 0
-            self.map_ends = (-step if has_logarithms else -np.inf), np.inf
+            has_logarithms = low in (0, step) and not repeat(x) and likely_bounds(x, ())[0] == 0
+            self.map_ends = (low - step if has_logarithms else -np.inf), np.inf
         self._set_maps(x, weight, setting.random_state, setting.quantile)
 
     @property
@@ -190,7 +190,7 @@ class Number:
         if last - first >= MAX_LISTED:
             return None
         points = self.origin + self.step * np.arange(first, last + 1)
-        return Grid(self.snap(points), True, self.step)
+        return Grid(np.union1d(self.snap(points), self.atoms), True, self.step)
 
     @property
     def usual(self):
@@ -271,7 +271,10 @@ class Number:
         return x
 
     def snap(self, x):
-        """Return the possible value nearest to a number."""
+        """Return the possible number nearest to each x; atoms stay as they are."""
+        return np.where(np.isin(x, self.atoms), x, self._nearest_number(x))
+
+    def _nearest_number(self, x):
         if self.step is not None:
             x = self.origin + self.step * np.rint(
                 (np.clip(x, self.low, self.high) - self.origin) / self.step
