@@ -272,7 +272,8 @@ class Number:
 
     def snap(self, x):
         """Return the possible number nearest to each x; atoms stay as they are."""
-        return np.where(np.isin(x, self.atoms), x, self._nearest_number(x))
+        number = self._nearest_number(x)
+        return np.where(np.isin(x, self.atoms), x, number) if self.n_levels else number
 
     def _nearest_number(self, x):
         if self.step is not None:
