@@ -9,6 +9,7 @@ from _tables import few_components, keep_components, quick  # noqa: F401
 import skflows
 from skflows import DensityClassifier, DensityOutlierDetector
 from skflows.columns.checks import ColumnWarning
+from skflows.inspection import ConditionalDensityDisplay
 from skflows.table import _missing
 from skflows.table._reach import UpperTail
 
@@ -502,3 +503,13 @@ def test_distributions_with_a_frequent_end_sum_to_one(density_of_ends, often_at_
     assert (density_of_ends.quantile("fee", rows, 0.1) == 0).all()
     assert (fee.ppf(0.9) > 30).all()
     assert fee.cdf(0.0) == pytest.approx(fee.pmf(0.0), abs=1e-6)
+
+
+def test_the_probability_of_a_frequent_end_stands_above_its_density(
+    density_of_ends, often_at_an_end
+):
+    rows = often_at_an_end[:2]
+    display = ConditionalDensityDisplay.from_estimator(density_of_ends, rows, column="fee")
+    expected = density_of_ends.predict_distribution("fee", rows).pmf(0.0)
+    np.testing.assert_allclose(display.atoms[0.0], expected)
+    assert f"exactly 0: {expected[0]:.0%}" in display.axes_[0].get_title()
