@@ -1,5 +1,7 @@
 """Lattices of the values of discrete columns: their steps, and the nearest points."""
 
+from functools import cached_property
+
 import numpy as np
 
 ROUNDING = 1e-9  # tolerance, in gaps
@@ -118,8 +120,12 @@ class Grid:
     def __init__(self, values, is_complete, step):
         self.values, self.is_complete, self.step = values, is_complete, step
         self.ends = cell_ends(values)  # of the cells, one more than there are values
-        steps = (values - values[0]) / step
-        self.are_multiples = np.abs(steps - np.rint(steps)).max() < SAME_STEP
+
+    @cached_property
+    def are_multiples(self):
+        """Whether all values are apart by multiples of the step."""
+        steps = (self.values - self.values[0]) / self.step
+        return np.abs(steps - np.rint(steps)).max() < SAME_STEP
 
     def cell(self, x):
         """Return the lower and the upper end of the cell in which each x is."""

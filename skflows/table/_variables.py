@@ -189,8 +189,9 @@ class Number:
         first, last = np.rint((ends - self.origin) / self.step)
         if last - first >= MAX_LISTED:
             return None
-        points = self.origin + self.step * np.arange(first, last + 1)
-        return Grid(np.union1d(self.snap(points), self.atoms), True, self.step)
+        points = self.snap(self.origin + self.step * np.arange(first, last + 1))
+        points = np.union1d(points, self.atoms) if self.n_levels else points
+        return Grid(points, True, self.step)
 
     @property
     def usual(self):
