@@ -65,6 +65,21 @@ def test_planted_outliers_are_flagged_with_their_abnormal_column(folder, capsys,
         check_page((folder / "r.html").read_text(encoding="utf-8"))
 
 
+@pytest.mark.filterwarnings("ignore:Some rows have the smallest")
+def test_a_terminal_shows_a_progress_bar_of_a_table(
+    tmp_path, monkeypatch, capsys, on_terminal, one_class
+):
+    pytest.importorskip("sklearn.callback")
+    pytest.importorskip("rich")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("skflows.cli._outliers.QUICK", {"time_limit": None, "cv": 2})
+    x = np.random.default_rng(0).normal(size=60)
+    pd.DataFrame({"x": x, "kind": ["a", "b"] * 30}).to_csv("t.csv", index=False)
+    on_terminal()
+    assert main(shlex.split(f"outliers t.csv -o f.csv --quick {SEED}")) == 0
+    assert "DensityOutlierDetector - fit" in capsys.readouterr().out
+
+
 @pytest.mark.filterwarnings("default:Some rows have the smallest", "default:columns of prices.csv")
 def test_without_flags_the_oddest_rows_are_printed(folder, capsys, monkeypatch, one_class):
     """With their values as they are written, and whatever a column of free text holds."""
