@@ -99,7 +99,7 @@ def lead(auc, near, broken, of_pairs, n_fitted):
     if broken:
         n_odd = sum(is_odd for *_, is_odd in broken)
         rules = "1 rule" if len(broken) == 1 else f"{len(broken)} rules"
-        text += f" They break {n_odd or 'none'} of {rules} more often than the table does."
+        text += f" They break {n_odd or 'none'} of {rules} clearly more often than the table does."
     worst = max(of_pairs, key=lambda pair: np.subtract(*of_pairs[pair]), default=None)
     if worst is not None and np.subtract(*of_pairs[worst]) > LARGE:
         value, chance = of_pairs[worst]
@@ -118,9 +118,10 @@ def lead(auc, near, broken, of_pairs, n_fitted):
             f"{text} Only {MOST_NEIGHBOURS:,} of the {n_fitted:,} rows of the fit were searched "
             "for copies: they show none, others may."
         )
+    real, synthetic = near.shares
     return (
-        f"{text} They are no nearer to the {n_fitted:,} rows of the fit than these are to each "
-        "other. (This is no proof of privacy.)"
+        f"{text} {synthetic:.1%} of them are as near to one of the {n_fitted:,} rows of the fit as "
+        f"the nearest {real:.1%} of these are to another. (This is no proof of privacy.)"
     )
 
 
