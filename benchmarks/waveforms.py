@@ -448,18 +448,19 @@ def show(lines):
     columns = {
         "nats_per_sample": ("nats per sample", 3),
         "lead": ("minus Gaussian", 3),
-        "nats_per_sample_of_fit": ("voices of the fit", 3),
+        "lead_of_fit": ("the same, voices of the fit", 3),
         "log_mel_distance": ("log-mel distance", 2),
         "spectral_distance": ("spectral distance", 2),
         "temperature": ("temperature", 1),
         "seconds": ("seconds", 0),
     }
-    lines = pd.DataFrame(lines)
+    known = ["nats_per_sample", "nats_per_sample_of_fit"]
+    lines = pd.DataFrame(lines, columns=["data", "model", *dict.fromkeys([*known, *columns])])
     given = lines["data"].str.startswith("voices")
     for title, own in ("Without a context", lines[~given]), ("Given mel frames", lines[given]):
         gaussian = own[~own["model"].str.contains("WaveFlow")]
-        best = gaussian.groupby("data")["nats_per_sample"].max()
-        own = own.assign(lead=own["nats_per_sample"] - own["data"].map(best))
+        best = gaussian.groupby("data")[known].max().loc[own["data"]]
+        own[["lead", "lead_of_fit"]] = own[known].to_numpy(float) - best.to_numpy(float)
         own = own.set_index(["data", "model"]).reindex(columns=[*columns])
         own = own.dropna(axis=1, how="all")
         print(f"\n{title}\n")
