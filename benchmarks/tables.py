@@ -7,6 +7,7 @@
     python benchmarks/tables.py outliers --data DIR --out tables.jsonl
     python benchmarks/tables.py rows --data DIR --out tables.jsonl
     python benchmarks/tables.py limits --data DIR --out tables.jsonl
+    python benchmarks/tables.py speed --data DIR --max-rows 2500 --out tables.jsonl
     python benchmarks/tables.py scale --data DIR --out tables.jsonl
     python benchmarks/tables.py likelihood outliers rows --data DIR --out tables.jsonl
     python benchmarks/tables.py table --out tables.jsonl
@@ -979,8 +980,10 @@ def shapes(real, fake):
     except ImportError:
         return {}
     kinds = {
-        name: {"sdtype": "numerical" if np.issubdtype(kind, np.number) else "categorical"}
-        for name, kind in real.dtypes.items()
+        name: {
+            "sdtype": "numerical" if pd.api.types.is_numeric_dtype(real[name]) else "categorical"
+        }
+        for name in real
     }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -1035,6 +1038,45 @@ def run_limits(args, seed):
             record(args, key, found)
 
 
+def run_speed(args, seed):
+    """Rows that a fitted density answers in a second of processor time."""
+    for name in args.sets:
+        train, _ = load(args.data, name, seed, args.max_rows)
+        key = {"part": "speed", "set": name, "n": len(train), "method": OURS, "seed": seed}
+        if is_done(args, key):
+            continue
+        density, seconds = fitted(train, seed)
+        gappy, _ = with_gaps(train, SHARE_OF_GAPS, np.random.default_rng(seed))
+        category = train.select_dtypes(exclude="number").columns[0]
+        given = train.loc[train[category].notna(), [category]].iloc[0].to_dict()
+        record(
+            args,
+            key,
+            {
+                "columns": train.shape[1],
+                "fit_s": seconds,
+                "score": per_second(len(train), density.score_samples, train),
+                "impute": per_second(len(train), density.impute, gappy),
+                "draw": per_second(len(train), density.impute, gappy, method="draw"),
+                "sample": per_second(N_SAMPLED, density.sample, N_SAMPLED, given=given),
+                "predict_proba": per_second(len(train), density.predict_proba, category, train),
+            },
+        )
+
+
+def per_second(n, function, *args, **kwargs):
+    """Return n per processor second of a call, the best of three."""
+    seconds = []
+    for _ in range(3):
+        started = time.process_time()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            function(*args, **kwargs)
+        seconds.append(time.process_time() - started)
+    return n / min(seconds)
+
+
+SHARE_OF_GAPS, N_SAMPLED = 0.2, 20_000
 LARGE = {"100,000": 100_000, "1,000,000": 1_000_000}
 N_EPOCHS, N_SCORED = 10, 20_000
 
@@ -1132,6 +1174,11 @@ def show(lines):
         scores = {"ll": 2, "auc": 3, "s": 1, "cpu_s": 1}
         print("\nlimits: means over tables\n")
         print_table(parts["limits"].groupby("method", sort=False)[[*scores]].mean(), scores)
+    if "speed" in parts:
+        figures = {"columns": 0, "fit_s": 1}
+        figures |= dict.fromkeys(("score", "impute", "draw", "sample", "predict_proba"), 0)
+        print("\nspeed: rows per processor second\n")
+        print_table(parts["speed"].groupby("set", sort=False)[[*figures]].mean(), figures)
     if "scale" in parts:
         figures = {"fit_s": 0, "fit_gb": 2, "peak_gb": 2, "rows_per_s": 0}
         own = parts["scale"].rename(columns={"method": "rows"}).groupby("rows", sort=False)
@@ -1147,6 +1194,7 @@ PARTS = {
     "outliers": run_outliers,
     "rows": run_rows,
     "limits": run_limits,
+    "speed": run_speed,
     "scale": run_scale,
     "table": None,
 }

@@ -15,8 +15,10 @@ import pytest
 from _tables import two_components  # noqa: F401 - a fixture
 
 import skflows
+from skflows import TableDensity
 from skflows.cli import main
 from skflows.cli._forms import common_offset, form_of_file
+from skflows.cli._score import given_values
 from skflows.cli._tables import CsvAppender
 
 FOLDER = Path(__file__).parent / "files"
@@ -364,3 +366,10 @@ def test_offsets_from_utc_and_empty_columns_keep_their_form():
     CsvAppender(text, form)(frame.assign(when=pd.to_datetime(["2025-07-01T06:00+02:00"] * 2)))
     assert text.getvalue().splitlines()[1].startswith("2025-07-01T05:00:00+01:00")
     assert common_offset(["12:30", "2025-03-01T06:00:00+01:00"]) is None
+
+
+def test_a_given_date_is_asked_for_as_in_the_table():
+    when = pd.Timestamp("2025-03-01", tz="Europe/Berlin") + pd.to_timedelta(np.arange(60), "D")
+    density = TableDensity(max_iter=1, cv=2, random_state=0).fit(pd.DataFrame({"when": when}))
+    with pytest.raises(ValueError, match=r"write it as in 2024-12-31T18:30\+01:00$"):
+        given_values(density, {"when": "soon"})

@@ -130,11 +130,15 @@ def table(column):
 
 
 WHOLE = Grid(np.arange(-60.0, 61), False, 1.0)
+CENTS = Grid(
+    np.append(0.0, np.sort(np.round(np.random.default_rng(0).uniform(22, 100, 40), 2))), False, 0.01
+)
 SOURCES = (
     {
         "normal": lambda: Normals(2.0, 0.7),
         "whole": lambda: Normals(3.0, 2.0, [WHOLE]),
         "listed": lambda: Normals(2.0, 2.0, [Grid(np.array([0.0, 1, 2, 5]), True, 1.0)]),
+        "cents": lambda: Normals(60.0, 30.0, [CENTS]),
         "tenths": lambda: Normals(0.1, 0.2, [Grid(np.arange(12) / 10, True, 0.1)], [1.2], [0.0]),
         "angle": lambda: Normals(350.0, 40.0, period=[360.0]),
         "month": lambda: Normals(12.0, 2.0, [Grid(np.arange(1.0, 13), True, 1.0)], [12.0], [1.0]),
@@ -174,7 +178,7 @@ CIRCULAR = {"angle", "month", "daytime", "tenths", "angle and number"} | {
     *(f"table: {kind}" for kind in ("hour", "month")),
 }
 DISCRETE = {
-    *("whole", "listed", "tenths", "month", "daytime", "flows: count", "flows: month"),
+    *("whole", "listed", "cents", "tenths", "month", "daytime", "flows: count", "flows: month"),
     *(f"table: {kind}" for kind in ("count", "tenths", "few", "listed", "month")),
 }
 SINGLE = set(SOURCES) - SEVERAL
@@ -324,6 +328,14 @@ def test_intervals_and_regions_are_what_has_a_level(own):
         np.testing.assert_array_equal(found, own._density_scores(values) <= 0.8)
     assert np.isinf(own._central_interval(1.0)).all()
     assert own._regions(1.0)[0].tolist() == [[-np.inf, np.inf]]
+
+
+def test_intervals_end_at_cents_if_the_seen_values_are_some_of_many_cents():
+    ends = np.array(made("cents")._central_interval(0.8))
+    np.testing.assert_array_equal(ends, np.round(ends, 2))
+    assert CENTS.inside(np.array([-0.003, 41.884, 50.001]), np.array([41.884, 41.893, 50.004])) == (
+        pytest.approx(np.array([[0.0, 41.89, 50.001], [41.88, 41.89, 50.004]]))
+    )
 
 
 @of_sources(CIRCULAR)

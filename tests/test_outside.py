@@ -109,6 +109,11 @@ KINDS = {
     "positive": (RNG.exponential(size=200), []),
     "share": (RNG.uniform(size=200), []),
     "atoms": (np.where(RNG.uniform(size=200) < 0.3, 0.0, RNG.gamma(2.0, size=200)), [0.0]),
+    "often 0": (RNG.poisson(30, 200) * (np.arange(200) % 2), np.arange(400)),
+    "often 100": (
+        np.where(np.arange(200) % 3, RNG.poisson(60, 200).clip(0, 99), 100),
+        np.arange(101),
+    ),
 }
 
 
@@ -136,10 +141,12 @@ def test_total_probability_is_1(name):
     part.outside.step = step
     low, high = part.outside.low, part.outside.high
     assert old.share == pytest.approx(outside_share(len(values)))
-    points = np.array([x for x in points if low < x < high or x == 0])
-    total = density(points).sum() if len(points) else 0.0
+    atoms = part.atoms if part.has_number else []
+    points = np.array([x for x in points if low < x < high and x not in atoms])
+    of_atoms = density(atoms).sum() if len(atoms) else 0.0
+    total = of_atoms
     if step is not None:  # the density between points is constant in each cell
-        total += density(np.asarray(points) + 0.3 * step).sum() * step
+        total += density(points).sum() + density(points + 0.3 * step).sum() * step
     else:
         grid = np.linspace(max(low, -20.0), min(high, 40.0), 400_002)[1:-1]
         total += density(grid).sum() * (grid[1] - grid[0])
@@ -149,8 +156,7 @@ def test_total_probability_is_1(name):
             slope = old.scale * (1 + (far / old.scale) ** 2) * np.pi / 40_000
             beyond = (density(end + direction * far) * slope).sum()
             n_ends = np.isfinite([low, high]).sum()
-            is_number = 1 - density([0.0])[0] if name == "atoms" else 1.0
-            assert beyond == pytest.approx(share * is_number / n_ends, rel=1e-3)
+            assert beyond == pytest.approx(share * (1 - of_atoms) / n_ends, rel=1e-3)
             total += beyond
     assert total == pytest.approx(1, abs=2e-6 if step is not None else 3e-3)
 

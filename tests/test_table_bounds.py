@@ -7,6 +7,7 @@ from _tables import COLUMNS, N, density, few_components, quick, schema_of, table
 from scipy.special import ndtr
 
 from skflows import TableDensity
+from skflows.columns.checks import ColumnWarning
 from skflows.table._view import TableView
 
 
@@ -294,3 +295,18 @@ def test_kinds_may_be_lists():
     table = with_bounds()[["age"]]
     own = quick(columns={"age": ["count", 18, 90]}, max_iter=1).fit(table)
     assert own.sample(500, random_state=0)["age"].between(18, 90).all()
+
+
+@pytest.mark.parametrize("unit", ["D", "MS"])
+def test_later_dates_than_all_of_fit_are_warned_of(unit):
+    """Such rows are unlike all others, whatever their other values."""
+    day = pd.date_range("2019-01-01", periods=90, freq=unit)
+    table = pd.DataFrame({"day": day, "x": np.random.default_rng(0).normal(size=90)})
+    own = quick().fit(table[20:70])
+    for rows, where in ((table[:20], "before"), (table[78:], "after")):
+        message = (
+            f"dates {where} all dates of fit in column 'day' in .* rows; they were {day[20]:%F}"
+        )
+        with pytest.warns(ColumnWarning, match=message):
+            own.score_samples(rows)
+    own.score_samples(table[40:])  # most are among the dates of the fit

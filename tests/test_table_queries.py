@@ -465,6 +465,8 @@ def test_modelled_gaps_sum_to_one(keep_components, component):
             lambda d, t: d.marginal(["size"]).score_samples({"size": 1.0, "nobody": 1}),
             r"X names the columns \['nobody'\], which the density does not have; it has \['sex', ",
         ),
+        (lambda d, t: d.quantile("size", t[:0], 0.5), "X has 0 samples"),
+        (lambda d, t: d.sample(2, given=t[["sex"]][:0]), "given has 0 samples"),
         (lambda d, t: d.marginal(["size"]).score_samples({}), r"\['size'\], whose density this is"),
         (
             lambda d, t: d.marginal(["size"]).score_samples(t[["sex"]]),
@@ -593,3 +595,9 @@ def test_distributions_answer_as_scores_quantiles_and_draws_do(density, table):
         density.predict_distribution("sex", rows)
     with pytest.raises(ValueError, match=r"wrong order; the call is predict_distribution\("):
         density.predict_distribution(rows, "size")
+
+
+def test_the_probability_of_an_atom_stands_above_its_density(density, table):
+    display = ConditionalDensityDisplay.from_estimator(density, table[5:6], column="rain")
+    expected = total_probability(density, "rain", [0.0], 1)
+    assert display.atoms[0.0] == pytest.approx(expected, abs=1e-6)

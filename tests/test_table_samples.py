@@ -9,6 +9,7 @@ from _tables import few_components, keep_components, quick  # noqa: F401
 import skflows
 from skflows import DensityClassifier, DensityOutlierDetector
 from skflows.columns.checks import ColumnWarning
+from skflows.inspection import ConditionalDensityDisplay
 from skflows.table import _missing
 from skflows.table._reach import UpperTail
 
@@ -459,3 +460,56 @@ def test_numbers_leave_the_range_of_their_category_as_rarely_as_rows_do(monkeypa
     assert given["price"].tolist() == [100.0] * 5
     monkeypatch.setattr(type(ranges), "__bool__", lambda self: False)
     assert outside(density.sample(2_000, given={"kind": "first"}, random_state=0)) > 0.7
+
+
+@pytest.fixture(scope="module")
+def often_at_an_end():
+    """A fee that is 0 in most rows, else 15 or more, and marks of which a sixth are full."""
+    rng = np.random.default_rng(0)
+    n = 400
+    minutes = rng.gamma(20.0, size=n)
+    is_paid = rng.uniform(size=n) < 0.4
+    marks = np.where(rng.uniform(size=n) < 1 / 6, 100, np.rint(rng.normal(50, 9, n)))
+    fee = np.where(is_paid, np.round(15 + 1.5 * minutes + rng.normal(size=n), 2), 0.0)
+    return pd.DataFrame({"minutes": minutes, "fee": fee, "marks": marks})
+
+
+@pytest.fixture(scope="module")
+def density_of_ends(often_at_an_end):
+    return quick().fit(often_at_an_end)
+
+
+def test_a_frequent_end_of_a_lattice_is_drawn_as_often_and_nothing_near_it(
+    density_of_ends, often_at_an_end
+):
+    reasons = density_of_ends.columns_.set_index("column").reason
+    assert reasons["fee"].endswith("often exactly 0")
+    assert reasons["marks"].endswith("often exactly 100")
+    drawn = density_of_ends.sample(MANY, random_state=0)
+    for name, end in {"fee": 0, "marks": 100}.items():
+        share = (often_at_an_end[name] == end).mean()
+        assert (drawn[name] == end).mean() == pytest.approx(share, abs=0.03)
+    assert ((drawn["fee"] > 0) & (drawn["fee"] < 15)).mean() < 0.01
+    assert ((drawn["marks"] > 80) & (drawn["marks"] < 100)).mean() < 0.01
+
+
+def test_distributions_with_a_frequent_end_sum_to_one(density_of_ends, often_at_an_end):
+    rows = often_at_an_end[:3].drop(columns="fee")
+    values = np.arange(20_001) / 100
+    fee = density_of_ends.predict_distribution("fee", rows)
+    assert fee.pmf(values[:, None]).sum(axis=0) == pytest.approx(1, abs=1e-6)
+    assert (fee.pmf(0.0) > 0.4).all()
+    assert ((fee.median() == 0) == (fee.pmf(0.0) > 0.5)).all() and (fee.ppf(0.1) == 0).all()
+    assert (density_of_ends.quantile("fee", rows, 0.1) == 0).all()
+    assert (fee.ppf(0.9) > 30).all()
+    assert fee.cdf(0.0) == pytest.approx(fee.pmf(0.0), abs=1e-6)
+
+
+def test_the_probability_of_a_frequent_end_stands_above_its_density(
+    density_of_ends, often_at_an_end
+):
+    rows = often_at_an_end[:2]
+    display = ConditionalDensityDisplay.from_estimator(density_of_ends, rows, column="fee")
+    expected = density_of_ends.predict_distribution("fee", rows).pmf(0.0)
+    np.testing.assert_allclose(display.atoms[0.0], expected)
+    assert f"exactly 0: {expected[0]:.0%}" in display.axes_[0].get_title()

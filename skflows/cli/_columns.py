@@ -24,6 +24,7 @@ REMEDY_OF_MISSING = "fill them in, or drop those rows or columns"
 MOST_MISTAKES = 0.1  # share of entries that are not numbers: with more, they are texts
 MAX_COLUMNS = 10_000  # of a fit, beyond which networks take gigabytes and hours
 WITHOUT_NAME = re.compile(r"Unnamed: \d+")  # how pandas names a column without a name
+WITH_OFFSET = "2024-12-31T18:30+01:00"  # a date in messages
 MAX_NAMES = 6  # column names that a message lists before it says "and 12 more"
 
 
@@ -269,7 +270,7 @@ def check_offsets(name, texts, have_offset, expected, is_later):
         )
     before, remedy = "no UTC offsets", "without an offset, in the local time of the fit"
     if expected:
-        before, remedy = "UTC offsets", "with its offset, as in 2024-12-31 18:30+01:00"
+        before, remedy = "UTC offsets", f"with its offset, as in {WITH_OFFSET}"
     raise ValueError(
         f"the dates of column {name!r} had {before} in fit; now row {row + 1} holds "
         f"{texts[row]!r}: write it {remedy}"

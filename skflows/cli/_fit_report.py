@@ -207,7 +207,8 @@ def pairs(found, n_columns):
     of = f" of the first {MOST_COLUMNS} columns" if MOST_COLUMNS < n_columns else ""
     return (
         f"<p>{n_odd:,} of {len(found):,} pairs{of} differ by more than 99% of pairs of random "
-        f"samples; one in a hundred would by chance. The {len(worst)} largest differences:</p>\n"
+        f"samples; one in a hundred would by chance. The {len(worst)} largest differences, "
+        "relative to chance:</p>\n"
         + table([("column", False), ("other column", False), *COMPARED], lines)
     )
 

@@ -11,7 +11,17 @@ from ..columns.dates import parsed
 from ..conditional import DensityClassifier, FlowRegressor
 from ..table import TableDensity
 from ._cells import NAMIBIA
-from ._columns import Gaps, check_free, ids, numbers, select, unquoted, with_dates, with_parsed
+from ._columns import (
+    WITH_OFFSET,
+    Gaps,
+    check_free,
+    ids,
+    numbers,
+    select,
+    unquoted,
+    with_dates,
+    with_parsed,
+)
 from ._forms import dates_of, form_of, is_iso, number_of
 from ._model_files import load_model
 from ._progress import with_progress
@@ -169,8 +179,9 @@ def given_values(model, texts):
         format = form.format_of(name)
         is_date = roles[name] == "datetime" and format is not None and not is_iso(format)
         if roles[name] == "datetime" and not is_date and np.isnan(parsed([text])[0][0]):
+            example = "2024-12-31" if encoding.zones[name] is None else WITH_OFFSET
             raise ValueError(
-                f"--given {name}={text}: the column held dates in fit: write it as in 2024-12-31"
+                f"--given {name}={text}: the column held dates in fit: write it as in {example}"
             )
         if roles[name] not in ("number", "bool") and not is_date:
             continue  # a text, or a date in ISO 8601

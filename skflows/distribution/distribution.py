@@ -427,13 +427,12 @@ class ConditionalDistribution:
         levels = np.broadcast_to(np.where(is_all, 0, level), self._shape)
         ends = self._continuous_ppf((1 + np.multiply.outer([-1, 1], levels)) / 2)
         for entries, grid in self._discrete():
-            if grid.is_complete:
-                low, high = ends[0][entries], ends[1][entries]
-                inside = grid.inside(low, high)
-                is_empty = inside[0] > inside[1]
-                middle = grid.round((low + high) / 2)
-                for end, moved in zip(ends, inside, strict=True):
-                    end[entries] = np.where(is_empty, middle, moved)
+            low, high = ends[0][entries], ends[1][entries]
+            inside = grid.inside(low, high)
+            is_empty = inside[0] > inside[1]
+            middle = grid.round((low + high) / 2)
+            for end, moved in zip(ends, inside, strict=True):
+                end[entries] = np.where(is_empty, middle, moved)
         return [
             np.where(is_all, sign * np.inf, end) for sign, end in zip((-1, 1), ends, strict=True)
         ]
@@ -449,7 +448,7 @@ class ConditionalDistribution:
         """Return the intervals of each row's highest-density region of a level, (k, 2) each."""
         regions = HighestDensity(*self._histogram()).regions(level)
         (grid,) = self._grids
-        if level < 1 and grid is not None and grid.is_complete:
+        if level < 1 and grid is not None:
             regions = [np.stack(grid.inside(*region.T), -1) for region in regions]
             regions = [region[region[:, 0] <= region[:, 1]] for region in regions]
         return regions

@@ -57,6 +57,10 @@ class ConditionalDensityDisplay:
     name : str, default="y"
         Name of y.
 
+    atoms : dict of float to ndarray of shape (n_rows,), default=None
+        Values with a probability of their own, which the density leaves out, and this probability
+        for each row. They stand above the panels.
+
     Attributes
     ----------
     axes_ : ndarray of matplotlib Axes of shape (n_rows,)
@@ -77,12 +81,13 @@ class ConditionalDensityDisplay:
     (200, 2)
     """
 
-    def __init__(self, *, grid, density, is_discrete=False, y=None, name="y"):
+    def __init__(self, *, grid, density, is_discrete=False, y=None, name="y", atoms=None):
         self.grid = grid
         self.density = density
         self.is_discrete = is_discrete
         self.y = y
         self.name = name
+        self.atoms = atoms
 
     @classmethod
     def from_estimator(
@@ -107,7 +112,8 @@ class ConditionalDensityDisplay:
 
         column : str or int, default=None
             The column of a table whose density is drawn, given the others: numbers, categories or
-            listed values. The value in X is marked. The atoms of a number are left out.
+            listed values. The value in X is marked. A value of a number with a probability of
+            its own, such as a fee of 0, is left out of the density, and named above it.
 
         y : array-like of shape (n_rows,), default=None
             The observed values, which are then marked. The axes have the name of a Series, or
@@ -197,7 +203,8 @@ class ConditionalDensityDisplay:
                 style = {"color": DATA_COLOR, "linestyle": "--"}
                 for place in self._places(self.y[i]):
                     panel.axvline(place, label="observed", **style)
-            panel.set(title=f"row {i}", xlabel=self.name, ylim=(0, None))
+            atoms = [f"\nexactly {x:.6g}: {p[i]:.0%}" for x, p in (self.atoms or {}).items()]
+            panel.set(title="".join([f"row {i}", *atoms]), xlabel=self.name, ylim=(0, None))
             panel.spines[["top", "right"]].set_visible(False)
         if marked := [panel for panel in panels if panel.get_legend_handles_labels()[1]]:
             marked[0].legend(fontsize="small", frameon=False)
@@ -257,7 +264,16 @@ def _column_of_table(density, X, column, grid_resolution):
         if grid.dtype == object and len(grid) > MAX_NAMES:
             grid, proba = _most_probable(grid, proba)
         return fields | {"grid": grid, "density": proba, "is_discrete": True}
-    return fields | _curves(density.predict_distribution(column, X), grid_resolution, part.atoms)
+    distribution = density.predict_distribution(column, X)
+    fields["atoms"] = {atom: _probability(distribution, atom) for atom in part.atoms.tolist()}
+    return fields | _curves(distribution, grid_resolution, part.atoms)
+
+
+def _probability(distribution, atom):
+    """Return the probability of an atom in each row."""
+    if distribution.is_discrete:
+        return distribution.pmf(atom)
+    return distribution.cdf(atom) - distribution.cdf(np.nextafter(atom, -np.inf))
 
 
 def _most_probable(names, proba):

@@ -25,7 +25,7 @@ from ..columns.frames import Column
 from ..columns.kinds import FEW_VALUES, GIVEN, bounds_of, date_bounds, is_few, is_listed
 from ..columns.lattice import ON_LATTICE, decimals_of, lattice_of
 from ..preprocessing.angles import emptiest_angle
-from ._maps import counted
+from ._maps import counted, repeat
 from ._outside import outside_share
 from ._variables import Levels, Number
 
@@ -33,6 +33,8 @@ MAX_CATEGORIES = 200
 MAX_ORDERED = 1_000  # levels, each of which has a frequency in each class
 RARE_ROWS = 3  # a category with fewer rows is rare
 ROWS_AMONG_MANY = 20  # among too many categories, one with fewer is rare, or with 1 in 1000 rows
+FREQUENT, SPIKE = 0.05, 5  # least share of an end of a lattice, and times the rows near it
+APART = 5  # steps from such an end to the other points, from which on it is something else
 ONCE = 1.5  # rows below which a category occurs once
 
 
@@ -129,8 +131,34 @@ def on_lattice(column, setting, kind, low=None, high=None):
     low, high = _outermost(distinct, step, low, high, decimals)
     if is_listed(distinct, values):
         return [_numeric_levels(values, setting, step, low, high, decimals)]
-    limits = {"low": low, "high": high, "outside": setting.outside_kind}
+    atoms = _frequent_ends(distinct, values, setting, low, high, step)
+    # The other numbers lie between them.
+    low, high = (
+        np.round(end + inwards, decimals) + 0.0 if end in atoms else bound
+        for end, inwards, bound in zip(distinct[[0, -1]], (step, -step), (low, high), strict=True)
+    )
+    limits = {"low": low, "high": high, "atoms": atoms, "outside": setting.outside_kind}
     return [Number(values, setting, step=step, decimals=decimals, **limits)]
+
+
+def _frequent_ends(distinct, values, setting, low, high, step):
+    """Return the ends of a lattice that stand apart from its other points.
+
+    An amount is often 0 and a share often 100. A density that is smooth over the points would draw
+    numbers near them, which no row has. Where points repeat, and go on from the end, the map by
+    their frequencies serves better: no rain is like little rain.
+    """
+    _, counts = counted(values, setting.weight)
+    ends = []
+    if len(distinct) < 3:
+        return ends
+    for end, next_, bound, near in ((0, 1, low, counts[1:6]), (-1, -2, high, counts[-6:-1])):
+        is_often = counts[end] >= max(FREQUENT * counts.sum(), SPIKE * near.max())
+        is_end = distinct[end] == bound or (np.isinf(bound) and not setting.is_stated)
+        is_apart = abs(distinct[end] - distinct[next_]) > APART * step
+        if is_often and is_end and (is_apart or not repeat(values)):
+            ends.append(distinct[end])
+    return ends
 
 
 def _outermost(distinct, step, low, high, decimals):
@@ -368,6 +396,11 @@ MAKERS = {
 }
 
 
+def _often(variable):
+    """Return the atoms of a variable as text, "" if it has none."""
+    return ", ".join(f"{atom:.10g}" for atom in variable.atoms) if variable.has_number else ""
+
+
 def ends_of(variable):
     """Return the bounds of a variable."""
     return (variable.low, variable.high) if variable.has_number else variable.lattice[1:]
@@ -574,6 +607,7 @@ class ColumnModel:
         else:
             is_whole = step == 1 and (np.isinf(low) or low % 1 == 0)
             what = "whole numbers" if is_whole else f"numbers in steps of {step:g}"
+            what = f"{often}, and {what}" if (often := _often(variable)) else what
             below, above = "of at most", "of at least"
         if np.isinf(low):
             return what if np.isinf(high) else f"{what} {below} {high:.10g}"
@@ -640,6 +674,8 @@ class ColumnModel:
         reason = self.reason
         if reason == GIVEN and self.arguments:
             reason += f": {(self.kind, *self.arguments)}"
+        if self.kind != "atoms" and (often := _often(first)):
+            reason += f", often exactly {often}"
         return {
             "column": self.name,
             "kind": self.kind,

@@ -574,10 +574,10 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         self._check_n_rows(frame, 2 if reset else 1, len(frame.columns))
         return frame
 
-    def _check_n_rows(self, rows, least, n_columns):
+    def _check_n_rows(self, rows, least, n_columns, what="X"):
         if len(rows) < least:
             raise ValueError(
-                f"X has {len(rows)} sample{'s' if len(rows) != 1 else ''} "
+                f"{what} has {len(rows)} sample{'s' if len(rows) != 1 else ''} "
                 f"(shape=({len(rows)}, {n_columns})), while a minimum of {least} is required."
             )
 
@@ -599,6 +599,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
                 f"{len(names)} columns."
             )
         values = self._schema.split(self._encoding.rows(frame, names), names)
+        self._check_n_rows(values, 1, len(names), what)
         if what == "given":
             named = zip(names, frame.columns, strict=True)
             empty = [self._encoding.keys[j] for j in self._schema.empty]

@@ -77,6 +77,8 @@ class OneVariable:
         for share, one in zip(self.shares, self.members, strict=True):
             below = one.number.cdf(scores[one.map])
             if one.levels is not None:
+                if variable.step is not None:  # outer cells are open, up to the atoms
+                    below = np.where(x < variable.low - variable.step / 2, 0.0, below)
                 below = one.levels[:, :1] * below
                 for k, atom in enumerate(variable.atoms, 1):
                     below = below + one.levels[:, k, None] * (x >= atom)

@@ -313,10 +313,28 @@ class Schema:
                     f"{among(far)}, far from its values in fit: {column.seen_text}."
                 )
 
+    def other_dates(self, values, names):
+        """Yield descriptions of dates most of which lie before or after all dates of the fit."""
+        for name in self.modelled(names):
+            i = self.names.index(name)
+            column, of_column = self.columns[i], values[:, self.of_column[i]]
+            j = int(column.has_flag)
+            variable = column.variables[j]
+            if column.kind != "datetime" or not variable.has_number:
+                continue
+            x, (first, last) = of_column[:, j], variable.seen
+            for where, are_others in (("before", x < first), ("after", x >= last + variable.step)):
+                if are_others.sum() > len(x) / 2:
+                    yield (
+                        f"dates {where} all dates of fit in column {name!r}{among(are_others)}; "
+                        f"they were {column.seen_text}."
+                    )
+
     def warn_of_outside(self, values, names=None, as_condition=False, what="X"):
         """Warn of the first values outside of their kind, of impossible ones if there are any.
 
-        As conditions, numbers far from the values of the fit count too.
+        As conditions, numbers far from the values of the fit count too. In scores, dates count most
+        of which lie before or after all dates of the fit.
         """
         names = self.names if names is None else names
         outside = sorted(self.outside(values, names, as_condition), key=lambda each: not each[1])
@@ -329,6 +347,13 @@ class Schema:
                     "The row scores -inf, and answers about its other values are unreliable."
                 )
             warn_user(f"{what} has {text} {consequence}{remedy}", ColumnWarning)
+        if not as_condition and not outside:
+            for text in islice(self.other_dates(values, names), 1):
+                warn_user(
+                    f"{what} has {text} Such a row is unlike all rows of fit, whatever its other "
+                    "values. If new dates are usual, leave this column out of the fit.",
+                    ColumnWarning,
+                )
         if as_condition and not outside:
             for text in islice(self.far(values, names), 1):
                 warn_user(

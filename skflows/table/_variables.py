@@ -119,8 +119,8 @@ class Number:
             self.map_ends = low - step, high + step
         else:  # the outer cells are open
             # Where values hardly repeat, steps do not matter: they are as skewed as other numbers.
-            has_logarithms = low == 0 and not repeat(x) and likely_bounds(x, ())[0] == 0
-            self.map_ends = (-step if has_logarithms else -np.inf), np.inf
+            has_logarithms = low in (0, step) and not repeat(x) and likely_bounds(x, ())[0] == 0
+            self.map_ends = (low - step if has_logarithms else -np.inf), np.inf
         self._set_maps(x, weight, setting.random_state, setting.quantile)
 
     @property
@@ -189,8 +189,9 @@ class Number:
         first, last = np.rint((ends - self.origin) / self.step)
         if last - first >= MAX_LISTED:
             return None
-        points = self.origin + self.step * np.arange(first, last + 1)
-        return Grid(self.snap(points), True, self.step)
+        points = self.snap(self.origin + self.step * np.arange(first, last + 1))
+        points = np.union1d(points, self.atoms) if self.n_levels else points
+        return Grid(points, True, self.step)
 
     @property
     def usual(self):
@@ -271,7 +272,11 @@ class Number:
         return x
 
     def snap(self, x):
-        """Return the possible value nearest to a number."""
+        """Return the possible number nearest to each x; atoms stay as they are."""
+        number = self._nearest_number(x)
+        return np.where(np.isin(x, self.atoms), x, number) if self.n_levels else number
+
+    def _nearest_number(self, x):
         if self.step is not None:
             x = self.origin + self.step * np.rint(
                 (np.clip(x, self.low, self.high) - self.origin) / self.step
