@@ -1038,6 +1038,9 @@ def run_limits(args, seed):
             record(args, key, found)
 
 
+SHARE_OF_GAPS, N_SAMPLED = 0.2, 20_000
+
+
 def run_speed(args, seed):
     """Rows that a fitted density answers in a second of processor time."""
     for name in args.sets:
@@ -1076,7 +1079,6 @@ def per_second(n, function, *args, **kwargs):
     return n / min(seconds)
 
 
-SHARE_OF_GAPS, N_SAMPLED = 0.2, 20_000
 LARGE = {"100,000": 100_000, "1,000,000": 1_000_000}
 N_EPOCHS, N_SCORED = 10, 20_000
 

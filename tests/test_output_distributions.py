@@ -130,9 +130,8 @@ def table(column):
 
 
 WHOLE = Grid(np.arange(-60.0, 61), False, 1.0)
-CENTS = Grid(
-    np.append(0.0, np.sort(np.round(np.random.default_rng(0).uniform(22, 100, 40), 2))), False, 0.01
-)
+FEES = np.sort(np.round(np.random.default_rng(0).uniform(22, 100, 40), 2))
+CENTS = Grid(np.append(0.0, FEES), False, np.diff(FEES).min())
 SOURCES = (
     {
         "normal": lambda: Normals(2.0, 0.7),
@@ -330,12 +329,16 @@ def test_intervals_and_regions_are_what_has_a_level(own):
     assert own._regions(1.0)[0].tolist() == [[-np.inf, np.inf]]
 
 
-def test_intervals_end_at_cents_if_the_seen_values_are_some_of_many_cents():
-    ends = np.array(made("cents")._central_interval(0.8))
-    np.testing.assert_array_equal(ends, np.round(ends, 2))
-    assert CENTS.inside(np.array([-0.003, 41.884, 50.001]), np.array([41.884, 41.893, 50.004])) == (
-        pytest.approx(np.array([[0.0, 41.89, 50.001], [41.88, 41.89, 50.004]]))
-    )
+@pytest.mark.parametrize(("dtype", "scale"), [(float, 1), (float, 1000), (np.float32, 1)])
+def test_intervals_end_at_cents_if_the_seen_values_are_some_of_many_cents(dtype, scale):
+    """The least distance between these is more than a cent."""
+    fees = np.sort(np.round(scale * np.random.default_rng(0).uniform(22, 100, 40), 2))
+    values = np.append(0.0, fees).astype(dtype).astype(float)
+    grid = Grid(values, False, np.diff(fees).min())
+    low = np.array([-0.003, 41.884, 50.001, 104_766.081])
+    found = grid.inside(low, np.array([41.884, 41.893, 50.004, 104_766.096]))
+    expected = [[0.0, 41.89, 50.0, 104_766.09], [41.88, 41.89, 50.0, 104_766.09]]
+    np.testing.assert_array_equal(found, expected)
 
 
 @of_sources(CIRCULAR)

@@ -305,13 +305,13 @@ def fitted_detector(args, known, is_table, kinds=None):
         if not args.quick:
             announce(known, "a model of mixed columns with missing values", "takes up to a minute")
         bars = progress_bars()
-        density.set_callbacks(*bars)
     detector = DensityOutlierDetector(
         density,
         calibration="empirical_null" if args.reference is None else "conformal",
         fdr=args.fdr,
         random_state=args.random_state,
     )
+    detector.set_callbacks(*bars)
     with limit_of_user(args), with_lines(not bars):
         warnings.filterwarnings("ignore", "these columns of X seem to")  # given for the file
         return detector.fit(known)

@@ -8,7 +8,6 @@ ROUNDING = 1e-9  # tolerance, in gaps
 SAME = 1e-12  # gaps below this fraction of the largest value are floating-point rounding errors
 MAX_UNSEEN = 10  # points of a lattice per value seen: sparser lattices yield the values seen only
 MAX_ERROR = 0.05  # rounding error of values on a lattice, in gaps
-SAME_STEP = 1e-6  # of a multiple of a step from the next whole one
 MAX_DECIMALS = 12
 FEW_DECIMALS = 6  # of columns of tables, at most
 ON_LATTICE = 1e-2  # tolerance, in steps: float32 rounding moves values off the lattice
@@ -122,10 +121,9 @@ class Grid:
         self.ends = cell_ends(values)  # of the cells, one more than there are values
 
     @cached_property
-    def are_multiples(self):
-        """Whether all values are apart by multiples of the step."""
-        steps = (self.values - self.values[0]) / self.step
-        return np.abs(steps - np.rint(steps)).max() < SAME_STEP
+    def lattice(self):
+        """The step and decimals of a lattice on which all values are, or None."""
+        return lattice_of(self.values)
 
     def cell(self, x):
         """Return the lower and the upper end of the cell in which each x is."""
@@ -147,18 +145,21 @@ class Grid:
     def inside(self, low, high):
         """Return ends of intervals, moved inwards to values: low exceeds high if there is none.
 
-        Ends among a few of many values, such as prices, are moved to multiples of the step, if
-        there is one between, or stay.
+        Where values are a few of many, such as prices, the others of their lattice are possible
+        too. Between two of these, both ends are the nearest one.
         """
         tolerance = ROUNDING * self.step
         if not self.is_complete:
-            if not self.are_multiples:
+            if self.lattice is None:
                 return low, high
-            first = self.values[0]
-            steps = (np.stack([low, high]) - first) / self.step
-            steps = np.ceil(steps[0] - SAME_STEP), np.floor(steps[1] + SAME_STEP)
-            moved = round_decimals(first + self.step * np.stack(steps), tolerance)
-            return np.where(steps[0] <= steps[1], moved, [low, high])
+            (step, decimals), first = self.lattice, self.values[0]
+            low, middle, high = ((x - first) / step for x in (low, (low + high) / 2, high))
+            ends = np.ceil(low - ON_LATTICE), np.floor(high + ON_LATTICE)
+            is_empty = ends[0] > ends[1]
+            return [
+                np.round(first + step * np.where(is_empty, np.rint(middle), end), decimals)
+                for end in ends
+            ]
         above = np.searchsorted(self.values, low - tolerance)
         below = np.searchsorted(self.values, high + tolerance, side="right")
         return np.append(self.values, np.inf)[above], np.append(-np.inf, self.values)[below]

@@ -114,7 +114,7 @@ def with_atoms(column, setting, atoms, low=None, high=None):
     return [Number(values, setting, atoms=atoms, **limits, **rounding_of(values))]
 
 
-def on_lattice(column, setting, kind, low=None, high=None):
+def on_lattice(column, setting, kind, low=None, high=None, may_have_atoms=True):
     values = _numbers(column, setting, kind)
     distinct = np.unique(values)
     lattice = lattice_of(distinct)
@@ -131,24 +131,28 @@ def on_lattice(column, setting, kind, low=None, high=None):
     low, high = _outermost(distinct, step, low, high, decimals)
     if is_listed(distinct, values):
         return [_numeric_levels(values, setting, step, low, high, decimals)]
-    atoms = _frequent_ends(distinct, values, setting, low, high, step)
+    values, atoms = np.round(values, decimals) + 0.0, []
+    if may_have_atoms:
+        atoms = _frequent_ends(values, setting, low, high, step)
     # The other numbers lie between them.
     low, high = (
         np.round(end + inwards, decimals) + 0.0 if end in atoms else bound
-        for end, inwards, bound in zip(distinct[[0, -1]], (step, -step), (low, high), strict=True)
+        for end, inwards, bound in zip(
+            (values.min(), values.max()), (step, -step), (low, high), strict=True
+        )
     )
     limits = {"low": low, "high": high, "atoms": atoms, "outside": setting.outside_kind}
     return [Number(values, setting, step=step, decimals=decimals, **limits)]
 
 
-def _frequent_ends(distinct, values, setting, low, high, step):
+def _frequent_ends(values, setting, low, high, step):
     """Return the ends of a lattice that stand apart from its other points.
 
     An amount is often 0 and a share often 100. A density that is smooth over the points would draw
     numbers near them, which no row has. Where points repeat, and go on from the end, the map by
     their frequencies serves better: no rain is like little rain.
     """
-    _, counts = counted(values, setting.weight)
+    distinct, counts = counted(values, setting.weight)
     ends = []
     if len(distinct) < 3:
         return ends
@@ -336,7 +340,8 @@ def months(column, setting):
 
 def _variable_of_numbers(values, setting, kind="integer"):
     known = np.ones(len(values), dtype=bool)
-    return on_lattice(Column(values, known, "number", ""), setting, kind)[0]
+    column = Column(values, known, "number", "")
+    return on_lattice(column, setting, kind, may_have_atoms=False)[0]
 
 
 class Weeks(Number):
@@ -402,8 +407,10 @@ def _often(variable):
 
 
 def ends_of(variable):
-    """Return the bounds of a variable."""
-    return (variable.low, variable.high) if variable.has_number else variable.lattice[1:]
+    """Return the least and the largest value of a variable that its kind allows."""
+    if not variable.has_number:
+        return variable.lattice[1:]
+    return min([variable.low, *variable.atoms]), max([variable.high, *variable.atoms])
 
 
 class ColumnModel:

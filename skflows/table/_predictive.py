@@ -15,6 +15,7 @@ GRID = np.concatenate([[-8.0, -6.0], np.linspace(-5, 5, 321), [6.0, 8.0]])
 N_BISECTIONS = 30
 ROUNDING = 1e-6  # of a step of the grid
 INSIDE = 1e-6  # of a cell, from its end on
+HALF = 0.499  # of a step, so that the end of a cell is outside whatever its rounding error
 
 
 def without(values, schema, i):
@@ -78,7 +79,8 @@ class OneVariable:
             below = one.number.cdf(scores[one.map])
             if one.levels is not None:
                 if variable.step is not None:  # outer cells are open, up to the atoms
-                    below = np.where(x < variable.low - variable.step / 2, 0.0, below)
+                    below = np.where(x < variable.low - HALF * variable.step, 0.0, below)
+                    below = np.where(x > variable.high + HALF * variable.step, 1.0, below)
                 below = one.levels[:, :1] * below
                 for k, atom in enumerate(variable.atoms, 1):
                     below = below + one.levels[:, k, None] * (x >= atom)

@@ -62,6 +62,7 @@ class ConditionalTable:
                     f"X has {len(frame.columns)} columns; this is the density of {names}."
                 )
         rows = schema.split(schema.encoding.rows(frame, names), names)
+        self.density._check_n_rows(rows, 1, len(names))
         rows = np.where(schema.mask_of(self.columns), rows, np.nan)
         given = self._given
         if len(given) not in (1, len(rows)) and len(rows) != 1:

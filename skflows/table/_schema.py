@@ -317,14 +317,12 @@ class Schema:
         """Yield descriptions of dates most of which lie before or after all dates of the fit."""
         for name in self.modelled(names):
             i = self.names.index(name)
-            column, of_column = self.columns[i], values[:, self.of_column[i]]
-            j = int(column.has_flag)
-            variable = column.variables[j]
-            if column.kind != "datetime" or not variable.has_number:
+            column = self.columns[i]
+            if column.kind != "datetime":
                 continue
-            x, (first, last) = of_column[:, j], variable.seen
-            for where, are_others in (("before", x < first), ("after", x >= last + variable.step)):
-                if are_others.sum() > len(x) / 2:
+            moments, (first, last) = column.joined(values[:, self.of_column[i]]), column.seen
+            for where, are_others in (("before", moments < first), ("after", moments > last)):
+                if are_others.sum() > len(moments) / 2:
                     yield (
                         f"dates {where} all dates of fit in column {name!r}{among(are_others)}; "
                         f"they were {column.seen_text}."

@@ -100,7 +100,7 @@ class Number:
         self.decimals, self.unit = decimals, unit
         self.atoms = np.asarray(atoms, dtype=np.float64)
         self.n_levels = 1 + len(self.atoms) if len(self.atoms) else 0
-        x = self._wrapped(x)
+        x = self.encode(x)
         inside = ~np.isin(x, self.atoms)
         x, weight = x[inside], setting.weight[inside]
         self.origin = float(low if np.isfinite(low) else x.min()) if step is not None else 0.0
@@ -199,8 +199,11 @@ class Number:
         return float(self.snap(self.maps["quantile"].inverse(np.zeros(1)))[0])
 
     def encode(self, values):
-        """Return the variable of numbers."""
-        return self._wrapped(values)
+        """Return the variable of numbers, with atoms of a lattice without rounding errors."""
+        x = self._wrapped(values)
+        for atom in self.atoms if self.step is not None else ():
+            x = np.where(np.abs(x - atom) <= ON_LATTICE * self.step, atom, x)
+        return x
 
     def code(self, x):
         """Return the codes of rows: 0 for a number and the places of atoms, if there are any."""
