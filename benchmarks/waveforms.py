@@ -1,7 +1,7 @@
 """Speech by WaveFlow: nats per sample beside Gaussian processes, and a vocoder.
 
     python benchmarks/waveforms.py heights --sounds DIR --out waveforms.jsonl
-    python benchmarks/waveforms.py vocoder --out waveforms.jsonl --wav DIR
+    python benchmarks/waveforms.py vocoder --rate 16000 --out waveforms.jsonl --wav DIR
     python benchmarks/waveforms.py show --out waveforms.jsonl
 
 DIR holds the spoken words of Debian's alsa-utils (/usr/share/sounds/alsa). Without it, espeak-ng is
@@ -27,8 +27,8 @@ from scipy import linalg, optimize, signal
 from skflows import ConditionalDensity, WaveFlowDensity
 from skflows.training.flow_fit import TRAINING_SHARE
 
-RATE = 8_000
-LENGTH = 512
+RATE = 8_000  # samples a second, unless the vocoder is given another
+LENGTH = 512  # samples of a window, at this rate
 HOP = 64  # between the windows of fit, which overlap
 NOISE = 1e-3  # of full scale, standard deviation: recordings have stretches of digital silence
 WORDS = {
@@ -75,13 +75,12 @@ VOICES = {  # with words a minute
 }
 HEIGHTS = 8, 16, 32, 64
 ORDERS = 1, 2, 4, 8, 16, 32, 64
-FFT = 256
-MEL_HOP = 64  # samples between frames
-SPOKEN_HOP = 200  # samples between windows that the vocoder is fitted to
-OVERLAP = 64  # samples, of windows that are spoken
+FRAMES = 125  # a second
+N_FRAMES = 8  # of a window
+WIDTH_OF_BAND = 102  # mel
+SPOKEN = 40  # windows a second that the vocoder is fitted to
 TEMPERATURES = 0.4, 0.6, 0.8, 1.0
 N_ITER = 60  # of Griffin-Lim
-N_BANDS = 20
 SETTINGS_OF_VOCODER = {"n_transforms": 3, "hidden_layer_sizes": (32, 32, 32, 32)}
 SETTINGS = {
     "n_transforms": 2,
@@ -93,12 +92,12 @@ SETTINGS = {
 }
 
 
-def from_wave(file, seed):
+def from_wave(file, seed, new_rate=RATE):
     """Return a recording in units of full scale, with noise that is always the same."""
     with wave.open(file) as recording:
         rate = recording.getframerate()
         samples = np.frombuffer(recording.readframes(2**31 - 1), "<i2") / 2**15
-    samples = signal.resample_poly(samples, RATE, rate)
+    samples = signal.resample_poly(samples, new_rate, rate)
     return samples + NOISE * np.random.default_rng(seed).standard_normal(len(samples))
 
 
@@ -119,27 +118,27 @@ def sentences():
     }
 
 
-def spoken(text, *options):
+def spoken(text, *options, rate=RATE):
     """Return what espeak-ng reads."""
     command = ["espeak-ng", *options, "--stdout", text]
     sound = subprocess.run(command, capture_output=True, check=True).stdout
-    return from_wave(io.BytesIO(sound), sum(map(ord, "".join([text, *options]))))
+    return from_wave(io.BytesIO(sound), sum(map(ord, "".join([text, *options]))), rate)
 
 
-def voices():
+def voices(rate):
     """Return the sentences of each part in each of its voices."""
     return {
         part: {
-            voice: spoken(SENTENCES[part], "-v", voice, "-s", str(speed))
+            voice: spoken(SENTENCES[part], "-v", voice, "-s", str(speed), rate=rate)
             for voice, speed in speeds.items()
         }
         for part, speeds in VOICES.items()
     }
 
 
-def windows(recordings, hop):
+def windows(recordings, hop, length=LENGTH):
     views = [
-        np.lib.stride_tricks.sliding_window_view(x, LENGTH)[::hop] for x in recordings.values()
+        np.lib.stride_tricks.sliding_window_view(x, length)[::hop] for x in recordings.values()
     ]
     return np.concatenate(views)
 
@@ -147,15 +146,15 @@ def windows(recordings, hop):
 # ---- Gaussian processes
 
 
-def covariance_of_order(samples, order):
+def covariance_of_order(samples, order, length=LENGTH):
     """Return the autocovariances of an AR process with the first ones of some recordings."""
     full = [signal.correlate(x, x)[len(x) - 1 :][: order + 1] for x in samples]
     known = np.sum(full, axis=0) / sum(map(len, samples))
     weights = linalg.solve_toeplitz(known[:-1], known[1:])
     covariance = list(known)
-    while len(covariance) < LENGTH:
+    while len(covariance) < length:
         covariance.append(weights @ covariance[: -order - 1 : -1])
-    return np.array(covariance)
+    return linalg.toeplitz(covariance)
 
 
 def gaussian_log_density(x, covariance):
@@ -168,64 +167,34 @@ def gaussian_log_density(x, covariance):
 # ---- Mel frames
 
 
-def mel_bank():
-    """Return triangular filters, of shape (N_BANDS, FFT // 2 + 1)."""
-    mel = np.linspace(0, 2595 * np.log10(1 + RATE / 2 / 700), N_BANDS + 2)
-    edges = 700 * (10 ** (mel / 2595) - 1)
-    frequency = np.linspace(0, RATE / 2, FFT // 2 + 1)
-    rising = (frequency - edges[:-2, None]) / np.diff(edges)[:-1, None]
-    falling = (edges[2:, None] - frequency) / np.diff(edges)[1:, None]
-    return np.maximum(np.minimum(rising, falling), 0)
+class MelFrames:
+    """Log-mel frames of recordings at a rate: 32 ms, every 8 ms; windows have eight."""
 
+    def __init__(self, rate):
+        self.rate = rate
+        self.hop = rate // FRAMES
+        self.length = N_FRAMES * self.hop
+        self.n_fft = 4 * self.hop
+        self.taper = np.hanning(self.n_fft + 1)[:-1]
+        top = 2595 * np.log10(1 + rate / 2 / 700)
+        mel = np.linspace(0, top, round(top / WIDTH_OF_BAND) + 1)
+        edges = 700 * (10 ** (mel / 2595) - 1)
+        frequency = np.linspace(0, rate / 2, self.n_fft // 2 + 1)
+        rising = (frequency - edges[:-2, None]) / np.diff(edges)[:-1, None]
+        falling = (edges[2:, None] - frequency) / np.diff(edges)[1:, None]
+        self.bank = np.maximum(np.minimum(rising, falling), 0)  # triangular filters
 
-BANK = mel_bank()
-TAPER = np.hanning(FFT + 1)[:-1]
-WINDOW = np.hanning(FFT + 2)[1:-1]  # of Griffin-Lim, which divides by it
+    def log_mel(self, x):
+        """Return log-mel frames of signals (..., length), of shape (..., n_frames, n_bands)."""
+        return np.log(self.power(x) @ self.bank.T / self.bank.sum(axis=1) + NOISE**2)
 
-
-def log_mel(x):
-    """Return log-mel frames of signals (..., length), of shape (..., length // 64, N_BANDS)."""
-    return np.log(power_of(x) @ BANK.T / BANK.sum(axis=1) + NOISE**2)
-
-
-def power_of(x):
-    """Return the power spectra of frames."""
-    pad = [(0, 0)] * (x.ndim - 1) + [2 * [(FFT - MEL_HOP) // 2]]
-    frames = np.lib.stride_tricks.sliding_window_view(np.pad(x, pad, "reflect"), FFT, axis=-1)
-    return np.abs(np.fft.rfft(frames[..., ::MEL_HOP, :] * TAPER)) ** 2 / (TAPER**2).sum()
-
-
-def mel_covariance(mel, gain):
-    """Return the covariance of a window: a Gaussian with the spectra of its frames."""
-    # Frames are in the middle of quarters; between them, spectra are mixed.
-    time_ = np.arange(LENGTH) / (LENGTH // len(mel)) - 0.5
-    shares = np.maximum(1 - np.abs(time_ - np.arange(len(mel))[:, None]), 0)
-    shares[0, time_ < 0] = shares[-1, time_ > len(mel) - 1] = 1
-    found = np.zeros((LENGTH, LENGTH))
-    spread = BANK / np.maximum(BANK.sum(axis=0), 1e-9)
-    for share, frame in zip(shares, mel, strict=True):
-        density = np.exp(frame) @ spread
-        density[BANK.sum(axis=0) == 0] = np.exp(frame).min()
-        lags = np.fft.irfft(density)[: FFT // 2] * np.hanning(FFT + 1)[FFT // 2 : -1]
-        lags = np.pad(lags, (0, LENGTH - len(lags)))
-        found += np.sqrt(np.outer(share, share)) * linalg.toeplitz(lags)
-    return gain * found + NOISE**2 * np.eye(LENGTH)
-
-
-def mel_gaussian(x, gain):
-    """Return the log-densities of windows given their own mel frames."""
-    frames = log_mel(x)
-    return np.array(
-        [
-            gaussian_log_density(row[None], mel_covariance(mel, gain))[0]
-            for row, mel in zip(x, frames, strict=True)
-        ]
-    )
-
-
-def best_gain(x):
-    gains = np.geomspace(0.3, 3, 9)
-    return gains[np.argmax([mel_gaussian(x, gain).mean() for gain in gains])]
+    def power(self, x):
+        """Return the power spectra of frames."""
+        pad = [(0, 0)] * (x.ndim - 1) + [2 * [(self.n_fft - self.hop) // 2]]
+        x = np.pad(x, pad, "reflect")
+        frames = np.lib.stride_tricks.sliding_window_view(x, self.n_fft, axis=-1)
+        spectra = np.fft.rfft(frames[..., :: self.hop, :] * self.taper)
+        return np.abs(spectra) ** 2 / (self.taper**2).sum()
 
 
 # ---- Parts of the benchmark
@@ -235,7 +204,7 @@ def heights(data, record, chosen):
     test = windows(data["test"], LENGTH)
     for order in ORDERS:
         if record.wants(f"AR({order})"):
-            covariance = linalg.toeplitz(covariance_of_order(list(data["fit"].values()), order))
+            covariance = covariance_of_order(list(data["fit"].values()), order)
             record.add(float(gaussian_log_density(test, covariance).mean()) / LENGTH, 0.0)
     X, X_val = windows(data["fit"], HOP), windows(data["validate"], HOP)
     for height in chosen:
@@ -257,21 +226,22 @@ def seconds_to_sample(density):
     return (time.process_time() - started) / 16
 
 
-def vocoder(data, record, seconds, height, wav):
-    validate, test = (windows(data[part], LENGTH) for part in ("validate", "test"))
+def vocoder(data, mel, record, seconds, height, wav):
+    train = windows(data["fit"], mel.rate // SPOKEN, mel.length)
+    test = windows(data["test"], mel.length, mel.length)
     if record.wants("AR(64)"):
-        covariance = linalg.toeplitz(covariance_of_order(list(data["fit"].values()), 64))
-        record.add(float(gaussian_log_density(test, covariance).mean()) / LENGTH, 0.0)
+        covariance = covariance_of_order(list(data["fit"].values()), 64, mel.length)
+        record.add(float(gaussian_log_density(test, covariance).mean()) / mel.length, 0.0)
     models = {
-        "Griffin-Lim given mel frames": GriffinLim(),
-        "Gaussian given mel frames": MelGaussian(best_gain(validate[::4])),
-        f"WaveFlow given mel frames, height {height}, {seconds:g} s": MelFlow(seconds, height),
+        "Griffin-Lim given mel frames": GriffinLim(mel),
+        "Gaussian given mel frames": MelGaussian(mel, data["validate"]),
+        f"WaveFlow given mel frames, height {height}, {seconds:g} s": MelFlow(mel, seconds, height),
     }
     for name, model in models.items():
         if not record.wants(name):
             continue
         started = time.process_time()
-        model.fit(windows(data["fit"], SPOKEN_HOP))
+        model.fit(train)
         line = {}
         taken = time.process_time() - started
         if isinstance(model, GriffinLim):
@@ -280,6 +250,7 @@ def vocoder(data, record, seconds, height, wav):
             by_temperature = {t: distances(model, data["validate"], t)[0] for t in TEMPERATURES}
             temperature = min(by_temperature, key=by_temperature.get)
             score, line["temperature"] = model.score(test), temperature
+            line["nats_per_sample_of_fit"] = model.score(train[::SPOKEN])
         line["log_mel_distance"], line["spectral_distance"] = distances(
             model, data["test"], temperature, wav
         )
@@ -288,73 +259,115 @@ def vocoder(data, record, seconds, height, wav):
 
 def distances(model, recordings, temperature, wav=None):
     """Return the mean distances of frames and of spectra between recordings and their copies."""
-    found = []
+    found, mel = [], model.mel
     for title, x in recordings.items():
-        step = LENGTH - OVERLAP
-        x = x[: (len(x) - OVERLAP) // step * step + OVERLAP]
-        x = x[: len(x) // MEL_HOP * MEL_HOP]
+        step = mel.length - mel.hop  # windows that are spoken overlap by a frame
+        x = x[: (len(x) - mel.hop) // step * step + mel.hop]
+        x = x[: len(x) // mel.hop * mel.hop]
         if isinstance(model, GriffinLim):
-            y = model.spoken(log_mel(x))
+            y = model.spoken(mel.log_mel(x))
         else:
-            rows = model.sample(log_mel(windows({title: x}, step)), temperature)
-            y = overlap_added(rows, len(x))
-        pairs = [(log_mel(each), np.log(power_of(each) + NOISE**2)) for each in (x, y)]
+            rows = model.sample(mel.log_mel(windows({title: x}, step, mel.length)), temperature)
+            y = overlap_added(rows, mel.hop, len(x))
+        pairs = [(mel.log_mel(each), np.log(mel.power(each) + NOISE**2)) for each in (x, y)]
         found.append([np.sqrt(((a - b) ** 2).mean()) for a, b in zip(*pairs, strict=True)])
         if wav:
-            write(Path(wav) / f"{title}_{type(model).__name__}.wav", y)
+            write(Path(wav) / f"{title}_{type(model).__name__}.wav", y, mel.rate)
     return np.mean(found, axis=0).tolist()
 
 
 class GriffinLim:
     """Phases that agree with magnitudes of spectra, which have the given energies of bands."""
 
+    def __init__(self, mel):
+        self.mel = mel
+        self.window = np.hanning(mel.n_fft + 2)[1:-1]  # without zeros: its inverse divides by it
+        self.options = {
+            "nperseg": mel.n_fft,
+            "noverlap": mel.n_fft - mel.hop,
+            "window": self.window,
+        }
+
     def fit(self, X):
         pass
 
-    def spoken(self, mel):
-        energy = np.maximum(np.exp(mel) - NOISE**2, 0) * BANK.sum(axis=1)
-        magnitude = np.sqrt([optimize.nnls(BANK, each)[0] for each in energy]).T
-        options = {"nperseg": FFT, "noverlap": FFT - MEL_HOP, "window": WINDOW}
-        magnitude = magnitude * np.sqrt((WINDOW**2).sum()) / WINDOW.sum()
-        length = len(mel) * MEL_HOP
-        edge = (FFT - MEL_HOP) // 2
+    def spoken(self, frames):
+        bank, hop, window = self.mel.bank, self.mel.hop, self.window
+        energy = np.maximum(np.exp(frames) - NOISE**2, 0) * bank.sum(axis=1)
+        magnitude = np.sqrt([optimize.nnls(bank, each)[0] for each in energy]).T
+        magnitude = magnitude * np.sqrt((window**2).sum()) / window.sum()
+        length = len(frames) * hop
+        edge = (self.mel.n_fft - hop) // 2
         phase = np.exp(2j * np.pi * np.random.default_rng(0).random(magnitude.shape))
         previous = 0
         for _ in range(N_ITER):  # with momentum, as in librosa
-            x = self.inverse(magnitude * phase, options)
-            new = signal.stft(x, boundary=None, padded=False, **options)[2]
+            x = self.inverse(magnitude * phase)
+            new = signal.stft(x, boundary=None, padded=False, **self.options)[2]
             phase = new - 0.99 / 1.99 * previous
             phase /= np.maximum(np.abs(phase), 1e-12)
             previous = new
-        return self.inverse(magnitude * phase, options)[edge : edge + length]
+        return self.inverse(magnitude * phase)[edge : edge + length]
 
-    def inverse(self, spectra, options):
-        return signal.istft(spectra, boundary=False, **options)[1]
+    def inverse(self, spectra):
+        return signal.istft(spectra, boundary=False, **self.options)[1]
 
 
 class MelGaussian:
-    def __init__(self, gain):
-        self.gain = gain
+    """A Gaussian with the spectra of the frames, and the gain that fits some recordings best."""
+
+    def __init__(self, mel, recordings):
+        self.mel = mel
+        gains = np.geomspace(0.3, 3, 9)
+        some = windows(recordings, mel.length, mel.length)[::4]
+        self.gain = max(gains, key=lambda gain: self.log_density(some, gain))
 
     def fit(self, X):
         pass
 
     def score(self, X):
-        return float(mel_gaussian(X, self.gain).mean()) / LENGTH
+        return self.log_density(X, self.gain) / self.mel.length
 
     def sample(self, frames, temperature):
-        noise = np.random.default_rng(0).standard_normal((len(frames), LENGTH))
-        factors = [linalg.cholesky(mel_covariance(mel, self.gain), lower=True) for mel in frames]
+        noise = np.random.default_rng(0).standard_normal((len(frames), self.mel.length))
+        factors = [linalg.cholesky(self.covariance(each, self.gain), lower=True) for each in frames]
         return temperature * np.array([f @ z for f, z in zip(factors, noise, strict=True)])
+
+    def log_density(self, x, gain):
+        """Return the mean log-density of windows given their own mel frames."""
+        pairs = zip(x, self.mel.log_mel(x), strict=True)
+        terms = [
+            gaussian_log_density(row[None], self.covariance(frames, gain))[0]
+            for row, frames in pairs
+        ]
+        return float(np.mean(terms))
+
+    def covariance(self, frames, gain):
+        """Return the covariance of a window."""
+        # Frames are in the middle of eighths; between them, spectra are mixed.
+        length, n_fft, bank = self.mel.length, self.mel.n_fft, self.mel.bank
+        place = (np.arange(length)) / self.mel.hop - 0.5
+        shares = np.maximum(1 - np.abs(place - np.arange(len(frames))[:, None]), 0)
+        shares[0, place < 0] = shares[-1, place > len(frames) - 1] = 1
+        found = np.zeros((length, length))
+        spread = bank / np.maximum(bank.sum(axis=0), 1e-9)
+        for share, frame in zip(shares, frames, strict=True):
+            density = np.exp(frame) @ spread
+            density[bank.sum(axis=0) == 0] = np.exp(frame).min()
+            lags = np.fft.irfft(density)[: n_fft // 2]
+            lags *= np.hanning(n_fft + 1)[n_fft // 2 : -1]
+            lags = np.pad(lags, (0, length - len(lags)))
+            found += np.sqrt(np.outer(share, share)) * linalg.toeplitz(lags)
+        return gain * found + NOISE**2 * np.eye(length)
 
 
 class MelFlow:
     """Windows divided by their loudness at each sample, which their frames give."""
 
-    def __init__(self, seconds, height):
+    def __init__(self, mel, seconds, height):
+        self.mel = mel
         flow = WaveFlowDensity(
             height=height,
-            n_frames=LENGTH // MEL_HOP,
+            n_frames=N_FRAMES,
             max_iter=1000,  # time ends the training
             time_limit=seconds / TRAINING_SHARE,
             early_stopping=False,
@@ -365,44 +378,47 @@ class MelFlow:
 
     def prepared(self, frames):
         """Return the context of windows, and their standard deviation at each sample."""
-        level = 0.5 * np.log(np.exp(frames) @ (BANK.sum(axis=1) / BANK.sum()))
-        place = (np.arange(LENGTH) + 0.5) / MEL_HOP - 0.5
+        shares = self.mel.bank.sum(axis=1) / self.mel.bank.sum()
+        level = 0.5 * np.log(np.exp(frames) @ shares)
+        place = (np.arange(self.mel.length) + 0.5) / self.mel.hop - 0.5
         at = [np.interp(place, np.arange(len(each)), each) for each in level]
         context = np.concatenate([frames - 2 * level[..., None], level[..., None]], axis=-1)
         return context.reshape(len(frames), -1), np.exp(at)
 
     def fit(self, X):
-        context, scale = self.prepared(log_mel(X))
+        context, scale = self.prepared(self.mel.log_mel(X))
         with limits_of_processor_time():
             self.density.fit(context, X / scale)
 
     def score(self, X):
-        context, scale = self.prepared(log_mel(X))
-        return self.density.score(context, X / scale) / LENGTH - float(np.log(scale).mean())
+        context, scale = self.prepared(self.mel.log_mel(X))
+        score = self.density.score(context, X / scale) / self.mel.length
+        return score - float(np.log(scale).mean())
 
     def sample(self, frames, temperature):
         context, scale = self.prepared(frames)
-        noise = np.random.default_rng(0).standard_normal((len(frames), LENGTH))
+        noise = np.random.default_rng(0).standard_normal(scale.shape)
         rows = np.hstack([temperature * noise, self.density.encoder_.transform(context)])
         with torch.no_grad():
             return scale * self.density.flows_[0].inverse(torch.from_numpy(rows))[0].numpy()
 
 
-def overlap_added(rows, length):
+def overlap_added(rows, overlap, length):
     """Return a signal from windows that are faded into each other."""
-    fade = np.sin(np.pi / 2 * (np.arange(OVERLAP) + 0.5) / OVERLAP)
-    weight = np.concatenate([fade, np.ones(LENGTH - 2 * OVERLAP), fade[::-1]])
-    total = np.zeros(length + LENGTH)
+    fade = np.sin(np.pi / 2 * (np.arange(overlap) + 0.5) / overlap)
+    n = rows.shape[1]
+    weight = np.concatenate([fade, np.ones(n - 2 * overlap), fade[::-1]])
+    total = np.zeros(length + n)
     for i, row in enumerate(rows):
-        total[i * (LENGTH - OVERLAP) :][:LENGTH] += weight * row
+        total[i * (n - overlap) :][:n] += weight * row
     return total[:length]
 
 
-def write(path, samples):
+def write(path, samples, rate):
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
-        file.setframerate(RATE)
+        file.setframerate(rate)
         file.writeframes((np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes())
 
 
@@ -432,17 +448,19 @@ def show(lines):
     columns = {
         "nats_per_sample": ("nats per sample", 3),
         "lead": ("minus Gaussian", 3),
+        "lead_of_fit": ("the same, voices of the fit", 3),
         "log_mel_distance": ("log-mel distance", 2),
         "spectral_distance": ("spectral distance", 2),
         "temperature": ("temperature", 1),
         "seconds": ("seconds", 0),
     }
-    lines = pd.DataFrame(lines)
-    given = lines["data"] == "voices"
+    known = ["nats_per_sample", "nats_per_sample_of_fit"]
+    lines = pd.DataFrame(lines, columns=["data", "model", *dict.fromkeys([*known, *columns])])
+    given = lines["data"].str.startswith("voices")
     for title, own in ("Without a context", lines[~given]), ("Given mel frames", lines[given]):
         gaussian = own[~own["model"].str.contains("WaveFlow")]
-        best = gaussian.groupby("data")["nats_per_sample"].max()
-        own = own.assign(lead=own["nats_per_sample"] - own["data"].map(best))
+        best = gaussian.groupby("data")[known].max().loc[own["data"]]
+        own[["lead", "lead_of_fit"]] = own[known].to_numpy(float) - best.to_numpy(float)
         own = own.set_index(["data", "model"]).reindex(columns=[*columns])
         own = own.dropna(axis=1, how="all")
         print(f"\n{title}\n")
@@ -456,19 +474,24 @@ def main():
     parser.add_argument("--out", default="waveforms.jsonl")
     parser.add_argument("--heights", nargs="*", type=int, default=HEIGHTS)
     parser.add_argument("--seconds", type=float, default=60, help="of training a vocoder")
+    parser.add_argument("--rate", type=int, default=RATE, help="of the vocoder's samples")
     parser.add_argument("--wav", help="a folder for what the vocoder speaks")
     options = parser.parse_args()
-    data = "voices" if options.part == "vocoder" else "words" if options.sounds else "sentences"
+    if options.part == "vocoder":
+        data = "voices" if options.rate == RATE else f"voices at {options.rate / 1000:g} kHz"
+    else:
+        data = "words" if options.sounds else "sentences"
     record = Record(options.out, data)
+    torch.set_num_threads(1)
     if options.part == "show":
         show(record.lines)
-        return
-    torch.set_num_threads(1)
-    if options.part == "heights":
+    elif options.part == "heights":
         data = words(options.sounds) if options.sounds else sentences()
         heights(data, record, options.heights)
-    for height in options.heights if options.part == "vocoder" else ():
-        vocoder(voices(), record, options.seconds, height, options.wav)
+    else:
+        data, mel = voices(options.rate), MelFrames(options.rate)
+        for height in options.heights:
+            vocoder(data, mel, record, options.seconds, height, options.wav)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,10 @@ N_LAYERS = 4  # of the network that sees the frames before
 class VideoFlowDensity(MultiscaleDensity):
     """Density of videos by VideoFlow: each frame is distributed given a few frames before it.
 
+    Use it for likelihoods and predictions of frames of a few hundred pixels; for larger ones, a
+    `GlowDensity` of single frames scores nearly the same and is simpler
+    (``benchmarks/video.md``).
+
     A row is a window of frames, flattened one after another; all methods take arrays of shape
     ``(n_samples, n_frames, height, width, channels)`` too. Each frame goes through the same
     multi-scale Glow. A convolutional network computes features of the ``n_context_frames`` frames

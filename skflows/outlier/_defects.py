@@ -210,15 +210,6 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
         rows = validate_rows(self, X, ensure_min_samples=2, shape=shape or ())
         self._row_shape = shape
         self.image_shape_ = shape or shape_of_rows(rows.shape[1])
-        has_limit = self.time_limit is not None
-        if has_limit and self.estimator is not None and not time_limits(self.estimator):
-            raise ValueError(
-                f"time_limit={self.time_limit:g}, but {type(self.estimator).__name__} has no "
-                "time_limit: give a flow, a ConditionalDensity of a flow, or no time_limit."
-            )
-        cv = self.cv
-        if not isinstance(cv, str | Integral | None) and not hasattr(cv, "split"):
-            cv = list(cv)  # a generator has no length
         random_state = check_random_state(self.random_state)
         density = FeatureDensity(
             self.image_shape_,
@@ -230,13 +221,20 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
         detector = DensityOutlierDetector(
             density,
             calibration=self.calibration,
-            cv=cv,
+            cv=self.cv,
             alpha=self.alpha,
             contamination=self.contamination,
             random_state=random_state.randint(2**31 - 1),
             verbose=self.verbose,
         )
-        if has_limit:
+        if self.time_limit is not None:
+            if self.estimator is not None and not time_limits(self.estimator):
+                raise ValueError(
+                    f"time_limit={self.time_limit:g}, but {type(self.estimator).__name__} has no "
+                    "time_limit: give a flow, a ConditionalDensity of a flow, or no time_limit."
+                )
+            if hasattr(self.cv, "__next__"):  # splits that can be counted only once
+                detector.cv = list(self.cv)
             density.time_limit = self.time_limit / detector._n_fits(rows)
         with fit_task(self, X, y, max_subtasks=1) as task:
             self.detector_ = fit_subtask(task, detector, rows)
