@@ -17,6 +17,7 @@ from _tables import two_components  # noqa: F401 - a fixture
 import skflows
 from skflows import TableDensity
 from skflows.cli import main
+from skflows.cli._cells import likely_decimal
 from skflows.cli._forms import common_offset, form_of_file
 from skflows.cli._score import given_values
 from skflows.cli._tables import CsvAppender
@@ -373,3 +374,17 @@ def test_a_given_date_is_asked_for_as_in_the_table():
     density = TableDensity(max_iter=1, cv=2, random_state=0).fit(pd.DataFrame({"when": when}))
     with pytest.raises(ValueError, match=r"write it as in 2024-12-31T18:30\+01:00$"):
         given_values(density, {"when": "soon"})
+
+
+@pytest.mark.parametrize(
+    ("cells", "mark"),
+    [
+        (["60,21 €"], ","),
+        (["€ 1.060,2"], ","),
+        (["5,5%", "a"], ","),
+        (["60,21 €", "3.5"], "."),
+        (["Room 5,2", "60 €"], "."),
+    ],
+)
+def test_amounts_tell_the_decimal_mark_where_no_number_does(cells, mark):
+    assert likely_decimal([["x"], *([cell] for cell in cells)], ";") == mark

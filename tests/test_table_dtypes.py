@@ -159,6 +159,7 @@ def test_dates_with_and_without_a_time_zone_do_not_mix(zoned):
     assert encoding.decode(encoding.encode(moved)).equals(ZONED)
 
 
+@pytest.mark.filterwarnings("ignore:X has dates before all dates of fit")
 def test_the_same_instants_in_files_score_the_same():
     """Texts with one offset or several, in the summer time of one zone or as UTC."""
     texts = HOURS.map(pd.Timestamp.isoformat)
@@ -420,3 +421,10 @@ def test_density_display_of_a_table(mixed):
     texts = pd.DataFrame({"kind": table["kind"]})
     with pytest.raises(ValueError, match="X has no column of numbers that are not rounded"):
         DensityDisplay.from_estimator(fitted(texts), texts)
+
+
+def test_a_word_among_numbers_is_named():
+    own = quick().fit(pd.DataFrame({"age": np.arange(60) % 37, "kind": ["a", "b"] * 30}))
+    rows = pd.DataFrame({"age": ["65", "unknown", "3"], "kind": "a"})
+    with pytest.raises(ValueError, match=r"'age' .* 'unknown', which is no number: correct it"):
+        own.score_samples(rows)

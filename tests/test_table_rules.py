@@ -485,6 +485,33 @@ def test_products_are_found_and_kept():
     assert np.isfinite(wrong).all() and (wrong < scores - 5).all()
 
 
+def discounted(n=200):
+    """Return prices less a discount in per cent, and with taxes, which are shares."""
+    rng = np.random.default_rng(0)
+    price, quantity = np.round(rng.lognormal(4, 0.5, n), 2), rng.integers(1, 6, n)
+    discount, tax = rng.choice([0, 5, 10, 15], n), rng.choice([0.07, 0.19], n)
+    table = pd.DataFrame({"price": price, "quantity": quantity, "discount": discount, "tax": tax})
+    table["total"] = np.round(1.19 * price * quantity * (1 - discount / 100), 2)
+    table["gross"] = np.round(price * (1 + tax), 2)
+    return table
+
+
+def test_discounts_and_taxes_are_found_and_kept():
+    table = discounted()
+    density = quick().fit(table)
+    assert density.rules_["rule"].tolist() == [
+        "gross = price * (1 + tax)",
+        "total = 1.19 * price * quantity * (1 - discount / 100)",
+    ]
+    drawn = density.sample(300, random_state=0)
+    total = 1.19 * drawn["price"] * drawn["quantity"] * (1 - drawn["discount"] / 100)
+    assert np.allclose(drawn["total"], total, atol=0.0051)
+    assert np.allclose(drawn["gross"], drawn["price"] * (1 + drawn["tax"]), atol=0.0051)
+    for name in ("discount", "quantity", "total", "gross"):
+        filled = density.impute(table[:20].astype({name: float}).assign(**{name: np.nan}), "median")
+        np.testing.assert_allclose(filled[name], table[name][:20], atol=1e-9)
+
+
 def stays(n=120):
     """Return stays whose end is some days after their start; reminders are 36 hours later."""
     rng = np.random.default_rng(0)

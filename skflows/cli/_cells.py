@@ -130,6 +130,9 @@ def _is_number(cell, decimal):
     return True
 
 
+AMOUNT_WITH_COMMA = r"[€$£]\s?-?\d[\d.]*,\d{1,2}|-?\d[\d.]*,\d{1,2}\s?[€$£%]"
+
+
 def likely_decimal(rows, sep, has_format=()):
     """Return the decimal mark of rows, the first of which has the names: a comma if numbers do.
 
@@ -145,7 +148,9 @@ def likely_decimal(rows, sep, has_format=()):
         for mark in ",."
     }
     has_both = any(re.fullmatch(r"[-+]?\d{1,3}(\.\d{3})+,\d+", cell) for _, cell in cells)
-    decimal = "," if numbers[","] or has_both else "."
+    has_amounts = any(re.fullmatch(AMOUNT_WITH_COMMA, cell) for _, cell in cells)
+    is_comma = numbers[","] or has_both or (has_amounts and not numbers["."])
+    decimal = "," if is_comma else "."
     # In files of tabs, numbers with points and three decimals are common.
     marked = numbers[decimal] if decimal == "," or sep == ";" else []
     marked = [(i, cell) for i, cell in marked if i >= len(names) or names[i] not in has_format]

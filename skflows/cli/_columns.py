@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 
 from ..columns.arrays import check_exact_table, listed
-from ..columns.checks import MANY_ROWS, names_rows, warn_of_row_names
+from ..columns.checks import MANY_ROWS, did_you_mean, names_rows, warn_of_row_names
 from ..columns.dates import parsed
 from ..columns.formats import is_word
 from ._arguments import listed_name
@@ -42,7 +42,10 @@ def select(frame, names, path):
     frame = unquoted(frame, names)
     missing = [name for name in names if name not in frame]
     if missing:
-        raise ValueError(f"{path} has no column {_quoted(missing)}; it has {_quoted(frame)}")
+        hint = did_you_mean(missing[0], [*frame])
+        raise ValueError(
+            f"{path} has no column {_quoted(missing)}; {hint and hint + ' '}it has {_quoted(frame)}"
+        )
     return frame[list(names)]
 
 

@@ -20,7 +20,8 @@ REMEDIES = {
     "could not convert": "models numbers: use TableDensity, which models texts and "
     "dates too, or drop or encode the other columns first, texts for example with "
     "sklearn.preprocessing.OrdinalEncoder, dates as days since the first of them.",
-    "contains NaN": "needs complete rows; TableDensity models rows with gaps.",
+    "contains NaN": "needs complete rows: fill the gaps, or use TableDensity, which models rows "
+    "with gaps, or DensityOutlierDetector(TableDensity()), which judges them.",
     "contains infinity": "needs finite values: drop these rows, or clip them to the largest "
     "value that can occur.",
     "Complex data": "models real numbers: give the real and imaginary parts as two columns.",

@@ -484,6 +484,14 @@ def known_numbers(column, format):
     return format.parse([str(value) for value in column.values[column.known]])
 
 
+def _is_number_text(value):
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
 def _numbers_of(column, like, name, format=None):
     """Return the known values of a column that held numbers or dates in fit, as numbers."""
     values, is_date = column.values[column.known], like.role == "datetime"
@@ -506,6 +514,12 @@ def _numbers_of(column, like, name, format=None):
             f"{text!r}: write it so, or leave it empty."
         )
     if not (is_date and column.role in TEXTS):
+        words = [value for value in values.tolist() if not _is_number_text(value)]
+        if column.role in TEXTS and 0 < len(words) < len(values):
+            raise ValueError(
+                f"column {name!r} held {held} in fit; now it holds {words[0]!r}, which is no "
+                "number: correct it, or leave it empty."
+            )
         raise ValueError(
             f"column {name!r} held {held} in fit; now it holds {values.tolist()[0]!r}: convert it "
             f"by {remedy}."

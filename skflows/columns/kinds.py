@@ -89,7 +89,9 @@ def decide(values, role, format=None):
         text = ", ".join(f"{atom:g}" for atom in atoms)
         return Kind("atoms", (atoms.tolist(), *ends), f"numbers, often exactly {text}")
     if np.isfinite(ends).any():
-        text = "between 0 and 1" if np.isfinite(ends[1]) else "positive, some close to 0"
+        text = (
+            "between 0 and 1" if np.isfinite(ends[1]) else "positive, close to 0 for their spread"
+        )
         return Kind("bounded", ends, f"numbers {text}")
     return Kind("continuous", (), "numbers")
 

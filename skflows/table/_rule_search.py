@@ -21,6 +21,7 @@ from ._rules import (
     RoundedSum,
     Rules,
     Target,
+    factors_of,
     lattice_of_variable,
     rounded,
 )
@@ -145,8 +146,10 @@ def formulas_of(schema, rows, targets):
         if known.sum() < LEAST_ROWS:
             continue
         x, terms = rows[known, target], rows[known][:, determinants]
-        is_product = len(factors) < len(determinants)
-        others = terms.prod(axis=1, keepdims=True) if is_product else terms
+        is_product, others = len(factors) < len(determinants), terms
+        if is_product:
+            shares, constant = constant, 0.0
+            others = factors_of(terms, np.array(shares)).prod(axis=1, keepdims=True)
         lines = [(factors, constant)]
         if len(determinants) == 1 and abs(factors[0]) != 1:
             lines = refinements(x, others[:, 0], factors[0], constant, steps[target])
@@ -177,7 +180,7 @@ def formulas_of(schema, rows, targets):
             n_negative = sum(factor < 0 for factor in line[0])
             rank = (round(share, 3), len(determinants) - 1.5, n_negative, (-target,))
             factors, constant, nudge = line
-            arguments = factors if is_product else (factors, constant)
+            arguments = (*factors, shares) if is_product else (factors, constant)
             rules.append((rank, determinants, target, make, *arguments, variable, nudge))
             if len(determinants) == 1 and rank[0] == 0:  # no other line would be better
                 are_lines.add(target)
@@ -339,24 +342,47 @@ def multiples_of(rows, numbers, steps):
 def products_of(rows, multipliers, numbers, steps):
     """Yield products of two or three columns that a further column may be, as `sums_of` does.
 
-    They have a single coefficient, with few digits.
+    They have a single coefficient, with few digits. In place of a constant, they have the shares of
+    `Product`: columns between 0 and 100 may be per cents that are added or subtracted.
     """
     if comb(len(multipliers), 2) * len(multipliers) > MAX_PRODUCTS:
         return
+    columns, shares = [*range(rows.shape[1])], [0.0] * rows.shape[1]
+    rates = rates_of(rows, multipliers)
+    if comb(len(multipliers) + 2 * len(rates), 3) * len(numbers) <= MAX_PRODUCTS:
+        # A further column for each share, which is not multiplied by its own rate.
+        columns += [j for j in rates for _ in range(2)]
+        shares += [sign * share for share in rates.values() for sign in (-1, 1)]
+    columns, shares = np.array(columns), np.array(shares)
+    multipliers = [*multipliers, *range(rows.shape[1], len(columns))]
+    rows = factors_of(rows[:, columns], shares)
     pairs, triples = combinations(multipliers, 2), triples_of(rows, multipliers, numbers, steps)
     for factors in chain(pairs, triples):
+        determinants = tuple(columns[[*factors]].tolist())
+        if len({*determinants}) < len(factors):
+            continue
         values = rows[:, factors].prod(axis=1)
         some = np.flatnonzero(~np.isnan(values) & (values != 0))[: 2 * N_SCREENED]
         if len(some) < LEAST_ROWS:
             continue
-        targets = [j for j in numbers if j not in factors]
+        targets = [j for j in numbers if j not in determinants]
         known, values = rows[np.ix_(some, targets)], values[some, None]
         ratios, count = lower_medians((known / values).T), (~np.isnan(known)).sum(axis=0)
         for k in np.flatnonzero(count >= LEAST_ROWS):
             short = float(f"{ratios[k]:.{DIGITS}g}")
             error = np.abs(known[:, k] - short * values[:, 0])
             if short and (error <= TOLERANCE * steps[targets[k]]).sum() >= LIKELY * count[k]:
-                yield factors, targets[k], (short,), 0.0
+                yield determinants, targets[k], (short,), tuple(shares[[*factors]].tolist())
+
+
+def rates_of(rows, multipliers):
+    """Return the columns that may be rates, between 0 and 1 or 100, and the share that 1 is."""
+    rates = {}
+    for j in multipliers:
+        least, most = np.nanmin(rows[:, j]), np.nanmax(rows[:, j])
+        if least >= 0 and most <= 100:
+            rates[j] = 0.01 if most > 1 else 1.0
+    return rates
 
 
 def triples_of(rows, multipliers, numbers, steps):

@@ -412,45 +412,66 @@ class Product(Formula):
         As in `Lookup`.
     factor : float
         A constant factor.
+    shares : tuple of float
+        For each determinant, 0 if it is a factor. Otherwise 1 plus this share of it is, such as
+        -0.01 for a discount in per cent.
     variable, nudge
         As in `Linear`.
     """
 
     kind = "product"
 
-    def __init__(self, determinants, target, factor, variable, nudge, rows, weight):
+    def __init__(self, determinants, target, factor, shares, variable, nudge, rows, weight):
         self.determinants, self.target, self.factor = determinants, target, factor
-        self.variable, self.nudge = variable, nudge
+        self.shares, self.variable, self.nudge = np.array(shares), variable, nudge
         known = rows[~np.isnan(rows[:, determinants]).any(axis=1)]
-        least = np.abs(known[:, determinants]).min(axis=0, initial=np.inf)
-        k = len(determinants)
-        self.slopes = [abs(factor) * np.delete(least, i).prod() for i in range(k)]
+        least = self.sizes(known).min(axis=0, initial=np.inf)
+        self.slopes = [
+            abs(factor * (share or 1.0)) * np.delete(least, i).prod()
+            for i, share in enumerate(shares)
+        ]
         self.counts = self.count(rows, weight)
+
+    def factors(self, rows):
+        """Return the factors of each row, of shape (n, n_determinants)."""
+        return factors_of(rows[:, self.determinants], self.shares)
 
     def total(self, rows):
         """Return the product in each row."""
-        return self.factor * rows[:, self.determinants].prod(axis=1)
+        return self.factor * self.factors(rows).prod(axis=1)
 
     def rest(self, rows, i):
         """Return what column i should be, before rounding; NaN beside a 0."""
-        others = [j for j in self.determinants if j != i]
-        divisor = self.factor * rows[:, others].prod(axis=1)
-        return rows[:, self.target.column] / np.where(divisor == 0, np.nan, divisor)
+        place = self.determinants.index(i)
+        divisor = self.factor * np.delete(self.factors(rows), place, axis=1).prod(axis=1)
+        rest = rows[:, self.target.column] / np.where(divisor == 0, np.nan, divisor)
+        share = self.shares[place]
+        return (rest - 1) / share if share else rest
 
     def sizes(self, rows):
         """Return the size of each factor."""
-        return np.abs(rows[:, self.determinants])
+        return np.abs(self.factors(rows))
 
     def with_rows(self, rows, weight):
         """Return the same rule with the counts of other rows."""
-        line = self.factor, self.variable, self.nudge
+        line = self.factor, tuple(self.shares), self.variable, self.nudge
         return Product(self.determinants, self.target, *line, rows, weight)
 
     def text(self, names):
         """Return the rule as text."""
         factors = [] if self.factor == 1 else [f"{self.factor:.6g}"]
-        factors += [str(names[j]) for j in self.determinants]
+        for j, share in zip(self.determinants, self.shares, strict=True):
+            if not share:
+                factors.append(str(names[j]))
+                continue
+            per = "" if abs(share) == 1 else f" / {1 / abs(share):.0f}"
+            factors.append(f"(1 {'-' if share < 0 else '+'} {names[j]}{per})")
         return f"{names[self.target.column]} = {' * '.join(factors)}"
+
+
+def factors_of(values, shares):
+    """Return the factors of products: values, or 1 plus a share of them where it is not 0."""
+    return np.where(shares, 1 + shares * values, values)
 
 
 def is_short(number):
