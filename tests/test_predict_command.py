@@ -278,3 +278,13 @@ def test_targets_are_numbers_with_a_few_other_texts_or_named_in_errors(folder, c
 def test_errors(folder, capsys, arguments, error):
     assert run(f"fit data.csv -o model.skflows {arguments}") == 2
     assert error in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("n_right", [4, 9])
+def test_the_report_of_classes_says_if_they_are_not_told(n_right):
+    y = np.array(["a"] * 7 + ["b"] * 3)
+    predicted = np.where(np.arange(10) < n_right, y, np.where(y == "a", "b", "a"))
+    proba = 0.2 + 0.6 * (predicted[:, None] == ["a", "b"])
+    model = SimpleNamespace(classes_=np.array(["a", "b"]), predict_proba=lambda X: proba)
+    lead, *_ = _predict_report.of_classes(model, pd.DataFrame({"x": np.arange(10)}), y, "kind")
+    assert ("Always predicting that one is right as often" in lead) == (n_right < 7)

@@ -186,6 +186,8 @@ def of_classes(model, X, y, name):
         f"{escape(str(classes[np.argmax(shares)]))}, the most frequent one, holds "
         f"{np.max(shares):.1%}. The probabilities say that {most.mean():.1%} should be right."
     )
+    if right.mean() <= np.max(shares):
+        lead += " Always predicting that one is right as often: the other columns tell little."
     lines = []
     for low, high in pairwise(PROBABILITIES):
         rows = (most > low) & (most <= high)
