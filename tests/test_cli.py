@@ -543,7 +543,10 @@ def test_failed_fit_does_not_overwrite_the_output(folder, capsys):
 def test_score_without_a_column_of_the_model_is_an_error(folder, capsys):
     make_frame().rename(columns={"width": "Width"}).to_csv("new.csv", index=False)
     assert run("score model.skflows new.csv -o scores.csv") == 2
-    message = "new.csv has no column 'width'; it has 'Width', 'height', 'weight, kg', 'species'"
+    message = (
+        "new.csv has no column 'width'; did you mean 'Width'? it has 'Width', 'height', "
+        "'weight, kg', 'species'"
+    )
     assert message in only_error(capsys)
     assert not os.path.exists("scores.csv")
 

@@ -384,6 +384,7 @@ def test_a_given_date_is_asked_for_as_in_the_table():
         (["5,5%", "a"], ","),
         (["60,21 €", "3.5"], "."),
         (["Room 5,2", "60 €"], "."),
+        (["$ 60.50", "5,5 %"], "."),
     ],
 )
 def test_amounts_tell_the_decimal_mark_where_no_number_does(cells, mark):

@@ -130,7 +130,8 @@ def _is_number(cell, decimal):
     return True
 
 
-AMOUNT_WITH_COMMA = r"[€$£]\s?-?\d[\d.]*,\d{1,2}|-?\d[\d.]*,\d{1,2}\s?[€$£%]"
+# Decimals of amounts and per cents, by their mark and the other one.
+AMOUNT = r"[€$£]\s?-?\d[\d{other}]*[{mark}]\d\d?|-?\d[\d{other}]*[{mark}]\d\d?\s?[€$£%]"
 
 
 def likely_decimal(rows, sep, has_format=()):
@@ -148,8 +149,11 @@ def likely_decimal(rows, sep, has_format=()):
         for mark in ",."
     }
     has_both = any(re.fullmatch(r"[-+]?\d{1,3}(\.\d{3})+,\d+", cell) for _, cell in cells)
-    has_amounts = any(re.fullmatch(AMOUNT_WITH_COMMA, cell) for _, cell in cells)
-    is_comma = numbers[","] or has_both or (has_amounts and not numbers["."])
+    has_amounts, has_points = (
+        any(re.fullmatch(AMOUNT.format(mark=mark, other=other), cell) for _, cell in cells)
+        for mark, other in (",.", ".,")
+    )
+    is_comma = numbers[","] or has_both or (has_amounts and not has_points and not numbers["."])
     decimal = "," if is_comma else "."
     # In files of tabs, numbers with points and three decimals are common.
     marked = numbers[decimal] if decimal == "," or sep == ";" else []

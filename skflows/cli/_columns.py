@@ -42,7 +42,7 @@ def select(frame, names, path):
     frame = unquoted(frame, names)
     missing = [name for name in names if name not in frame]
     if missing:
-        hint = did_you_mean(missing[0], [*frame])
+        hint = did_you_mean(missing[0], [*frame]) if len(missing) == 1 else ""
         raise ValueError(
             f"{path} has no column {_quoted(missing)}; {hint and hint + ' '}it has {_quoted(frame)}"
         )

@@ -187,7 +187,7 @@ def of_classes(model, X, y, name):
         f"{np.max(shares):.1%}. The probabilities say that {most.mean():.1%} should be right."
     )
     if right.mean() <= np.max(shares):
-        lead += " Always predicting that one is right as often: the other columns tell little."
+        lead += " Always predicting that one is right at least as often."
     lines = []
     for low, high in pairwise(PROBABILITIES):
         rows = (most > low) & (most <= high)

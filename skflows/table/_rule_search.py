@@ -148,8 +148,8 @@ def formulas_of(schema, rows, targets):
         x, terms = rows[known, target], rows[known][:, determinants]
         is_product, others = len(factors) < len(determinants), terms
         if is_product:
-            shares, constant = constant, 0.0
-            others = factors_of(terms, np.array(shares)).prod(axis=1, keepdims=True)
+            rates, constant = constant, 0.0
+            others = factors_of(terms, np.array(rates)).prod(axis=1, keepdims=True)
         lines = [(factors, constant)]
         if len(determinants) == 1 and abs(factors[0]) != 1:
             lines = refinements(x, others[:, 0], factors[0], constant, steps[target])
@@ -180,7 +180,7 @@ def formulas_of(schema, rows, targets):
             n_negative = sum(factor < 0 for factor in line[0])
             rank = (round(share, 3), len(determinants) - 1.5, n_negative, (-target,))
             factors, constant, nudge = line
-            arguments = (*factors, shares) if is_product else (factors, constant)
+            arguments = (*factors, rates) if is_product else (factors, constant)
             rules.append((rank, determinants, target, make, *arguments, variable, nudge))
             if len(determinants) == 1 and rank[0] == 0:  # no other line would be better
                 are_lines.add(target)
@@ -342,25 +342,27 @@ def multiples_of(rows, numbers, steps):
 def products_of(rows, multipliers, numbers, steps):
     """Yield products of two or three columns that a further column may be, as `sums_of` does.
 
-    They have a single coefficient, with few digits. In place of a constant, they have the shares of
+    They have a single coefficient, with few digits. In place of a constant, they have the rates of
     `Product`: columns between 0 and 100 may be per cents that are added or subtracted.
     """
     if comb(len(multipliers), 2) * len(multipliers) > MAX_PRODUCTS:
         return
-    columns, shares = [*range(rows.shape[1])], [0.0] * rows.shape[1]
-    rates = rates_of(rows, multipliers)
-    if comb(len(multipliers) + 2 * len(rates), 3) * len(numbers) <= MAX_PRODUCTS:
-        # A further column for each share, which is not multiplied by its own rate.
-        columns += [j for j in rates for _ in range(2)]
-        shares += [sign * share for share in rates.values() for sign in (-1, 1)]
-    columns, shares = np.array(columns), np.array(shares)
-    multipliers = [*multipliers, *range(rows.shape[1], len(columns))]
-    rows = factors_of(rows[:, columns], shares)
-    pairs, triples = combinations(multipliers, 2), triples_of(rows, multipliers, numbers, steps)
+    columns, rates = [*range(rows.shape[1])], [0.0] * rows.shape[1]
+    for j, rate in rates_of(rows, multipliers).items():
+        columns += [j, j]
+        rates += [-rate, rate]
+    factors = [*multipliers, *range(rows.shape[1], len(columns))]
+    in_pairs, in_triples = (
+        factors if comb(len(factors), k) * len(numbers) <= MAX_PRODUCTS else multipliers
+        for k in (2, 3)
+    )
+    columns, rates = np.array(columns), np.array(rates)
+    rows = factors_of(rows[:, columns], rates)
+    pairs, triples = combinations(in_pairs, 2), triples_of(rows, in_triples, numbers, steps)
     for factors in chain(pairs, triples):
         determinants = tuple(columns[[*factors]].tolist())
         if len({*determinants}) < len(factors):
-            continue
+            continue  # a column and its rate
         values = rows[:, factors].prod(axis=1)
         some = np.flatnonzero(~np.isnan(values) & (values != 0))[: 2 * N_SCREENED]
         if len(some) < LEAST_ROWS:
@@ -371,12 +373,38 @@ def products_of(rows, multipliers, numbers, steps):
         for k in np.flatnonzero(count >= LEAST_ROWS):
             short = float(f"{ratios[k]:.{DIGITS}g}")
             error = np.abs(known[:, k] - short * values[:, 0])
-            if short and (error <= TOLERANCE * steps[targets[k]]).sum() >= LIKELY * count[k]:
-                yield determinants, targets[k], (short,), tuple(shares[[*factors]].tolist())
+            if not short or (error > TOLERANCE * steps[targets[k]]).sum() > (1 - LIKELY) * count[k]:
+                continue
+            own, tolerance = rates[[*factors]], TOLERANCE * steps[targets[k]]
+            if rates_matter(rows[:, targets[k]], rows[:, factors], own, short, tolerance):
+                yield determinants, targets[k], (short,), tuple(own.tolist())
+
+
+def rates_matter(x, factors, rates, coefficient, tolerance):
+    """Return whether a product holds in far more rows than with one of its rates at its median.
+
+    A factor near 1 often vanishes in rounding, so that few rows would tell it from none.
+    """
+    known = ~np.isnan(factors).any(axis=1) & ~np.isnan(x)
+    x, factors = x[known], factors[known]
+
+    def n_exceptions(factors, coefficients):
+        expected = np.multiply.outer(coefficients, factors.prod(axis=1))
+        return (np.abs(x - expected) > tolerance).sum(axis=1).min()
+
+    most = MAX_RELATIVE * len(x)
+    for i in np.flatnonzero(rates):
+        constant = factors.copy()
+        constant[:, i] = np.median(factors[:, i])
+        values = constant.prod(axis=1)
+        ratio = np.median(x[values != 0] / values[values != 0])
+        coefficients = [coefficient, *(float(f"{ratio:.{digits}g}") for digits in (2, DIGITS, 9))]
+        most = min(most, MAX_RELATIVE * n_exceptions(constant, coefficients))
+    return not rates.any() or n_exceptions(factors, [coefficient]) <= most
 
 
 def rates_of(rows, multipliers):
-    """Return the columns that may be rates, between 0 and 1 or 100, and the share that 1 is."""
+    """Return the columns that may be rates, between 0 and 1 or 100, with what 1 of them is."""
     rates = {}
     for j in multipliers:
         least, most = np.nanmin(rows[:, j]), np.nanmax(rows[:, j])

@@ -244,11 +244,19 @@ class Formula(Function):
         """Return what column i should be, NaN where no possible value fits the other columns."""
         if i == self.target.column:
             return self.expected(rows)
-        trial = rows.copy()
-        rest = self.rest(rows, i)
-        trial[:, i] = rounded(rest, schema.variables[schema.of_column[i][-1]], 0.0)
-        fits = np.abs(self.expected(trial) - rows[:, self.target.column]) <= self.target.tolerance
-        return np.where(fits, trial[:, i], np.nan)
+        variable = schema.variables[schema.of_column[i][-1]]
+        if variable.has_number:
+            options = rounded(self.rest(rows, i), variable, 0.0)[None]
+        else:  # one of the numbers that the column has, if a single one fits
+            options = np.repeat(np.array(variable.levels, dtype=float)[:, None], len(rows), axis=1)
+        fits = np.empty(options.shape, dtype=bool)
+        for k, option in enumerate(options):
+            trial = rows.copy()
+            trial[:, i] = option
+            error = np.abs(self.expected(trial) - rows[:, self.target.column])
+            fits[k] = error <= self.target.tolerance
+        told = options[fits.argmax(axis=0), np.arange(len(rows))]
+        return np.where(fits.sum(axis=0) == 1, told, np.nan)
 
 
 class Linear(Formula):
@@ -412,8 +420,8 @@ class Product(Formula):
         As in `Lookup`.
     factor : float
         A constant factor.
-    shares : tuple of float
-        For each determinant, 0 if it is a factor. Otherwise 1 plus this share of it is, such as
+    rates : tuple of float
+        For each determinant, 0 if it is a factor. Otherwise 1 plus this times it is, such as
         -0.01 for a discount in per cent.
     variable, nudge
         As in `Linear`.
@@ -421,20 +429,19 @@ class Product(Formula):
 
     kind = "product"
 
-    def __init__(self, determinants, target, factor, shares, variable, nudge, rows, weight):
+    def __init__(self, determinants, target, factor, rates, variable, nudge, rows, weight):
         self.determinants, self.target, self.factor = determinants, target, factor
-        self.shares, self.variable, self.nudge = np.array(shares), variable, nudge
+        self.rates, self.variable, self.nudge = np.array(rates), variable, nudge
         known = rows[~np.isnan(rows[:, determinants]).any(axis=1)]
         least = self.sizes(known).min(axis=0, initial=np.inf)
         self.slopes = [
-            abs(factor * (share or 1.0)) * np.delete(least, i).prod()
-            for i, share in enumerate(shares)
+            abs(factor * (rate or 1.0)) * np.delete(least, i).prod() for i, rate in enumerate(rates)
         ]
         self.counts = self.count(rows, weight)
 
     def factors(self, rows):
         """Return the factors of each row, of shape (n, n_determinants)."""
-        return factors_of(rows[:, self.determinants], self.shares)
+        return factors_of(rows[:, self.determinants], self.rates)
 
     def total(self, rows):
         """Return the product in each row."""
@@ -445,8 +452,8 @@ class Product(Formula):
         place = self.determinants.index(i)
         divisor = self.factor * np.delete(self.factors(rows), place, axis=1).prod(axis=1)
         rest = rows[:, self.target.column] / np.where(divisor == 0, np.nan, divisor)
-        share = self.shares[place]
-        return (rest - 1) / share if share else rest
+        rate = self.rates[place]
+        return (rest - 1) / rate if rate else rest
 
     def sizes(self, rows):
         """Return the size of each factor."""
@@ -454,29 +461,34 @@ class Product(Formula):
 
     def with_rows(self, rows, weight):
         """Return the same rule with the counts of other rows."""
-        line = self.factor, tuple(self.shares), self.variable, self.nudge
+        line = self.factor, tuple(self.rates), self.variable, self.nudge
         return Product(self.determinants, self.target, *line, rows, weight)
 
     def text(self, names):
         """Return the rule as text."""
         factors = [] if self.factor == 1 else [f"{self.factor:.6g}"]
-        for j, share in zip(self.determinants, self.shares, strict=True):
-            if not share:
+        for j, rate in zip(self.determinants, self.rates, strict=True):
+            if not rate:
                 factors.append(str(names[j]))
                 continue
-            per = "" if abs(share) == 1 else f" / {1 / abs(share):.0f}"
-            factors.append(f"(1 {'-' if share < 0 else '+'} {names[j]}{per})")
+            per = "" if abs(rate) == 1 else f" / {1 / abs(rate):.0f}"
+            factors.append(f"(1 {'-' if rate < 0 else '+'} {names[j]}{per})")
         return f"{names[self.target.column]} = {' * '.join(factors)}"
 
 
-def factors_of(values, shares):
-    """Return the factors of products: values, or 1 plus a share of them where it is not 0."""
-    return np.where(shares, 1 + shares * values, values)
+def factors_of(values, rates):
+    """Return the factors of products: values, or 1 plus a rate times them where it is not 0."""
+    return np.where(rates, 1 + rates * values, values)
 
 
 def is_short(number):
     """Return whether a number has few digits."""
     return abs(number - float(f"{number:.6g}")) < 1e-12 * abs(number)
+
+
+def is_decimal(origin, step, decimals):
+    """Return whether a lattice is all numbers with some decimals."""
+    return np.isclose(step * 10.0**decimals, 1) and np.isclose(origin, np.round(origin, decimals))
 
 
 def rounded(x, variable, nudge):
@@ -485,7 +497,9 @@ def rounded(x, variable, nudge):
     A bound that was inferred is possible, such as an amount of 0, which is 0 times a price.
     """
     origin, step, decimals = lattice_of_variable(variable)
-    if step is not None:
+    if step is not None and decimals is not None and is_decimal(origin, step, decimals):
+        x = np.round(x + step * nudge, decimals)  # halves as numpy and pandas round them
+    elif step is not None:
         x = origin + step * np.rint((x - origin) / step + nudge)
         x = x if decimals is None else np.round(x, decimals)
     known = ~np.isnan(x)
