@@ -1176,16 +1176,16 @@ def show(lines):
         scores = {"ll": 2, "auc": 3, "s": 1, "cpu_s": 1}
         print("\nlimits: means over tables\n")
         print_table(parts["limits"].groupby("method", sort=False)[[*scores]].mean(), scores)
-    if "speed" in parts:
-        figures = {"columns": 0, "fit_s": 1}
-        figures |= dict.fromkeys(("score", "impute", "draw", "sample", "predict_proba"), 0)
-        print("\nspeed: rows per processor second\n")
-        print_table(parts["speed"].groupby("set", sort=False)[[*figures]].mean(), figures)
     if "scale" in parts:
         figures = {"fit_s": 0, "fit_gb": 2, "peak_gb": 2, "rows_per_s": 0}
         own = parts["scale"].rename(columns={"method": "rows"}).groupby("rows", sort=False)
         print("\nscale\n")
         print_table(own[[*figures]].mean(), figures)
+    if "speed" in parts:
+        figures = {"columns": 0, "fit_s": 1}
+        figures |= dict.fromkeys(("score", "impute", "draw", "sample", "predict_proba"), 0)
+        print("\nspeed: rows per processor second\n")
+        print_table(parts["speed"].groupby("set", sort=False)[[*figures]].mean(), figures)
 
 
 PARTS = {

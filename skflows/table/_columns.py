@@ -149,8 +149,8 @@ def _frequent_ends(values, setting, low, high, step):
     """Return the ends of a lattice that stand apart from its other points.
 
     An amount is often 0 and a share often 100. A density that is smooth over the points would draw
-    numbers near them, which no row has. Where points repeat, and go on from the end, the map by
-    their frequencies serves better: no rain is like little rain.
+    numbers near them, which no row has. Where points repeat, and go on from the end, or only a few
+    of the others repeat, the map by their frequencies serves better: no rain is like little rain.
     """
     distinct, counts = counted(values, setting.weight)
     ends = []
@@ -160,7 +160,8 @@ def _frequent_ends(values, setting, low, high, step):
         is_often = counts[end] >= max(FREQUENT * counts.sum(), SPIKE * near.max())
         is_end = distinct[end] == bound or (np.isinf(bound) and not setting.is_stated)
         is_apart = abs(distinct[end] - distinct[next_]) > APART * step
-        if is_often and is_end and (is_apart or not repeat(values)):
+        serves = (is_apart and repeat(values[values != distinct[end]])) or not repeat(values)
+        if is_often and is_end and serves:
             ends.append(distinct[end])
     return ends
 
