@@ -528,6 +528,15 @@ def test_a_rate_that_rounding_hides_is_no_rule():
         assert not any("(1 " in rule.text(schema.names) for rule in rules)
 
 
+def test_most_rows_may_be_free():
+    """With the rate at its median, every product is 0."""
+    rng = np.random.default_rng(0)
+    price = np.round(rng.lognormal(3, 0.5, 300), 2)
+    table = pd.DataFrame({"price": price, "free": (rng.uniform(size=300) < 0.6).astype(int)})
+    table["total"] = np.round(price * (1 - table["free"]), 2)
+    assert quick().fit(table).rules_["rule"].tolist() == ["total = price * (1 - free)"]
+
+
 def test_rates_that_totals_do_not_tell_apart_are_seen_ones():
     rng = np.random.default_rng(1)
     price = np.round(rng.lognormal(1, 0.7, 300), 2)

@@ -385,6 +385,8 @@ def rates_matter(x, factors, rates, coefficient, tolerance):
 
     A factor near 1 often vanishes in rounding, so that few rows would tell it from none.
     """
+    if not rates.any():
+        return True
     known = ~np.isnan(factors).any(axis=1) & ~np.isnan(x)
     x, factors = x[known], factors[known]
 
@@ -396,11 +398,12 @@ def rates_matter(x, factors, rates, coefficient, tolerance):
     for i in np.flatnonzero(rates):
         constant = factors.copy()
         constant[:, i] = np.median(factors[:, i])
-        values = constant.prod(axis=1)
-        ratio = np.median(x[values != 0] / values[values != 0])
-        coefficients = [coefficient, *(float(f"{ratio:.{digits}g}") for digits in (2, DIGITS, 9))]
+        values, coefficients = constant.prod(axis=1), [coefficient]
+        if (tells := values != 0).any():  # a rate of 100 % may be the median
+            ratio = np.median(x[tells] / values[tells])
+            coefficients += [float(f"{ratio:.{digits}g}") for digits in (2, DIGITS, 9)]
         most = min(most, MAX_RELATIVE * n_exceptions(constant, coefficients))
-    return not rates.any() or n_exceptions(factors, [coefficient]) <= most
+    return n_exceptions(factors, [coefficient]) <= most
 
 
 def rates_of(rows, multipliers):
