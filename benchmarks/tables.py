@@ -979,12 +979,8 @@ def shapes(real, fake):
         from sdmetrics.reports.single_table import QualityReport
     except ImportError:
         return {}
-    kinds = {
-        name: {
-            "sdtype": "numerical" if pd.api.types.is_numeric_dtype(real[name]) else "categorical"
-        }
-        for name in real
-    }
+    numbers = real.select_dtypes("number").columns
+    kinds = {name: {"sdtype": "numerical" if name in numbers else "categorical"} for name in real}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         report = QualityReport()

@@ -4,6 +4,7 @@ import re
 import warnings
 from collections import Counter
 
+from ..columns.arrays import reads_as_number
 from ..columns.dates import ISO_DATE
 
 GAPS = (  # texts that are missing values, as in pandas
@@ -15,6 +16,8 @@ LEAST_CODES = 2  # different ones, beside it
 WORDS = frozenset({NAMIBIA, "N/A", "n/a", "NULL", "null", "None"})  # gaps that may be values too
 BOOLEANS = {"True", "TRUE", "true", "False", "FALSE", "false"}  # as pandas has them
 GROUPED = re.compile(r"\s*[-+]?([1-9]\d{0,2}(\.\d{3})+|\d+)(,\d+)?\s*")  # with a decimal comma
+# Amounts and per cents with decimals, by their mark and the other one.
+AMOUNT = r"[€$£]\s?-?\d[\d{other}]*[{mark}]\d\d?|-?\d[\d{other}]*[{mark}]\d\d?\s?[€$£%]"
 MAX_COUNTS = 5  # that a warning lists
 CODE, PADDED = re.compile("[A-Z]{2}"), re.compile(r"\s*[-+]?0\d+\s*")
 # A file without such bytes has no words and no leading zeros: nothing is looked for.
@@ -63,7 +66,7 @@ def texts_and_codes(rows, columns, decimal):
                     del codes[i]
             if i not in padded and PADDED.fullmatch(cell):
                 padded[i] = cell.strip()
-            if i in numeric and not _is_number(cell, decimal):
+            if i in numeric and not reads_as_number(cell.replace(decimal, ".")):
                 numeric.discard(i)
                 if cell not in BOOLEANS and not ISO_DATE.match(cell):
                     others.add(i)
@@ -120,18 +123,6 @@ def warn_of_words(rows, columns, codes, known):
             "missing; if it is a value, write another word, such as 'none'",
             stacklevel=2,
         )
-
-
-def _is_number(cell, decimal):
-    try:
-        float(cell.replace(decimal, "."))
-    except ValueError:
-        return False
-    return True
-
-
-# Decimals of amounts and per cents, by their mark and the other one.
-AMOUNT = r"[€$£]\s?-?\d[\d{other}]*[{mark}]\d\d?|-?\d[\d{other}]*[{mark}]\d\d?\s?[€$£%]"
 
 
 def likely_decimal(rows, sep, has_format=()):

@@ -274,14 +274,19 @@ def non_numeric_columns(X):
 
 def first_non_number(values):
     """Return the first entry that is not a number, or None."""
-    for value in [] if values.dtype.kind in "biuf" else values:
-        if isinstance(value, np.datetime64 | np.timedelta64):  # to NumPy 1, floats
-            return value
-        try:
-            float(value)
-        except (TypeError, ValueError):
-            return value
-    return None
+    others = [] if values.dtype.kind in "biuf" else values
+    return next((value for value in others if not reads_as_number(value)), None)
+
+
+def reads_as_number(value):
+    """Return whether a value is a number, or a text of one."""
+    if isinstance(value, np.datetime64 | np.timedelta64):  # to NumPy 1, floats
+        return False
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def is_valid(estimator, X, least):

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 import numpy as np
 from scipy.linalg import qr, solve_triangular
 
-from .arrays import first_non_number, key_of, listed, some_rows
+from .arrays import key_of, listed, reads_as_number, some_rows
 from .dates import ISO_DATE
 from .formats import other_forms, other_than_number
 from .lattice import smallest_gap
@@ -151,11 +151,7 @@ def names_rows(values):
         return bool((values % 1 == 0).all() and len(np.unique(values)) == len(values))
     texts, least = {value for value in values if isinstance(value, str)}, DIFFERENT * len(values)
     if len(texts) > least:
-        texts = {
-            text
-            for text in texts
-            if PADDED.fullmatch(text) or first_non_number(np.array([text])) is not None
-        }
+        texts = {text for text in texts if PADDED.fullmatch(text) or not reads_as_number(text)}
     if len(texts) <= least or dates_among(texts) or numbers_among(texts):
         return False
     return other_forms(sorted(texts))[0] is None

@@ -6,7 +6,7 @@ from numbers import Real
 
 import numpy as np
 
-from .arrays import listed
+from .arrays import listed, reads_as_number
 from .checks import ColumnWarning, names_rows, unseen_error, warn_of_unseen, warn_user
 from .dates import check_zone, local_seconds, moments_of, utc_seconds, zone_of
 from .formats import OTHER_MARK, DateFormat, find_format
@@ -484,14 +484,6 @@ def known_numbers(column, format):
     return format.parse([str(value) for value in column.values[column.known]])
 
 
-def _is_number_text(value):
-    try:
-        float(value)
-    except (TypeError, ValueError):
-        return False
-    return True
-
-
 def _numbers_of(column, like, name, format=None):
     """Return the known values of a column that held numbers or dates in fit, as numbers."""
     values, is_date = column.values[column.known], like.role == "datetime"
@@ -514,7 +506,7 @@ def _numbers_of(column, like, name, format=None):
             f"{text!r}: write it so, or leave it empty."
         )
     if not (is_date and column.role in TEXTS):
-        words = [value for value in values.tolist() if not _is_number_text(value)]
+        words = [value for value in values.tolist() if not reads_as_number(value)]
         if column.role in TEXTS and 0 < len(words) < len(values):
             raise ValueError(
                 f"column {name!r} held {held} in fit; now it holds {words[0]!r}, which is no "

@@ -450,9 +450,9 @@ class ConditionalDistribution:
         (grid,) = self._grids
         if level < 1 and grid is not None:
             regions = [np.stack(grid.inside(*region.T), -1) for region in regions]
-            regions = [
-                np.unique(region[region[:, 0] <= region[:, 1]], axis=0) for region in regions
-            ]
+            regions = [region[region[:, 0] <= region[:, 1]] for region in regions]
+            if not grid.is_complete:  # two may be moved to the same multiple of a step
+                regions = [np.unique(region, axis=0) for region in regions]
         return regions
 
     @cached_property

@@ -19,8 +19,8 @@ from ._race import NO_TIME, Interrupted, race
 
 EM_STEPS = 500
 EM_TOLERANCE = 1e-9  # in nats per row
-NO_SHARE = 1e-12  # less than a component that alone explains one row of a million, unless its
-# weight is tiny
+# A component that alone explains one row of a million has more, unless the row's weight is tiny.
+NO_SHARE = 1e-12
 LEAST_GAIN = 0.01  # in nats per row of the first fold, for which the other folds are fitted
 MIN_WEIGHT = 1e-4  # of a component that is kept
 

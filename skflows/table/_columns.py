@@ -159,9 +159,10 @@ def _frequent_ends(values, setting, low, high, step):
     for end, next_, bound, near in ((0, 1, low, counts[1:6]), (-1, -2, high, counts[-6:-1])):
         is_often = counts[end] >= max(FREQUENT * counts.sum(), SPIKE * near.max())
         is_end = distinct[end] == bound or (np.isinf(bound) and not setting.is_stated)
+        if not (is_often and is_end):
+            continue
         is_apart = abs(distinct[end] - distinct[next_]) > APART * step
-        serves = (is_apart and repeat(values[values != distinct[end]])) or not repeat(values)
-        if is_often and is_end and serves:
+        if not repeat(values) or (is_apart and repeat(values[values != distinct[end]])):
             ends.append(distinct[end])
     return ends
 

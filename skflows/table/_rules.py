@@ -486,18 +486,13 @@ def is_short(number):
     return abs(number - float(f"{number:.6g}")) < 1e-12 * abs(number)
 
 
-def is_decimal(origin, step, decimals):
-    """Return whether a lattice is all numbers with some decimals."""
-    return np.isclose(step * 10.0**decimals, 1) and np.isclose(origin, np.round(origin, decimals))
-
-
 def rounded(x, variable, nudge):
     """Return numbers on the lattice of a variable, NaN where they are outside of its kind.
 
     A bound that was inferred is possible, such as an amount of 0, which is 0 times a price.
     """
     origin, step, decimals = lattice_of_variable(variable)
-    if step is not None and decimals is not None and is_decimal(origin, step, decimals):
+    if None not in (step, decimals) and np.isclose(step * 10.0**decimals, 1):
         x = np.round(x + step * nudge, decimals)  # halves as numpy and pandas round them
     elif step is not None:
         x = origin + step * np.rint((x - origin) / step + nudge)
