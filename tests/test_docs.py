@@ -82,6 +82,10 @@ def test_commands_that_are_shown_are_understood():
 def test_first_page_is_short_and_names_what_exists():
     text = (ROOT / "README.md").read_text("utf-8")
     assert len(text.splitlines()) <= 130
+    commands = {"demo", "fit", "sample", "impute", "outliers", "predict"}
+    assert commands == set(
+        re.findall(r"(?:[$]|&&) skflows ([a-z]+)", text.split("```console")[1].split("```")[0])
+    )
     names = set(
         re.findall(r"`(?:(\w+)\.)?(\w+(?:Density|Imputer|Regressor|Classifier|Detector))", text)
     )
