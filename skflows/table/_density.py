@@ -140,9 +140,10 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         Whether to look for rules, such as a column that follows from another, and to keep them in
         scores, samples and imputations: see `rules_`.
 
-    n_orders : int, default=4
-        Orders of the columns over which the density of the network is averaged. More orders take
-        longer to score, and mostly raise the held-out likelihood.
+    n_orders : int, default=2
+        Orders of the columns over which the density of the network is averaged. With 4, scores and
+        the fit take longer, scores mostly twice as long, and the held-out likelihood rises by 0.001
+        to 0.016 nats per row (six tables of 2,000 rows).
 
     max_iter : int or "auto", default="auto"
         Largest number of epochs of each network. The other components are fitted in any case, which
@@ -264,7 +265,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         handle_unknown="warn",
         missing="ignore",
         rules=True,
-        n_orders=4,
+        n_orders=2,
         max_iter="auto",
         time_limit=None,
         cv="auto",
