@@ -50,7 +50,7 @@ from ._queries import (
     impute,
     probabilities_of,
 )
-from ._ranges import N_DRAWS, ROUNDS, Ranges
+from ._ranges import MAX_TRIES, N_DRAWS, ROWS_OF_TRIES, Ranges
 from ._rare import companions_of
 from ._rule_search import find_rules
 from ._rules import RULE_FIELDS
@@ -862,14 +862,24 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         if ranges.accepted is None:  # few fits are asked for samples
             nothing, own = self._nothing_known(N_DRAWS), np.random.RandomState(0)
             ranges.calibrate(variables, self._complete(nothing, own, keeps_ranges=False))
-        rows, is_open = np.arange(len(values)), np.isnan(values)
-        for _ in range(ROUNDS):
-            rows = rows[ranges.refused(variables, drawn[rows], is_open[rows], random_state)]
-            if not len(rows):
-                return
-            given = values[rows]
-            given[:, ranges.levels] = drawn[np.ix_(rows, ranges.levels)]
-            drawn[rows] = draw(given)
+        is_open = np.isnan(values)
+        rows = np.arange(len(values))
+        rows = rows[ranges.refused(variables, drawn, is_open, random_state)]
+        n_left = MAX_TRIES
+        while len(rows) and n_left:
+            # Few rows take nearly as long as many, so each of few is drawn several times at once.
+            n_tries = min(n_left, -(-max(len(values), ROWS_OF_TRIES) // len(rows)))
+            tried = np.repeat(rows, n_tries)
+            given = values[tried]
+            given[:, ranges.levels] = drawn[np.ix_(tried, ranges.levels)]
+            tries = draw(given)
+            is_kept = np.ones(len(tried), dtype=bool)
+            is_kept[ranges.refused(variables, tries, is_open[tried], random_state)] = False
+            is_kept = is_kept.reshape(-1, n_tries)
+            first = np.where(is_kept.any(axis=1), is_kept.argmax(axis=1), n_tries - 1)
+            drawn[rows] = tries[np.arange(len(rows)) * n_tries + first]
+            rows = rows[~is_kept.any(axis=1)]
+            n_left -= n_tries
 
     def _drawn_by_members(self, values, random_state):
         """Return variables, the unknown ones drawn given the known ones, whatever rules say."""

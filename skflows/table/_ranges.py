@@ -7,7 +7,8 @@ from ._variables import ROWS_AT_ONCE
 
 MAX_ROWS = 20_000  # of the fit, whose ranges are narrow enough
 N_DRAWS = 2_000  # that tell how often the mixture leaves the ranges
-ROUNDS = 30  # in which numbers outside of their ranges are drawn again
+MAX_TRIES = 30  # to draw a row again whose numbers are outside of their ranges
+ROWS_OF_TRIES = 500  # drawn at once at least
 
 
 class Ranges:
