@@ -354,6 +354,39 @@ def test_messy_files_keep_their_form(tmp_path, monkeypatch, one_class, name):
             assert [c for row in predicted for c in row if not re.fullmatch(pattern, c)] == []
 
 
+@pytest.mark.filterwarnings("default")
+def test_words_among_numbers_of_later_files_are_missing(tmp_path, monkeypatch, capsys, one_class):
+    """With a warning, unless the fit has said so; digits may be a mistyped number."""
+    monkeypatch.chdir(tmp_path)
+    rows = [[f"{20 + i % 41}.5", f"${100 + 7 * i}"] for i in range(60)]
+    rows[3][1] = "k.A."
+
+    def write(path, rows):
+        Path(path).write_text("\n".join(["age,fee", *(",".join(row) for row in rows)]) + "\n")
+
+    write("t.csv", rows)
+    run(f"fit t.csv -o m.skflows --max-iter 1 --estimator table {SEED}")
+    assert "'k.A.' in 1 row: read as missing" in capsys.readouterr().err
+    words = [["k.A.", "$107"], ["21.5", "unknown"], ["-", "$114"]]
+    write("words.csv", words)
+    run("impute m.skflows words.csv -o filled.csv")
+    messages = capsys.readouterr().err
+    assert "column 'age' of words.csv holds 'k.A.' among numbers: read as missing" in messages
+    assert "column 'fee' of words.csv holds 'unknown' among amounts: read as missing" in messages
+    filled = pd.read_csv("filled.csv")
+    assert filled["age"].between(20, 61).all() and filled["fee"].str.match(r"\$\d+").all()
+    write("gaps.csv", [["", "$107"], ["21.5", ""], ["", "$114"]])
+    for name in ("words", "gaps"):
+        run(f"score m.skflows {name}.csv -o scores_of_{name}.csv")
+    assert Path("scores_of_words.csv").read_text() == Path("scores_of_gaps.csv").read_text()
+    write("typo.csv", [["2o.5", "$107"]])
+    assert main(["score", "m.skflows", "typo.csv"]) == 2
+    assert "typo.csv holds '2o.5' in column 'age', row 1" in capsys.readouterr().err
+    write("names.csv", [["abcdefg"[i % 7] * 3, "$107"] for i in range(20)])
+    assert main(["score", "m.skflows", "names.csv"]) == 2
+    assert "and 2 more in column 'age', which held numbers in fit" in capsys.readouterr().err
+
+
 def test_offsets_from_utc_and_empty_columns_keep_their_form():
     when = ["2025-03-01T06:00:00+01:00", "2025-03-02T06:30:05+01:00"]
     head = f"when;x;note\n{when[0]};1,5;\n{when[1]};NA;\n"

@@ -54,6 +54,8 @@ class FileForm(NamedTuple):
         The columns of samples, if some of these have no value; others are the model's.
     target : str or None
         The column that the model of the file predicts.
+    numbers : list of str
+        The columns that held numbers in the fit, without a format.
     """
 
     sep: str = ","
@@ -68,12 +70,21 @@ class FileForm(NamedTuple):
     missing_texts: dict = {}
     columns: tuple | list = ()
     target: str | None = None
+    numbers: tuple | list = ()
 
     def with_formats_of(self, other):
         """Return this form with the formats, styles and missing texts of another one."""
         return self._replace(
-            formats=other.formats, styles=other.styles, missing_texts=other.missing_texts
+            formats=other.formats,
+            styles=other.styles,
+            missing_texts=other.missing_texts,
+            numbers=other.numbers,
         )
+
+    def formats_after_fit(self):
+        """Return the formats in which columns are read, also those of plain numbers."""
+        plain = NumberFormat(decimal=self.decimal, accepts_words=True)
+        return dict.fromkeys(self.numbers, plain) | self.formats
 
     def with_format(self, names, format):
         """Return this form with a format of further columns, if there is one."""
@@ -300,15 +311,22 @@ def _say_format(name, format, shown, hints, path):
         warnings.warn(f"{what}, read as {how}; {other}", stacklevel=2)
 
 
-def read_formats(frame, formats, path, start=0):
-    """Read the columns of texts with formats, in place."""
+def read_formats(frame, formats, path, start=0, missing_texts=None):
+    """Read the columns of texts with formats, in place.
+
+    With the missing texts of a fit, warn of other words that are read as missing values.
+    """
     import pandas as pd
 
     for name, format in formats.items():
         if name not in frame or frame[name].dtype.kind in "iufbM":
             continue
         cells = frame[name].dropna().astype(str)
-        cells = cells[~cells.isin(PLACEHOLDERS) & ~format.are_words(cells)]
+        cells = cells[~cells.isin(PLACEHOLDERS)]
+        are_words = format.are_words(cells)
+        if missing_texts is not None:
+            _warn_of_new_words(cells, are_words, name, format, path, missing_texts.get(name))
+        cells = cells[~are_words]
         values = format.parse([*cells])
         for i in np.flatnonzero(np.isnan(values)):
             values[i] = number_of(cells.iloc[i]) if format.role == "number" else np.nan
@@ -326,6 +344,22 @@ def read_formats(frame, formats, path, start=0):
         else:
             column = pd.Series(values, cells.index)
         frame[name] = column.reindex(frame.index)
+
+
+def _warn_of_new_words(cells, are_words, name, format, path, known):
+    """Warn of words that are read as missing values; refuse a column that has become texts."""
+    words = sorted({*cells[are_words]} - {known})
+    if len(words) > MAX_WORDS and 2 * are_words.sum() > len(cells):
+        raise ValueError(
+            f"{path} holds {listed(words, MAX_WORDS)} in column {name!r}, which held {format.what} "
+            "in fit: write numbers, or leave the cells empty"
+        )
+    if words:
+        warnings.warn(
+            f"column {name!r} of {path} holds {listed(words, MAX_WORDS)} among {format.what}: read "
+            "as missing",
+            stacklevel=2,
+        )
 
 
 def dates_of(seconds, offset, index):

@@ -140,7 +140,9 @@ def as_in_fit(model):
     # Of a model that was fitted to a table of Python.
     formats = dict(zip(encoding.keys, encoding.formats, strict=True))
     kept = {n: each for n, each in formats.items() if each is not None and not is_iso(each)}
-    form = form._replace(formats=kept | form.formats)
+    are_numbers = zip(encoding.keys, encoding.roles, strict=True)
+    numbers = [name for name, role in are_numbers if role == "number" and formats[name] is None]
+    form = form._replace(formats=kept | form.formats, numbers=numbers)
     named = list(zip(encoding.keys, encoding.categories, strict=True))
     are_texts = {encoding.keys[j] for j in encoding.identifiers if encoding.roles[j] == "text"}
     are_texts |= {name for name, seen in named if any(isinstance(value, str) for value in seen)}

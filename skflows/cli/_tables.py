@@ -326,7 +326,8 @@ class CsvTable(FileTable):
             for frame in self._frames(file, n_rows):
                 self._check(frame, file)
                 if self.has_formats or n_rows is not None:
-                    read_formats(frame, self.form.formats, self.path, start)
+                    known = self.form.missing_texts if self.has_formats else None
+                    read_formats(frame, self.form.formats_after_fit(), self.path, start, known)
                     if self.decimal == ",":
                         self._read_thousands(frame)
                 frame.index = pandas.RangeIndex(start, start + len(frame))
