@@ -209,13 +209,13 @@ def test_samples_keep_orders_as_often_as_the_rows_do(n_exceptions):
     table = dated(n_exceptions=n_exceptions)
     density = quick().fit(table)
     found = density.rules_.set_index("rule")
-    assert sorted(found.index) == ["done <= planned", "start <= end"]
+    assert sorted(found.index) == ["done <= planned", "end = start + a span", "start <= end"]
     assert found.loc["start <= end", "exceptions"] == pytest.approx(n_exceptions / 400)
     drawn = density.sample(2_000, random_state=0)
     assert (drawn["done"] <= drawn["planned"]).all()
     assert (drawn["start"] > drawn["end"]).mean() == pytest.approx(n_exceptions / 400, abs=0.01)
     given = density.sample(200, random_state=0, given={"end": "2024-02-01"})
-    assert (given["start"] <= given["end"]).mean() > 0.9
+    assert (given["start"] <= given["end"]).mean() > 0.85
     unordered = quick(rules=False).fit(table)
     assert density.stacked_score_ > unordered.stacked_score_
     assert density.held_out_scores_.mean() == pytest.approx(density.stacked_score_)
@@ -225,7 +225,7 @@ def test_centres_of_missing_values_keep_orders():
     """The mean of one column may lie beyond a known value of the other."""
     table = dated(300)
     density = quick(max_iter=2).fit(table)
-    assert len(density.rules_) == 2
+    assert list(density.rules_["kind"]) == ["span", "order", "order"]
     masked = table.mask(np.random.default_rng(1).uniform(size=table.shape) < 0.4)
     for method in ("mean", "median", "mode"):
         filled = density.impute(masked, method)
@@ -794,7 +794,7 @@ def test_rules_are_saved_with_the_density(tmp_path):
         axis=1,
     )
     density = quick().fit(table)
-    assert set(density.rules_["kind"]) == {"function", "linear", "product", "order"}
+    assert set(density.rules_["kind"]) == {"function", "linear", "product", "span", "order"}
     density.save(tmp_path / "table.skflows")
     again = load(tmp_path / "table.skflows")
     pd.testing.assert_frame_equal(again.rules_, density.rules_)

@@ -192,12 +192,7 @@ def elapsed_of(schema, rows):
 
     The span is constant, or a number of weeks, days, hours, minutes or seconds plus a constant.
     """
-    dates = [
-        i
-        for i in dates_of(schema)
-        if not schema.columns[i].has_months
-        and not isinstance(schema.columns[i].value_variables[0], Weeks)
-    ]
+    dates = dates_that_add(schema)
     numbers = numbers_of(schema)
     if len(dates) * (len(dates) - 1) * len(numbers) > MAX_ELAPSED:
         numbers = []
@@ -519,6 +514,16 @@ def numbers_of(schema):
 def dates_of(schema):
     """Return the columns of dates."""
     return [i for i, column in enumerate(schema.columns) if column.kind == "datetime"]
+
+
+def dates_that_add(schema):
+    """Return the columns of dates that may be any date: a date plus a span of time is one too."""
+    return [
+        i
+        for i in dates_of(schema)
+        if not schema.columns[i].has_months
+        and not isinstance(schema.columns[i].value_variables[0], Weeks)
+    ]
 
 
 def orders_of(rows, pairs, are_dates):
