@@ -783,6 +783,43 @@ def test_numbers_that_are_close_or_sum_up_by_chance_are_no_rule():
     assert quick().fit(table.assign(**counts)).rules_.empty
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_product_and_a_third_column(one_class, sign, tmp_path):
+    rng = np.random.default_rng(0)
+    hours, rate = rng.choice(np.arange(0.5, 8, 0.25), 400), rng.choice([92.0, 98.0, 118.0], 400)
+    material = np.round(rng.gamma(2, 20, 400), 2)
+    table = pd.DataFrame({"hours": hours, "rate": rate, "material": material})
+    table["net"] = np.round(hours * rate + sign * material, 2)
+    table.loc[7, "net"] += 50.0  # an exception
+    density = quick().fit(table)
+    (text,) = density.rules_["rule"]
+    assert text == f"net = hours * rate {'+' if sign > 0 else '-'} material"
+    drawn = density.sample(400, random_state=0)
+
+    def error(rows):
+        return (rows["net"] - rows["hours"] * rows["rate"] - sign * rows["material"]).abs()
+
+    assert (error(drawn) < 0.006).mean() > 0.98
+    given = density.sample(100, given={"net": 300.0}, random_state=0)
+    assert (given["net"] == 300).all() and (error(given) < 0.006).mean() > 0.9
+    rest = table.drop(index=7)
+    for name in table:
+        gaps = rest.copy()
+        gaps.loc[:50, name] = np.nan
+        filled = density.impute(gaps)
+        np.testing.assert_allclose(filled[name], rest[name], atol=1e-9)
+    scores = density.score_samples(table)
+    assert scores[7] < np.median(scores) - 4
+    density.save(tmp_path / "table.skflows")
+    assert (load(tmp_path / "table.skflows").score_samples(table) == scores).all()
+
+
+def test_small_counts_are_no_product_and_a_third_column_by_chance(one_class):
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(rng.poisson([3, 1, 2, 4, 20, 25], (300, 6)), columns=list("abcdef"))
+    assert "product" not in set(quick().fit(table).rules_["kind"])
+
+
 def test_rules_are_saved_with_the_density(tmp_path):
     table = pd.concat(
         [
