@@ -814,6 +814,19 @@ def test_product_and_a_third_column(one_class, sign, tmp_path):
     assert (load(tmp_path / "table.skflows").score_samples(table) == scores).all()
 
 
+def test_a_number_that_others_tell_tells_its_multiple(one_class):
+    """Even if the reverse, which leaves the others without a rule, has fewer exceptions."""
+    rng = np.random.default_rng(0)
+    work, material = np.round(rng.gamma(2, 40, (2, 500)), 2)
+    net = np.round(work + material, 2)
+    # Halves of a cent are rounded up or down.
+    gross = np.round(1.19 * net + rng.choice([-1e-6, 1e-6], 500), 2)
+    table = pd.DataFrame({"work": work, "material": material, "net": net, "gross": gross})
+    rules = quick().fit(table).rules_.set_index("rule")["exceptions"]
+    assert list(rules.index) == ["net = work + material", "gross = 1.19 * net"]
+    assert rules.iloc[0] == 0 and 0 < rules.iloc[1] < 0.02
+
+
 def test_small_counts_are_no_product_and_a_third_column_by_chance(one_class):
     rng = np.random.default_rng(0)
     table = pd.DataFrame(rng.poisson([3, 1, 2, 4, 20, 25], (300, 6)), columns=list("abcdef"))

@@ -93,7 +93,7 @@ def find_rules(schema, values, weight, copy_of):
         *formulas_of(schema, rows[some], targets),
         *elapsed_of(schema, rows[some]),
     ]
-    candidates = [*formulas, *functions_of(rows[some])]
+    candidates = [*without_reversed(formulas), *functions_of(rows[some])]
     # A lookup takes each wrong value for the one of its own combination, where a formula tells.
     candidates.sort(key=lambda each: (each[3] is Lookup, each[0]))
     rules, ancestors = [], {}
@@ -190,6 +190,30 @@ def formulas_of(schema, rows, targets):
             if len(determinants) == 1 and rank[0] == 0:  # no other line would be better
                 are_lines.add(target)
     return rules
+
+
+def without_reversed(formulas):
+    """Return formulas without lines that serve better from their target to their determinant.
+
+    A net amount that is the sum of others leaves the gross amount to be told by it, even if the
+    net amount follows from the gross one with fewer exceptions.
+    """
+    shares = {(*each[1], each[2]): each[0][0] for each in formulas if len(each[1]) == 1}
+
+    def is_told(i, other):
+        """Return whether several columns tell column i as well as the line of another does."""
+        return any(
+            target == i and len(determinants) > 1 and other not in determinants
+            for rank, determinants, target, *_ in formulas
+            if rank[0] <= shares[other, i]
+        )
+
+    def is_reversed(determinants, target):
+        i = determinants[0]
+        is_line = len(determinants) == 1 and (target, i) in shares
+        return is_line and is_told(target, i) and not is_told(i, target)
+
+    return [each for each in formulas if not is_reversed(each[1], each[2])]
 
 
 def elapsed_of(schema, rows):
