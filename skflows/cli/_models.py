@@ -346,7 +346,7 @@ def run_predict(args):
         from ._predict_report import report
 
         print_status("judging the predictions ...")
-        write_report(args, report(model, targets, coverage), args.output or "-")
+        write_report(args, report(model, targets, coverage, table.form), args.output or "-")
 
 
 def known_targets(args, model, names, is_classifier):
