@@ -784,6 +784,29 @@ def test_separator_and_decimal_mark_can_be_given(folder):
     assert [*skflows.load("m.skflows").feature_names_in_] == ["a", "b"]
 
 
+@pytest.mark.parametrize(
+    ("text", "sep", "likely"),
+    [
+        ("a;b;c\n1,5;2;x\n2,5;3;y\n", ",", ";"),
+        ("a;b\n1;2\n2;3\n", "\t", ";"),
+        ("a,b,c\n1,2,x y\n2,3,z\n", " ", ","),
+        ("id,tags\n1,a;b;c\n2,a;b;c\n", ",", None),
+        ("id,one;two;three\n1,a;b;c\n2,a;b;c\n", ",", None),  # both split all lines
+        ("Sales; of; May\nid,n\n1,a;b;c\n2,a;b;c\n", ",", None),
+        ("a:b;c\n1:2;3\n4:5;6\n", ":", None),
+    ],
+)
+def test_a_separator_that_splits_no_lines_is_an_error(tmp_path, text, sep, likely):
+    (tmp_path / "t.csv").write_text(text)
+    if likely is None:
+        _tables.open_table(tmp_path / "t.csv", sep)
+        return
+    with pytest.raises(
+        ValueError, match=f"looks separated by {likely!r}, not by {re.escape(repr(sep))}"
+    ):
+        _tables.open_table(tmp_path / "t.csv", sep)
+
+
 # What cells mean
 
 
