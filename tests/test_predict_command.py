@@ -131,6 +131,19 @@ def test_dates_across_summer_time_and_malformed_ones(folder, capsys):
     assert "'day' held dates in fit; now row 7 holds '31/12/2024'" in capsys.readouterr().err
 
 
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("target", ["price", "kind"])
+def test_later_dates_than_all_of_the_fit_are_warned_of(folder, capsys, target):
+    fit = f"fit data.csv --target {target} --exclude id -o model.skflows --max-iter 1"
+    assert run(f"{fit} --estimator {'maf' if target == 'price' else 'table'} --quick") == 0
+    pd.read_csv("data.csv").tail(9).assign(day="2030-01-01").to_csv("late.csv", index=False)
+    assert run("predict model.skflows data.csv -o predicted.csv") == 0
+    assert "dates" not in capsys.readouterr().err
+    assert run("predict model.skflows late.csv -o predicted.csv") == 0
+    message = "X has dates after all dates of fit in column 'day' in 9 of 9 rows; they were 2024-01"
+    assert capsys.readouterr().err.count(message) == 1
+
+
 def test_few_rows(folder, capsys):
     pd.read_csv("data.csv").head(30).to_csv("few.csv", index=False)
     assert run("fit few.csv --target price -o model.skflows --max-iter 2 --id id") == 0
