@@ -365,6 +365,14 @@ def test_fit_shows_a_progress_bar_on_a_terminal(folder, capsys, on_terminal):
     assert b"ProgressBar" not in pickle.dumps(skflows.load("m.skflows"))
 
 
+def test_a_terminal_shows_that_rows_are_drawn(folder, capsys, on_terminal):
+    on_terminal()
+    assert run("sample model.skflows -n 7 -o new.csv") == 0
+    assert capsys.readouterr().out.startswith("drawing 7 rows of 3 columns ...\nwrote new.csv")
+    assert run("sample model.skflows -n 7") == 0
+    assert capsys.readouterr().out.startswith("width,")
+
+
 def test_fit_without_rich_shows_no_progress_bar(folder, capsys, monkeypatch, on_terminal):
     on_terminal()
     monkeypatch.setitem(sys.modules, "rich", None)

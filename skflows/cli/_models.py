@@ -121,7 +121,7 @@ def run_fit(args):
     if args.report is not None:
         from ._fit_report import report
 
-        print_status("drawing synthetic rows and comparing them ...")
+        print_status("drawing synthetic rows and comparing them, which may take a minute ...")
         page = report(args.data, model, frame, seconds, args.random_state)
         write_report(args, page, args.output)
     return interrupted
@@ -178,6 +178,8 @@ def run_sample(args):
     import_pandas()  # before a model is loaded
     model = load_model(args)
     given = given_values(model, dict(args.given)) if args.given else None
+    if args.output is not None and not is_standard(args.output):
+        print_status(f"drawing {args.n_samples} rows of {model.n_features_in_} columns ...")
     if isinstance(model, TableDensity):
         rows = model.sample(args.n_samples, args.random_state, given=given, complete=args.complete)
     elif hasattr(model, "feature_names_in_"):
