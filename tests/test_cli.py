@@ -727,6 +727,20 @@ def test_names_and_addresses_are_left_out(folder, capsys, one_class):
     assert odd["name"].notna().sum() == 39 and "name" not in set(odd["oddest_column"])
 
 
+def test_many_texts_are_pointed_out_once(recwarn):
+    """Samples repeat names of persons, unless they name the rows."""
+    codes = [f"c{i}" for i in range(500)]
+    table = pd.DataFrame({"x": 0.5, "code": codes, "who, when": codes[:201] * 2 + codes[:98]})
+    table["city"] = table["who, when"].replace("c200", "c1")
+    table["day"] = pd.date_range("2024-01-01", periods=500)
+    _columns.warn_of_many_texts(table, "t.csv", [])
+    (warning,) = recwarn
+    message = "201 in 'who, when', and samples repeat them: if they name persons or rows, add "
+    assert f"{message}--exclude '\"who, when\"'" in str(warning.message)
+    _columns.warn_of_many_texts(table, "t.csv", ["who, when"])
+    assert len(recwarn) == 1
+
+
 @pytest.mark.parametrize(
     ("column", "names"),
     [

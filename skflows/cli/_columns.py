@@ -10,6 +10,7 @@ from ..columns.arrays import check_exact_table, listed
 from ..columns.checks import MANY_ROWS, did_you_mean, names_rows, warn_of_row_names
 from ..columns.dates import parsed
 from ..columns.formats import is_word
+from ..table._columns import MAX_CATEGORIES
 from ._arguments import listed_name
 from ._cells import PADDED
 from ._forms import dates_of
@@ -186,6 +187,29 @@ def without_identifiers(frame, path, kept):
         )
         frame = frame.drop(columns=identifiers)
     return frame
+
+
+def warn_of_many_texts(frame, path, kept):
+    """Warn of columns of many texts, such as names of persons, which samples repeat.
+
+    Columns that name the rows, which samples replace, do not count, nor do those that the user
+    calls categories.
+    """
+    texts = frame.select_dtypes(exclude=["number", "bool", "datetime", "datetimetz"])
+    counts = texts.drop(columns=kept, errors="ignore").nunique()
+    many = [
+        name
+        for name in counts.index[counts > MAX_CATEGORIES]
+        if not names_rows(texts[name].dropna().to_numpy())
+    ]
+    if many:
+        names = shlex.quote(",".join(listed_name(str(name)) for name in many))
+        different = ", ".join(f"{counts[name]} in {str(name)!r}" for name in many[:MAX_NAMES])
+        warnings.warn(
+            f"{path} has many different texts, {different}{', ...' * (len(many) > MAX_NAMES)}, and "
+            f"samples repeat them: if they name persons or rows, add --exclude {names}",
+            stacklevel=2,
+        )
 
 
 def needs_table(frame):

@@ -27,6 +27,7 @@ from ._columns import (
     select,
     unquoted,
     used,
+    warn_of_many_texts,
     with_dates,
     with_parsed,
 )
@@ -103,6 +104,7 @@ def run_fit(args):
     model = _new_model(args, name)
     if name == "table":
         frame = with_dates(frame)
+        warn_of_many_texts(frame, args.data, hints.texts)
         model.set_params(handle_unknown="rare", columns=kinds_in(frame, table.form, hints))
         model.set_params(n_jobs=n_jobs_for(expected_duration(model, *frame.shape)))
     else:
