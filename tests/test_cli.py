@@ -489,9 +489,17 @@ def test_work_does_not_grow_with_columns_of_numbers(folder, monkeypatch):
 
 
 def test_errors_list_only_the_first_column_names(folder, capsys):
-    write("bad.csv", ",".join(f"c{i}" for i in range(20)) + "\n" + ",".join("x" * 20) + "\n")
+    write("bad.csv", ",".join(f"c{i}" for i in range(21)) + "\n" + ",".join("x" * 21) + "\n")
     assert run("fit bad.csv -o m.skflows --columns z") == 2
-    assert "'c0', 'c1', 'c2', 'c3', 'c4', 'c5' and 14 more" in only_error(capsys)
+    assert "'c0', 'c1', 'c2', 'c3', 'c4', 'c5' and 15 more" in only_error(capsys)
+
+
+@pytest.mark.parametrize("option", ["--target", "--columns", "--exclude", "--id"])
+def test_unknown_names_are_an_error_before_the_columns_are_described(folder, capsys, option):
+    names = [f"c{i}" for i in range(19)]
+    write("german.csv", "day;" + ";".join(names) + "\n" + ("31.12.2024" + ";1,5" * 19 + "\n") * 9)
+    assert run(f"fit german.csv -o m.skflows {option} km") == 2
+    assert f"no column 'km'; it has 'day', {', '.join(map(repr, names))}\n" in only_error(capsys)
 
 
 FIT = "fit data.csv -o m.skflows"
