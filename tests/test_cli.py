@@ -395,7 +395,7 @@ def test_long_fits_print_a_few_lines_elsewhere(folder, capsys, monkeypatch):
     assert b"ProgressLines" not in Path("m.skflows").read_bytes()
     assert run("fit data.csv -o m.skflows --target width --max-iter 9 --random-state 0") == 0
     lines = [line for line in capsys.readouterr().err.splitlines() if "after" in line]
-    assert lines[0] == "skflows: 2 epochs after 14 s"
+    assert lines[0] == "skflows: 2 of 9 epochs after 14 s"
 
 
 # Errors that the user can fix

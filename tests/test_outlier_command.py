@@ -304,9 +304,12 @@ def test_reference_that_is_the_data_is_an_error(folder, capsys):
     assert not (folder / "flagged.csv").exists()
 
 
-def test_reasons_come_from_a_model_that_has_not_seen_the_odd_value(tmp_path, monkeypatch):
+def test_reasons_come_from_a_model_that_has_not_seen_the_odd_value(
+    tmp_path, monkeypatch, capsys, on_terminal
+):
     """One that has seen it learns it, and gives the shares of the other columns."""
     monkeypatch.chdir(tmp_path)
+    on_terminal()
     rng, n = np.random.default_rng(0), 150
     table = pd.DataFrame({"kind": rng.choice(["dog", "cat"], n), "age": rng.poisson(4, n)})
     table["weight"] = np.where(table["kind"] == "dog", 18, 4) * rng.lognormal(0, 0.2, n)
@@ -317,6 +320,8 @@ def test_reasons_come_from_a_model_that_has_not_seen_the_odd_value(tmp_path, mon
     flagged = pd.read_csv("flagged.csv")
     assert flagged["outlier"].tolist() == [i == 7 for i in range(n)]
     assert flagged.loc[7, "oddest_column"] == "price"
+    first, _, second = capsys.readouterr().out.partition("finding the odd columns of 150 rows ...")
+    assert all("DensityOutlierDetector - fit" in out and "100%" in out for out in (first, second))
 
 
 def test_rows_have_names_in_the_report(folder):
