@@ -211,7 +211,8 @@ def run_impute(args):
     names = model.feature_names_in_
     table = open_table(args.data, args.sep, args.decimal, **as_in_fit(model), used=names)
     rows, n_filled = TableRows(model, args.data), Counter()
-    decimals = {column.name: column.decimals for column in model._schema.columns}
+    schema = model._schema
+    decimals = {name: schema.columns[i].decimals for i, name in enumerate(schema.names)}
     random_state = check_random_state(args.random_state)
     with writing(args.output, table.form) as append:
         for batch, raw in with_raw(table, args.output):
