@@ -11,6 +11,7 @@ from ..columns.checks import (
     unseen_error,
     warn_of_empty,
     warn_of_identifiers,
+    warn_of_other_dates,
     warn_of_texts,
     warn_of_unseen,
     warn_user,
@@ -354,20 +355,13 @@ class Schema:
                     f"{among(far)}, far from its values in fit: {column.seen_text}."
                 )
 
-    def other_dates(self, values, names):
-        """Yield descriptions of dates most of which lie before or after all dates of the fit."""
+    def dates(self, values, names):
+        """Yield the names of columns of dates, their dates, and the ends of those of the fit."""
         for name in self.modelled(names):
             i = self.names.index(name)
             column = self.columns[i]
-            if column.kind != "datetime":
-                continue
-            moments, (first, last) = column.joined(values[:, self.of_column[i]]), column.seen
-            for where, are_others in (("before", moments < first), ("after", moments > last)):
-                if are_others.sum() > len(moments) / 2:
-                    yield (
-                        f"dates {where} all dates of fit in column {name!r}{among(are_others)}; "
-                        f"they were {column.seen_text}."
-                    )
+            if column.kind == "datetime":
+                yield name, column.joined(values[:, self.of_column[i]]), column.seen
 
     def warn_of_outside(self, values, names=None, as_condition=False, what="X"):
         """Warn of the first values outside of their kind, of impossible ones if there are any.
@@ -387,12 +381,7 @@ class Schema:
                 )
             warn_user(f"{what} has {text} {consequence}{remedy}", ColumnWarning)
         if not as_condition and not outside:
-            for text in islice(self.other_dates(values, names), 1):
-                warn_user(
-                    f"{what} has {text} Such a row is unlike all rows of fit, whatever its other "
-                    "values. If new dates are usual, leave this column out of the fit.",
-                    ColumnWarning,
-                )
+            warn_of_other_dates(self.dates(values, names))
         if as_condition and not outside:
             for text in islice(self.far(values, names), 1):
                 warn_user(
