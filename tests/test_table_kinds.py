@@ -534,7 +534,7 @@ def test_numbers_between_listed_ones_have_their_step(numbers, possible):
 
 
 def test_few_multiples_of_a_step_are_drawn_as_such(one_class):
-    """Powers of cars are multiples of 5; a few whole numbers may have a step in common by chance."""
+    """Powers of cars are multiples of 5; a few numbers may have a step in common by chance."""
     rng = np.random.default_rng(0)
     table = pd.DataFrame(
         {
