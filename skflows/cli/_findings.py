@@ -4,9 +4,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..columns.frames import rows_of
 from ..outlier import DensityOutlierDetector
 
 MIN_CONTRIBUTION = 0.1  # of an odd column, as a fraction of the oddest one's
+RARELY_BROKEN = 0.02  # share of exceptions from which on breaking a rule is nothing odd
 
 
 class Findings(NamedTuple):
@@ -31,7 +33,30 @@ class Findings(NamedTuple):
     # Contributions of the columns of all rows; to a simpler score for rows not explained.
     contributions: np.ndarray
     partners: np.ndarray  # of all rows, the column that is odd only with the oddest one, or -1
+    broken: list  # rules that nearly all rows follow, as texts, each with the rows that break it
     seconds: float
+
+
+def breaks_of(density, table):
+    """Yield each rule of a density of tables, as text, with its exceptions in fit and in a table.
+
+    These are a share, and a mask of the rows that break the rule.
+    """
+    schema = density._schema
+    values = schema.split(schema.encoding.rows(rows_of(table), [*table]), [*table])
+    rows = schema.rules.encoded(schema, values)
+    for rule in schema.rules:
+        yield rule.text(schema.names), rule.counts.share, rule.is_broken(rows)
+
+
+def broken_rules(density, table):
+    """Return the rules that few rows of a table break, and these rows, the fewest first."""
+    broken = [
+        (text, np.flatnonzero(is_broken))
+        for text, share, is_broken in breaks_of(density, table)
+        if is_broken.any() and max(share, is_broken.mean()) <= RARELY_BROKEN
+    ]
+    return sorted(broken, key=lambda each: len(each[1]))
 
 
 def odd_parts(contributions, partner):

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..columns.frames import rows_of
 from ..inspection import SamplesDisplay
 from ..table import TableDensity
+from ._findings import breaks_of
 from ._forms import form_of
 from ._page import breakable, page, percent, picture, row_of, table
 from ._report import text_as, usual_values
@@ -55,7 +55,7 @@ def report(path, model, frame, seconds, random_state=None):
     coded = codes_of(real, synthetic, N_BINS)
     differences = {name: difference(coded, [name], N_BINS, rng) for name in real}
     auc, near = discriminator(real, synthetic, seed), nearness(frame, synthetic, rng)
-    broken = broken_rules(model, synthetic)
+    broken = rules_kept(model, synthetic)
     paired = [*real][:MOST_COLUMNS]
     coded = codes_of(real[paired], synthetic[paired], N_BINS_OF_PAIRS)
     of_pairs = {
@@ -214,20 +214,16 @@ def pairs(found, n_columns):
     )
 
 
-def broken_rules(model, synthetic):
+def rules_kept(model, synthetic):
     """Return each rule, the shares of rows of the fit and of synthetic rows that break it, and
     whether the second is larger by more than three standard errors.
     """
-    schema = getattr(model, "_schema", None)
-    if schema is None:
+    if not isinstance(model, TableDensity):
         return []
-    values = schema.split(schema.encoding.rows(rows_of(synthetic), [*synthetic]), [*synthetic])
-    rows = schema.rules.encoded(schema, values)
-    broken = []
-    for rule in schema.rules:
-        allowed, share = rule.counts.share, rule.is_broken(rows).mean()
-        limit = allowed + 3 * np.sqrt(max(allowed, 1 / len(rows)) / len(rows))
-        broken.append((rule.text(schema.names), allowed, share, share > limit))
+    broken, n = [], len(synthetic)
+    for text, allowed, is_broken in breaks_of(model, synthetic):
+        share, limit = is_broken.mean(), allowed + 3 * np.sqrt(max(allowed, 1 / n) / n)
+        broken.append((text, allowed, share, share > limit))
     return broken
 
 

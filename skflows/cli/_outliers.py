@@ -111,6 +111,7 @@ def run_outliers(args):
     say_flags(args, findings.outlier, len(findings.explained))
     if args.output is None or not findings.outlier.any():
         say_oddest(args, findings, written)
+    say_broken(args, findings)
     from ._report import doubts_about, report
 
     for doubt in doubts_about(findings):
@@ -197,15 +198,30 @@ def say_oddest(args, found, written):
         say(f"  {name} ({text}): {', '.join(reasons)}", args.output)
 
 
+def say_broken(args, found):
+    """Print the rows that break a rule which nearly all others follow."""
+    from ._report import broken_rows
+
+    if found.broken:
+        say("rows that break a rule which nearly all follow:", args.output)
+    for text, rows in found.broken[:N_PRINTED]:
+        say(f"  {text}: {broken_rows(found, rows)}", args.output)
+
+
 def find_outliers(args, table, frame, known, form, is_table=False, kinds=None):
     """Judge the rows of ``frame``, the usable part of a table, by a detector of known rows."""
-    from ._findings import Findings
+    from ._findings import Findings, broken_rules
 
     started = time.perf_counter()
     labels = select(table, ids(args), args.data).astype(str)
     detector = fitted_detector(args, known, is_table, kinds)
+    broken = []
     if is_table:
-        warn_of_unseen(encoding_of(detector.models_[0].density.estimator).unseen(frame))
+        density = detector.models_[0].density.estimator
+        warn_of_unseen(encoding_of(density).unseen(frame))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what scores warn of too
+            broken = broken_rules(density, frame)
     if args.reference is None:
         scores, p_values = detector.held_out_scores_, detector.p_values_
     else:
@@ -240,6 +256,7 @@ def find_outliers(args, table, frame, known, form, is_table=False, kinds=None):
         explained=explained,
         contributions=contributions,
         partners=partners,
+        broken=broken,
         seconds=time.perf_counter() - started,
     )
 

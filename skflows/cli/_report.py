@@ -2,7 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
-from html import escape
+from html import escape, unescape
 from textwrap import shorten
 
 import numpy as np
@@ -20,11 +20,14 @@ from ._page import breakable, number_cell, page, picture, table
 MAX_LISTED = 200  # rows of the table
 N_DRAWN = 4  # rows whose columns are drawn
 N_REASONS = 3
+MAX_BREAKS = 10  # rows that break a rule
 MAX_COLUMNS, MAX_CELL = 10, 40  # columns of the table, and characters of a cell
 N_COMMON = 2  # texts that are named as usual
 BULK = 0.25  # p-values above it are treated as inliers'
 SUSPICIOUS = 0.01  # p-value of the test that these are uniform
-HARMLESS = 0.03  # distance from uniform, which the test finds among many rows
+HARMLESS = (
+    0.1  # distance from uniform, which the test finds among many rows; few flags depend on it
+)
 MIN_SHOWN = 1e-6  # p-value
 FEW = 200  # rows: with fewer, the tail of their scores is hardly known
 
@@ -38,6 +41,7 @@ def report(found):
     """Return the page as text."""
     sections = [
         ("The oddest rows", oddest_rows(found)),
+        *([("Rows that break a rule", rule_table(found))] if found.broken else []),
         ("How sure", how_sure(found)),
         ("Why they are odd", why(found)),
         ("Health of the fit", health(found)),
@@ -133,6 +137,26 @@ def row_name(found, row):
     """Return the name of a judged row, or its number in the file, counted from 1."""
     index = found.frame.index[row]
     return index + 1 if found.names is None else escape(found.names[index])
+
+
+def broken_rows(found, rows):
+    """Return the names of rows that break a rule, as text."""
+    names = [unescape(str(row_name(found, row))) for row in rows[:MAX_BREAKS]]
+    more = f" and {len(rows) - MAX_BREAKS} more" if len(rows) > MAX_BREAKS else ""
+    what = "" if found.names is not None else "row " if len(rows) == 1 else "rows "
+    return f"{what}{', '.join(names)}{more}"
+
+
+def rule_table(found):
+    """Return the table of the rules that few rows break."""
+    lines = [
+        f"<tr><td>{escape(text)}</td><td>{escape(broken_rows(found, rows))}</td></tr>"
+        for text, rows in found.broken
+    ]
+    return (
+        "<p>Nearly all other rows follow these rules. Breaking one of them is odd, even if nothing "
+        "else in a row is.</p>\n" + table([("rule", False), ("broken by", False)], lines)
+    )
 
 
 def oddest_rows(found):

@@ -36,7 +36,7 @@ LEAST_EVIDENCE = 10.0  # nats, beyond the logarithm of the number of candidates
 LESS_BROKEN = 20  # times less often than independent columns break an order
 NEAR = 0.2  # of the median difference: differences that show whether an order is sharp
 LEAST_BY_CHANCE, ROWS_BY_CHANCE = 0.05, 30  # share and number of rows that break it then
-N_BINS = 8  # of a column that exceptions may depend on
+N_BINS, ROWS_OF_BIN = 8, 10  # of a column that exceptions may depend on; rows, at least
 ENOUGH_EXCEPTIONS, FEW_EXCEPTIONS = 10, 0.01  # number; share of rows, below which fewer may do
 FEW_OF_FORMULAS = 0.02  # of numbers that are equal to a formula up to rounding
 N_DRAWS, P_RANDOM = 5_000, 0.05  # of the test whether exceptions are random
@@ -200,18 +200,23 @@ def without_reversed(formulas):
     """
     shares = {(*each[1], each[2]): each[0][0] for each in formulas if len(each[1]) == 1}
 
-    def is_told(i, other):
-        """Return whether several columns tell column i as well as the line of another does."""
-        return any(
-            target == i and len(determinants) > 1 and other not in determinants
-            for rank, determinants, target, *_ in formulas
-            if rank[0] <= shares[other, i]
+    def exceptions(i, other):
+        """Return the least share of exceptions with which several columns tell column i."""
+        return min(
+            (
+                rank[0]
+                for rank, determinants, target, *_ in formulas
+                if target == i and len(determinants) > 1 and other not in determinants
+            ),
+            default=1.0,
         )
 
     def is_reversed(determinants, target):
         i = determinants[0]
-        is_line = len(determinants) == 1 and (target, i) in shares
-        return is_line and is_told(target, i) and not is_told(i, target)
+        if len(determinants) > 1 or (target, i) not in shares:
+            return False
+        share = exceptions(target, i)
+        return share <= max(shares[i, target], FEW_EXCEPTIONS) and share < exceptions(i, target)
 
     return [each for each in formulas if not is_reversed(each[1], each[2])]
 
@@ -706,6 +711,8 @@ def are_random(is_exception, codes, few=FEW_EXCEPTIONS):
         expected = n_exceptions * counts / len(bins)
         seen = np.bincount(bins[is_exception], minlength=len(counts))
         drawn = rng.multivariate_hypergeometric(counts, n_exceptions, N_DRAWS, method="marginals")
+        common = counts >= ROWS_OF_BIN  # a value that hardly occurs may be the mistake itself
+        seen, drawn, expected = seen[common], drawn[:, common], expected[common]
         statistic = ((seen - expected) ** 2 / expected).sum()
         by_chance = ((drawn - expected) ** 2 / expected).sum(axis=1)
         if ((by_chance >= statistic).sum() + 1) / (N_DRAWS + 1) < P_RANDOM / codes.shape[1]:
