@@ -9,6 +9,7 @@ import numpy as np
 
 from ._columns import Weeks
 from ._rules import (
+    HALVES,
     ROUNDING,
     STEPS_APART,
     UNITS,
@@ -58,7 +59,7 @@ SLACK = 2.0  # steps by which a line may miss its target before it is refined
 SECOND = 1.0
 DIGITS = 3  # of the factor of a product
 DECIMALS = range(7)  # of factors that are tried, or of their inverses
-NUDGES = (1e-6, 0.0, -1e-6)  # steps, before rounding
+NUDGES = (HALVES[0], 0.0, HALVES[1])  # steps, before rounding
 
 
 def find_rules(schema, values, weight, copy_of):
@@ -167,8 +168,9 @@ def formulas_of(schema, rows, targets):
         )
         options = [options[k] for k in order[:N_LINES]]
         are_exceptions = misses(options, x, others)
-        best = are_exceptions.sum(axis=0).argmin()
-        line, is_exception = options[best], are_exceptions[:, best]
+        line = options[are_exceptions.sum(axis=0).argmin()]
+        # A half may be rounded up in some rows and down in others.
+        is_exception = misses([(*line[:2], nudge) for nudge in NUDGES], x, others).all(axis=1)
         share = is_exception.mean()
         # A column that is nearly constant may be left out, and a sum tells little of it.
         most = [np.unique(column, return_counts=True)[1].max() for column in (x, *terms.T)]

@@ -26,6 +26,7 @@ DRAWS_AT_ONCE, MAX_DRAWS = 1_000, 20  # in each round, of all rows and of each
 CHEAP_ROUNDS = 2  # after which determinants of given targets are drawn on their own
 N_WEIGHED = 4_000  # samples that tell how often the mixture breaks an order
 LEAST_BROKEN = 1e-12  # probability that a member gives to all values that break a rule
+HALVES = 1e-6, -1e-6  # steps, before rounding, that round a half up or down
 RESOLUTION = 1e-6  # of the range of a number without rounding: closer numbers are equal
 ROUNDING = 1e-9  # relative error of sums of weights
 STEPS_APART = 1.25  # by which numbers that were rounded apart may differ from their sum
@@ -226,8 +227,18 @@ class Formula(Function):
         return Counts.of_breaks(self.is_broken(rows), rows[:, self.columns], weight)
 
     def expected(self, rows):
-        """Return what the target should be in each row, NaN where it would be outside its kind."""
-        return rounded(self.total(rows), self.variable, self.nudge)
+        """Return what the target should be in each row, NaN where it would be outside its kind.
+
+        Of a half, which may have been rounded up or down, it is the value that the target has.
+        """
+        total, x = self.total(rows), rows[:, self.target.column]
+        expected = rounded(total, self.variable, self.nudge)
+        differs = np.flatnonzero(np.abs(x - expected) > self.target.tolerance)
+        for nudge in HALVES if len(differs) else ():
+            other = rounded(total[differs], self.variable, nudge)
+            fits = np.abs(x[differs] - other) <= self.target.tolerance
+            expected[differs[fits]] = other[fits]
+        return expected
 
     def tells(self, schema, i):
         """Return whether the rule tells column i, given its other columns.
