@@ -39,7 +39,12 @@ from ..preprocessing.validation import validate_weight
 from ..training.threads import fit_context
 from ._dates import DateDistribution
 from ._duration import expected_duration, said
-from ._missing import MissingPattern, rows_of_pattern
+from ._missing import (
+    MissingPattern,
+    levels_without,
+    rows_of_pattern,
+    warn_of_levels_without,
+)
 from ._predictive import OneColumn, without
 from ._queries import (
     ConditionalTable,
@@ -343,7 +348,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         group = current_group()
         started = group.clock()
         group.check_same(self, X, sample_weight)
-        for name in ("offset_", "_missing_pattern"):  # a fit that does not end leaves nothing
+        # A fit that does not end leaves nothing.
+        for name in ("offset_", "_missing_pattern", "_levels_without"):
             vars(self).pop(name, None)
         shared, encoding, rows, weight = self._encoded_fit(X, encoding, sample_weight)
         kept = weight > 0
@@ -394,6 +400,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             y=y,
             sample_weight=sample_weight,
         )
+        if levels := levels_without(self._schema, rows, is_missing):
+            self._levels_without = levels
         if self.missing == "ignore" and is_missing.any():
             self._missing_pattern = self._fit_missing(rows, is_missing, weight, seed)
         return self
@@ -551,6 +559,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
 
     _held_out_scores = "folds"  # which a detector calibrates with
     _missing_pattern = None  # of missing values, if there are any and the model leaves it out
+    _levels_without: dict = {}  # in whose rows a column is always missing
     _shared = None  # kinds, levels and rules that a wrapper found in all rows
     _shared_settings = None  # the parameters with which it found them
 
@@ -943,6 +952,9 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
     ) -> "Rows | list[Rows]":
         """Fill in the missing values of X.
 
+        A warning tells of values in rows like which no row of `fit` has one, such as the means of
+        payment of all orders that are still open: there, a blank may mean that there is none.
+
         Parameters
         ----------
         X : DataFrame or array-like of shape (n_samples, n_features)
@@ -971,6 +983,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         frame, schema = self._read(X), self._schema
         values = schema.with_values(schema.split(schema.encoding.rows(frame)))
         schema.warn_of_outside(values, as_condition=True)
+        warn_of_levels_without(schema, self._levels_without, values)
         if method == "draw":
             random_state = check_random_state(random_state)
             draws = [self._complete(values, random_state) for _ in range(n_draws)]
