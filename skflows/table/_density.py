@@ -18,14 +18,18 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from ..callbacks._progress import VERBOSE
 from ..callbacks._run import random_state_of
 from ..callbacks._support import CallbackSupportMixin
-from ..columns.arrays import check_different_names, check_integer, check_no_dict
+from ..columns.arrays import check_different_names, check_integer, check_may_be_table
 from ..columns.encoding import Encoding
 from ..columns.frames import is_frame, labelled, read_frame, rows_of
 from ..columns.types import Floats, RandomState, Rows, Table, Weights
 from ..density import _docstrings
 from ..density._base import BaseFlowDensity
 from ..density._outlier_labels import OutlierDensityMixin
-from ..distribution.distribution import ConditionalDistribution, distribution_of
+from ..distribution.distribution import (
+    ConditionalDistribution,
+    checked_probabilities,
+    distribution_of,
+)
 from ..ensemble._folds import Folds
 from ..ensemble._mixture import (
     can_gain,
@@ -565,7 +569,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
 
     def _read(self, X, reset=False):
         """Return X as a `Frame` in the order of the columns of `fit`."""
-        check_no_dict(X)
+        check_may_be_table(X)
         if is_frame(X) and not reset and self._encoding.library != "numpy":
             remedy = " If they are unknown, add them with missing values."
             frame = read_frame(X, self._encoding.keys, remedy)
@@ -1088,11 +1092,9 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         """
         check_is_fitted(self)
         check_order("quantile(column, X, q)", column, X, q)
-        probabilities = np.atleast_1d(np.asarray(q, dtype=np.float64))
+        probabilities = np.atleast_1d(checked_probabilities(q, with_ends=False))
         if not len(probabilities):
             raise ValueError("q is empty; give at least one probability, such as 0.5.")
-        if not ((probabilities > 0) & (probabilities < 1)).all():
-            raise ValueError(f"q={q!r}; probabilities must be more than 0 and less than 1.")
         distribution = self.predict_distribution(column, X)
         quantiles = distribution.ppf(probabilities[:, None]).T
         _, j = column_of(self, column, "is_ordered")
