@@ -167,6 +167,17 @@ def test_callbacks_follow_the_fit_inside_a_wrapper():
     np.testing.assert_array_equal(recorder.fitted.p_values(X), detector.p_values(X))
 
 
+@pytest.mark.parametrize("trees", [False, True])
+def test_the_largest_number_of_epochs_of_a_conditional_density_is_known(trees):
+    recorder = Propagated()
+    flow = small("nsf", early_stopping=False)
+    density = ConditionalDensity(flow, cv=2, trees=trees, random_state=0)
+    density.set_callbacks(recorder).fit(X, X[:, 0] ** 2)
+    n = 3 * (1 + trees)  # a second stack of flows has the predictions of the trees
+    assert recorder.calls[1] == ("ConditionalDensity", "fit", n)
+    assert recorder.calls.count(("ConditionalDensity", "epoch", 0)) == n
+
+
 def test_callbacks_of_a_wrapper_see_the_fits_of_an_estimator_without_callbacks():
     recorder = Propagated()
     detector = DensityOutlierDetector(GaussianMixture(), trim=0.1, random_state=0)
@@ -222,7 +233,7 @@ def test_a_long_fit_says_how_far_it_is_to_a_person_who_waits(monkeypatch, capsys
     # The fit inside is the only one of each of these.
     assert lines(TransformedDensity(flow).fit, X) == [epochs]
     density = ConditionalDensity(flow, cv=None)
-    assert lines(FlowRegressor(density).fit, X, X[:, 0]) == ["skflows: 2 epochs after 12 s"]
+    assert lines(FlowRegressor(density).fit, X, X[:, 0]) == [epochs]
     classifier = DensityClassifier(flow, calibration=None)
     classes = ["skflows: 2 of 3 classes after 12 s"]
     assert lines(classifier.fit, X, np.arange(len(X)) % 3) == classes

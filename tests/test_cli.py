@@ -365,6 +365,14 @@ def test_fit_shows_a_progress_bar_on_a_terminal(folder, capsys, on_terminal):
     assert b"ProgressBar" not in pickle.dumps(skflows.load("m.skflows"))
 
 
+def test_a_terminal_shows_that_rows_are_drawn(folder, capsys, on_terminal):
+    on_terminal()
+    assert run("sample model.skflows -n 7 -o new.csv") == 0
+    assert capsys.readouterr().out.startswith("drawing 7 rows of 3 columns ...\nwrote new.csv")
+    assert run("sample model.skflows -n 7") == 0
+    assert capsys.readouterr().out.startswith("width,")
+
+
 def test_fit_without_rich_shows_no_progress_bar(folder, capsys, monkeypatch, on_terminal):
     on_terminal()
     monkeypatch.setitem(sys.modules, "rich", None)
@@ -387,7 +395,7 @@ def test_long_fits_print_a_few_lines_elsewhere(folder, capsys, monkeypatch):
     assert b"ProgressLines" not in Path("m.skflows").read_bytes()
     assert run("fit data.csv -o m.skflows --target width --max-iter 9 --random-state 0") == 0
     lines = [line for line in capsys.readouterr().err.splitlines() if "after" in line]
-    assert lines[0] == "skflows: 2 epochs after 14 s"
+    assert lines[0] == "skflows: 2 of 9 epochs after 14 s"
 
 
 # Errors that the user can fix
@@ -481,9 +489,17 @@ def test_work_does_not_grow_with_columns_of_numbers(folder, monkeypatch):
 
 
 def test_errors_list_only_the_first_column_names(folder, capsys):
-    write("bad.csv", ",".join(f"c{i}" for i in range(20)) + "\n" + ",".join("x" * 20) + "\n")
+    write("bad.csv", ",".join(f"c{i}" for i in range(21)) + "\n" + ",".join("x" * 21) + "\n")
     assert run("fit bad.csv -o m.skflows --columns z") == 2
-    assert "'c0', 'c1', 'c2', 'c3', 'c4', 'c5' and 14 more" in only_error(capsys)
+    assert "'c0', 'c1', 'c2', 'c3', 'c4', 'c5' and 15 more" in only_error(capsys)
+
+
+@pytest.mark.parametrize("option", ["--target", "--columns", "--exclude", "--id"])
+def test_unknown_names_are_an_error_before_the_columns_are_described(folder, capsys, option):
+    names = [f"c{i}" for i in range(19)]
+    write("german.csv", "day;" + ";".join(names) + "\n" + ("31.12.2024" + ";1,5" * 19 + "\n") * 9)
+    assert run(f"fit german.csv -o m.skflows {option} km") == 2
+    assert f"no column 'km'; it has 'day', {', '.join(map(repr, names))}\n" in only_error(capsys)
 
 
 FIT = "fit data.csv -o m.skflows"
@@ -719,6 +735,20 @@ def test_names_and_addresses_are_left_out(folder, capsys, one_class):
     assert odd["name"].notna().sum() == 39 and "name" not in set(odd["oddest_column"])
 
 
+def test_many_texts_are_pointed_out_once(recwarn):
+    """Samples repeat names of persons, unless they name the rows."""
+    codes = [f"c{i}" for i in range(500)]
+    table = pd.DataFrame({"x": 0.5, "code": codes, "who, when": codes[:201] * 2 + codes[:98]})
+    table["city"] = table["who, when"].replace("c200", "c1")
+    table["day"] = pd.date_range("2024-01-01", periods=500)
+    _columns.warn_of_many_texts(table, "t.csv", [])
+    (warning,) = recwarn
+    message = "201 in 'who, when', and samples repeat them: if they name persons or rows, add "
+    assert f"{message}--exclude '\"who, when\"'" in str(warning.message)
+    _columns.warn_of_many_texts(table, "t.csv", ["who, when"])
+    assert len(recwarn) == 1
+
+
 @pytest.mark.parametrize(
     ("column", "names"),
     [
@@ -782,6 +812,29 @@ def test_separator_and_decimal_mark_can_be_given(folder):
     write("odd.csv", "a:b\n1,5:2\n2,5:3\n3,5:4\n")
     assert run("fit odd.csv -o m.skflows --max-iter 1 --sep : --decimal ,") == 0
     assert [*skflows.load("m.skflows").feature_names_in_] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("text", "sep", "likely"),
+    [
+        ("a;b;c\n1,5;2;x\n2,5;3;y\n", ",", ";"),
+        ("a;b\n1;2\n2;3\n", "\t", ";"),
+        ("a,b,c\n1,2,x y\n2,3,z\n", " ", ","),
+        ("id,tags\n1,a;b;c\n2,a;b;c\n", ",", None),
+        ("id,one;two;three\n1,a;b;c\n2,a;b;c\n", ",", None),  # both split all lines
+        ("Sales; of; May\nid,n\n1,a;b;c\n2,a;b;c\n", ",", None),
+        ("a:b;c\n1:2;3\n4:5;6\n", ":", None),
+    ],
+)
+def test_a_separator_that_splits_no_lines_is_an_error(tmp_path, text, sep, likely):
+    (tmp_path / "t.csv").write_text(text)
+    if likely is None:
+        _tables.open_table(tmp_path / "t.csv", sep)
+        return
+    with pytest.raises(
+        ValueError, match=f"looks separated by {likely!r}, not by {re.escape(repr(sep))}"
+    ):
+        _tables.open_table(tmp_path / "t.csv", sep)
 
 
 # What cells mean

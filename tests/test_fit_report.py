@@ -10,6 +10,7 @@ import pytest
 from _tables import keep_components, quick
 
 from skflows.cli import _fit_report as fit_report
+from skflows.cli._forms import FileForm
 from skflows.cli._main import main
 from skflows.columns.formats import find_format
 
@@ -91,7 +92,8 @@ def test_the_lead_names_a_pair_that_does_not_go_together():
 def test_values_are_written_as_in_the_file():
     times, format = ["07:52", "14:31", "09:00"], find_format(["07:52", "14:31", "09:00"])
     seconds = pd.Series(format.parse(times))
-    text = fit_report.usual_values(seconds, fit_report.text_as(format, seconds))
+    form = FileForm(formats={"time": format})
+    text = fit_report.usual_values(seconds, fit_report.text_as(form, "time", seconds))
     assert text == "07:52 to 14:31"
 
 

@@ -11,11 +11,12 @@ from _tables import two_components  # noqa: F401 - a fixture
 
 from skflows import TableDensity
 from skflows.cli import main
+from skflows.cli._forms import FileForm
 from skflows.cli._outliers import QUICK, TABLE_SECONDS, judged_columns
 from skflows.cli._parser import make_parser
 from skflows.cli._progress import print_status
-from skflows.cli._report import doubt_about_bulk, text_as, value_text, verdict
-from skflows.columns.formats import DateFormat
+from skflows.cli._report import amount_text, doubt_about_bulk, text_as, value_text, verdict
+from skflows.columns.formats import ClockFormat, DateFormat, NumberFormat
 
 SEED = "--random-state 0"
 
@@ -270,7 +271,8 @@ def test_values_of_a_report():
     quantile = days.quantile(0.1)
     assert [day(quantile), moment(quantile)] == ["2024-01-05", "2024-01-05 07:12"]
     money = value_text(pd.Series([1234.5, 7.25, np.nan]))
-    assert [money(1234.5678), money(np.nan)] == ["1,234.57", "missing"]
+    assert [money(1234.5678), money(np.nan)] == ["1234.57", "missing"]
+    assert value_text(pd.Series([0.5, np.pi]), ",")(np.pi) == "3,14159"
     assert value_text(pd.Series([1, None], dtype="Int64"))(pd.NA) == "missing"
 
 
@@ -302,9 +304,12 @@ def test_reference_that_is_the_data_is_an_error(folder, capsys):
     assert not (folder / "flagged.csv").exists()
 
 
-def test_reasons_come_from_a_model_that_has_not_seen_the_odd_value(tmp_path, monkeypatch):
+def test_reasons_come_from_a_model_that_has_not_seen_the_odd_value(
+    tmp_path, monkeypatch, capsys, on_terminal
+):
     """One that has seen it learns it, and gives the shares of the other columns."""
     monkeypatch.chdir(tmp_path)
+    on_terminal()
     rng, n = np.random.default_rng(0), 150
     table = pd.DataFrame({"kind": rng.choice(["dog", "cat"], n), "age": rng.poisson(4, n)})
     table["weight"] = np.where(table["kind"] == "dog", 18, 4) * rng.lognormal(0, 0.2, n)
@@ -315,6 +320,8 @@ def test_reasons_come_from_a_model_that_has_not_seen_the_odd_value(tmp_path, mon
     flagged = pd.read_csv("flagged.csv")
     assert flagged["outlier"].tolist() == [i == 7 for i in range(n)]
     assert flagged.loc[7, "oddest_column"] == "price"
+    first, _, second = capsys.readouterr().out.partition("finding the odd columns of 150 rows ...")
+    assert all("DensityOutlierDetector - fit" in out and "100%" in out for out in (first, second))
 
 
 def test_rows_have_names_in_the_report(folder):
@@ -334,13 +341,43 @@ def test_report_writes_values_as_the_file_does(folder):
     price[7] = 1300.0
     days = pd.date_range("2025-03-01", periods=150).strftime("%d.%m.%Y")
     cells = [f"{x:,.2f} €".translate(str.maketrans(",.", ".,")) for x in price]
-    pd.DataFrame({"price": cells, "day": days}).to_csv("orders.csv", index=False, sep=";")
+    hours = [f"{x:.2f}".replace(".", ",") for x in rng.uniform(0, 9, 150)]
+    table = pd.DataFrame({"price": cells, "day": days, "year": [2001, 2002] * 75, "hours": hours})
+    table.to_csv("orders.csv", index=False, sep=";")
     assert main(shlex.split(f"outliers orders.csv --report r.html --quick {SEED}")) == 0
     page = (folder / "r.html").read_text(encoding="utf-8")
     assert "price = 1.300,00 €" in page
+    assert ">2001</td>" in page and f">{hours[7]}</td>" in page
+    numbers = re.findall(r"<td class='number[^>]*>([-\d.,]+)", page)
+    assert not [number for number in numbers if "." in number and "," not in number]
+    form = FileForm(decimal=",", formats={"day": DateFormat("%d.%m.%Y")})
     dates = pd.Series(pd.to_datetime(["2024-12-31", None]))
-    assert text_as(DateFormat("%d.%m.%Y"), dates)(dates[0]) == "31.12.2024"
-    assert text_as(DateFormat("%d.%m.%Y"), dates)(dates[1]) == "missing"
+    assert text_as(form, "day", dates)(dates[0]) == "31.12.2024"
+    assert text_as(form, "day", dates)(dates[1]) == "missing"
+
+
+def test_more_digits_than_the_first_lines_show_are_written():
+    form = FileForm(decimal=",", styles={"x": NumberFormat(decimal=",")})
+    for values, shown in ([1.0, 2.0], "2"), ([1.0, 2.5], "2,5"), ([1, np.pi], "3,14159"):
+        assert text_as(form, "x", pd.Series(values))(values[1]) == shown
+    assert text_as(form, "x", pd.Series([None], dtype=float))(2.5) == "2,5"
+
+
+@pytest.mark.parametrize(
+    ("format", "expected"),
+    [
+        (None, ["54100", "-0,0123", "0,00", "inf"]),
+        (NumberFormat(decimal=",", thousands="."), ["54.100", "-0,0123", "0,00", "inf"]),
+        (
+            NumberFormat("{} €", "-{} €", "{} €", decimal=",", thousands=".", decimals=2),
+            ["54.100,00 €", "-0,0123 €", "0,00 €", "inf"],
+        ),
+        (ClockFormat(is_time=True), ["54100", "-0,0123", "0,00", "inf"]),
+    ],
+)
+def test_amounts_of_a_report(format, expected):
+    form = FileForm(decimal=",", formats={} if format is None else {"x": format})
+    assert [*map(amount_text(form, "x"), [54100.0, -0.0123, 0.0, np.inf])] == expected
 
 
 def test_report_names_combinations_and_leaves_identifiers_alone(folder):
@@ -359,7 +396,9 @@ def test_report_names_combinations_and_leaves_identifiers_alone(folder):
     assert flagged.loc[flagged["outlier"] == 0, "odd_only_with"].isna().all()
     page = (folder / "r.html").read_text(encoding="utf-8")
     page = re.sub(" <span class='usual'>.*?</span>", "", page)
-    assert re.search("disk = 2,100 <em>with</em> ram = 2, odd|ram = 2 <em>with</em> disk = 2", page)
+    assert re.search(
+        r"disk = 2100\.0 <em>with</em> ram = 2\.0, odd|ram = 2\.0 <em>with</em> disk = 2", page
+    )
     assert "serial = 93000<" in page
     assert "known to be normal with <code>--reference</code>" in page
     # The caution stands before the first section.

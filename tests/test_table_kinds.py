@@ -531,3 +531,20 @@ def test_numbers_between_listed_ones_have_their_step(numbers, possible):
     """Unless a few numbers may have it by chance."""
     schema = schema_of(pd.DataFrame({"x": np.tile([*numbers], 100)}))
     assert schema.columns[0].possible == [*possible]
+
+
+def test_few_multiples_of_a_step_are_drawn_as_such(one_class):
+    """Powers of cars are multiples of 5; a few numbers may have a step in common by chance."""
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(
+        {
+            "power": 5 * rng.integers(9, 30, 300),
+            "price": rng.choice([20, 40, 80, 90], 300) * 10,
+            "even": [2, 4, 8] * 100,
+        }
+    )
+    density = TableDensity(max_iter=1, random_state=0).fit(table)
+    kinds = density.columns_.set_index("column")["kind"]
+    assert kinds["power"] == "rounded" and kinds["even"] == "count"
+    drawn = density.sample(500, random_state=0)
+    assert (drawn["power"] % 5 == 0).all() and len(set(drawn["power"])) > 15

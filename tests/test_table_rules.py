@@ -209,13 +209,13 @@ def test_samples_keep_orders_as_often_as_the_rows_do(n_exceptions):
     table = dated(n_exceptions=n_exceptions)
     density = quick().fit(table)
     found = density.rules_.set_index("rule")
-    assert sorted(found.index) == ["done <= planned", "start <= end"]
+    assert sorted(found.index) == ["done <= planned", "end = start + a span", "start <= end"]
     assert found.loc["start <= end", "exceptions"] == pytest.approx(n_exceptions / 400)
     drawn = density.sample(2_000, random_state=0)
     assert (drawn["done"] <= drawn["planned"]).all()
     assert (drawn["start"] > drawn["end"]).mean() == pytest.approx(n_exceptions / 400, abs=0.01)
     given = density.sample(200, random_state=0, given={"end": "2024-02-01"})
-    assert (given["start"] <= given["end"]).mean() > 0.9
+    assert (given["start"] <= given["end"]).mean() > 0.85
     unordered = quick(rules=False).fit(table)
     assert density.stacked_score_ > unordered.stacked_score_
     assert density.held_out_scores_.mean() == pytest.approx(density.stacked_score_)
@@ -225,7 +225,7 @@ def test_centres_of_missing_values_keep_orders():
     """The mean of one column may lie beyond a known value of the other."""
     table = dated(300)
     density = quick(max_iter=2).fit(table)
-    assert len(density.rules_) == 2
+    assert list(density.rules_["kind"]) == ["span", "order", "order"]
     masked = table.mask(np.random.default_rng(1).uniform(size=table.shape) < 0.4)
     for method in ("mean", "median", "mode"):
         filled = density.impute(masked, method)
@@ -783,6 +783,56 @@ def test_numbers_that_are_close_or_sum_up_by_chance_are_no_rule():
     assert quick().fit(table.assign(**counts)).rules_.empty
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_product_and_a_third_column(one_class, sign, tmp_path):
+    rng = np.random.default_rng(0)
+    hours, rate = rng.choice(np.arange(0.5, 8, 0.25), 400), rng.choice([92.0, 98.0, 118.0], 400)
+    material = np.round(rng.gamma(2, 20, 400), 2)
+    table = pd.DataFrame({"hours": hours, "rate": rate, "material": material})
+    table["net"] = np.round(hours * rate + sign * material, 2)
+    table.loc[7, "net"] += 50.0  # an exception
+    density = quick().fit(table)
+    (text,) = density.rules_["rule"]
+    assert text == f"net = hours * rate {'+' if sign > 0 else '-'} material"
+    drawn = density.sample(400, random_state=0)
+
+    def error(rows):
+        return (rows["net"] - rows["hours"] * rows["rate"] - sign * rows["material"]).abs()
+
+    assert (error(drawn) < 0.006).mean() > 0.98
+    given = density.sample(100, given={"net": 300.0}, random_state=0)
+    assert (given["net"] == 300).all() and (error(given) < 0.006).mean() > 0.9
+    rest = table.drop(index=7)
+    for name in table:
+        gaps = rest.copy()
+        gaps.loc[:50, name] = np.nan
+        filled = density.impute(gaps)
+        np.testing.assert_allclose(filled[name], rest[name], atol=1e-9)
+    scores = density.score_samples(table)
+    assert scores[7] < np.median(scores) - 4
+    density.save(tmp_path / "table.skflows")
+    assert (load(tmp_path / "table.skflows").score_samples(table) == scores).all()
+
+
+def test_a_number_that_others_tell_tells_its_multiple(one_class):
+    """Even if the reverse, which leaves the others without a rule, has fewer exceptions."""
+    rng = np.random.default_rng(0)
+    work, material = np.round(rng.gamma(2, 40, (2, 500)), 2)
+    net = np.round(work + material, 2)
+    # Halves of a cent are rounded up or down.
+    gross = np.round(1.19 * net + rng.choice([-1e-6, 1e-6], 500), 2)
+    table = pd.DataFrame({"work": work, "material": material, "net": net, "gross": gross})
+    rules = quick().fit(table).rules_.set_index("rule")["exceptions"]
+    assert list(rules.index) == ["net = work + material", "gross = 1.19 * net"]
+    assert rules.iloc[0] == 0 and 0 < rules.iloc[1] < 0.02
+
+
+def test_small_counts_are_no_product_and_a_third_column_by_chance(one_class):
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(rng.poisson([3, 1, 2, 4, 20, 25], (300, 6)), columns=list("abcdef"))
+    assert "product" not in set(quick().fit(table).rules_["kind"])
+
+
 def test_rules_are_saved_with_the_density(tmp_path):
     table = pd.concat(
         [
@@ -794,7 +844,7 @@ def test_rules_are_saved_with_the_density(tmp_path):
         axis=1,
     )
     density = quick().fit(table)
-    assert set(density.rules_["kind"]) == {"function", "linear", "product", "order"}
+    assert set(density.rules_["kind"]) == {"function", "linear", "product", "span", "order"}
     density.save(tmp_path / "table.skflows")
     again = load(tmp_path / "table.skflows")
     pd.testing.assert_frame_equal(again.rules_, density.rules_)

@@ -54,8 +54,10 @@ class FitTask:
 
         The callbacks are given the data of this fit, except for what ``data`` replaces.
         """
-        subtask = self.context.subcontext(task_name=f"fit-{type(estimator).__name__}")
         has_callbacks = isinstance(estimator, CallbackSupportMixin)
+        # Progress bars add the name of an estimator with callbacks, and have little room.
+        name = "fit" if has_callbacks else f"fit-{type(estimator).__name__}"
+        subtask = self.context.subcontext(task_name=name)
         with subtask.propagate_callback_context(estimator) if has_callbacks else nullcontext():
             subtask.call_on_fit_task_begin(**self.data | data)
             yield

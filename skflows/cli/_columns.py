@@ -10,6 +10,7 @@ from ..columns.arrays import check_exact_table, listed
 from ..columns.checks import MANY_ROWS, did_you_mean, names_rows, warn_of_row_names
 from ..columns.dates import parsed
 from ..columns.formats import is_word
+from ..table._columns import MAX_CATEGORIES
 from ._arguments import listed_name
 from ._cells import PADDED
 from ._forms import dates_of
@@ -26,6 +27,7 @@ MAX_COLUMNS = 10_000  # of a fit, beyond which networks take gigabytes and hours
 WITHOUT_NAME = re.compile(r"Unnamed: \d+")  # how pandas names a column without a name
 WITH_OFFSET = "2024-12-31T18:30+01:00"  # a date in messages
 MAX_NAMES = 6  # column names that a message lists before it says "and 12 more"
+FEW_NAMES = 20  # of a table, which are listed all if a name is not among them
 
 
 def feature_columns(frame):
@@ -40,13 +42,17 @@ def feature_columns(frame):
 def select(frame, names, path):
     """Return the named columns, in that order; others are ignored."""
     frame = unquoted(frame, names)
-    missing = [name for name in names if name not in frame]
-    if missing:
-        hint = did_you_mean(missing[0], [*frame]) if len(missing) == 1 else ""
-        raise ValueError(
-            f"{path} has no column {_quoted(missing)}; {hint and hint + ' '}it has {_quoted(frame)}"
-        )
+    check_names(names, [*frame], path)
     return frame[list(names)]
+
+
+def check_names(names, header, path):
+    """Raise an error if some columns are not in a table."""
+    if missing := [name for name in names if name not in header]:
+        hint = did_you_mean(missing[0], header) if len(missing) == 1 else ""
+        raise ValueError(
+            f"{path} has no column {_quoted(missing)}; {hint and hint + ' '}it has {_all(header)}"
+        )
 
 
 def unquoted(frame, names):
@@ -60,11 +66,17 @@ def ids(args):
 
 
 def check_columns(args, table):
-    """Raise an error if a fit takes too many columns, or a kind is stated for none of them."""
+    """Raise an error if a fit takes too many columns, or if the arguments name others."""
+    header = [name or f"Unnamed: {i}" for i, name in enumerate(table.header)]
+    target = getattr(args, "target", None)  # some commands have no such option
+    named = [*(args.columns or ()), *left_out(args), *([] if target is None else [target])]
+    written = {without_formula(name): name for name in [*named, *dict(args.kind)]}
+    header = [written.get(name, name) for name in header]
+    check_names(named, header, args.data)
     for name, _ in args.kind:
-        if name not in table.header and without_formula(name) not in table.header:
+        if name not in header:
             raise ValueError(
-                f"--kind {name}=...: {args.data} has no such column; it has {_quoted(table.header)}"
+                f"--kind {name}=...: {args.data} has no such column; it has {_all(header)}"
             )
     n = len(used(args)) if args.columns else table.n_columns - len(left_out(args))
     if n > MAX_COLUMNS:
@@ -186,6 +198,29 @@ def without_identifiers(frame, path, kept):
         )
         frame = frame.drop(columns=identifiers)
     return frame
+
+
+def warn_of_many_texts(frame, path, kept):
+    """Warn of columns of many texts, such as names of persons, which samples repeat.
+
+    Columns that name the rows, which samples replace, do not count, nor do those that the user
+    calls categories.
+    """
+    texts = frame.select_dtypes(exclude=["number", "bool", "datetime", "datetimetz"])
+    counts = texts.drop(columns=kept, errors="ignore").nunique()
+    many = [
+        name
+        for name in counts.index[counts > MAX_CATEGORIES]
+        if not names_rows(texts[name].dropna().to_numpy())
+    ]
+    if many:
+        names = shlex.quote(",".join(listed_name(str(name)) for name in many))
+        different = ", ".join(f"{counts[name]} in {str(name)!r}" for name in many[:MAX_NAMES])
+        warnings.warn(
+            f"{path} has many different texts, {different}{', ...' * (len(many) > MAX_NAMES)}, and "
+            f"samples repeat them: if they name persons or rows, add --exclude {names}",
+            stacklevel=2,
+        )
 
 
 def needs_table(frame):
@@ -342,6 +377,11 @@ def _listed_counts(counts):
     texts = [f"{count} in {str(name)!r}" for name, count in counts.items()]
     more = len(texts) - MAX_NAMES
     return ", ".join(texts[:MAX_NAMES]) + (f" and {more} more" if more > 0 else "")
+
+
+def _all(header):
+    """Return the names of the columns of a table, all of them if they are few."""
+    return listed(header, FEW_NAMES if len(header) <= FEW_NAMES else MAX_NAMES)
 
 
 def _quoted(names):

@@ -172,7 +172,7 @@ def columns(real, synthetic, differences, form):
     for name in real:
         pair = real[name], synthetic[name]
         cells = [f"<td>{breakable(name)}</td>{compared(differences[name])}"]
-        text = text_as(form.format_of(name), pair[0])
+        text = text_as(form, name, pair[0])
         cells += [f"<td>{escape(usual_values(column, text))}</td>" for column in pair]
         cells += [percent(column.isna().mean()) for column in pair] * has_missing
         lines.append(f"<tr>{''.join(cells)}</tr>")

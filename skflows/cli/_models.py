@@ -27,6 +27,7 @@ from ._columns import (
     select,
     unquoted,
     used,
+    warn_of_many_texts,
     with_dates,
     with_parsed,
 )
@@ -103,6 +104,7 @@ def run_fit(args):
     model = _new_model(args, name)
     if name == "table":
         frame = with_dates(frame)
+        warn_of_many_texts(frame, args.data, hints.texts)
         model.set_params(handle_unknown="rare", columns=kinds_in(frame, table.form, hints))
         model.set_params(n_jobs=n_jobs_for(expected_duration(model, *frame.shape)))
     else:
@@ -121,7 +123,7 @@ def run_fit(args):
     if args.report is not None:
         from ._fit_report import report
 
-        print_status("drawing synthetic rows and comparing them ...")
+        print_status("drawing synthetic rows and comparing them, which may take a minute ...")
         page = report(args.data, model, frame, seconds, args.random_state)
         write_report(args, page, args.output)
     return interrupted
@@ -178,6 +180,8 @@ def run_sample(args):
     import_pandas()  # before a model is loaded
     model = load_model(args)
     given = given_values(model, dict(args.given)) if args.given else None
+    if args.output is not None and not is_standard(args.output):
+        print_status(f"drawing {args.n_samples} rows of {model.n_features_in_} columns ...")
     if isinstance(model, TableDensity):
         rows = model.sample(args.n_samples, args.random_state, given=given, complete=args.complete)
     elif hasattr(model, "feature_names_in_"):
@@ -207,7 +211,8 @@ def run_impute(args):
     names = model.feature_names_in_
     table = open_table(args.data, args.sep, args.decimal, **as_in_fit(model), used=names)
     rows, n_filled = TableRows(model, args.data), Counter()
-    decimals = {column.name: column.decimals for column in model._schema.columns}
+    schema = model._schema
+    decimals = {name: schema.columns[i].decimals for i, name in enumerate(schema.names)}
     random_state = check_random_state(args.random_state)
     with writing(args.output, table.form) as append:
         for batch, raw in with_raw(table, args.output):
@@ -346,7 +351,7 @@ def run_predict(args):
         from ._predict_report import report
 
         print_status("judging the predictions ...")
-        write_report(args, report(model, targets, coverage), args.output or "-")
+        write_report(args, report(model, targets, coverage, table.form), args.output or "-")
 
 
 def known_targets(args, model, names, is_classifier):

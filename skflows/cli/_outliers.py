@@ -326,6 +326,7 @@ def without_flagged(args, frame, kinds):
 
     density = table_density(args, kinds, **QUICK)
     detector = DensityOutlierDetector(density, random_state=args.random_state)
+    detector.set_callbacks(*progress_bars())
     with with_lines(False):
         return detector.fit(frame)
 

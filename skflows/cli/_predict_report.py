@@ -11,8 +11,9 @@ from ..conditional import DensityClassifier
 from ..inspection import PredictiveCalibrationDisplay
 from ..preprocessing.sklearn_compat import safe_indexing
 from ._columns import numbers, select
+from ._forms import FileForm
 from ._page import breakable, number_cell, page, picture, row_of, table
-from ._report import value_text
+from ._report import amount_text, text_as
 from ._tables import import_pandas
 
 MOST_ROWS = 2000  # that are judged
@@ -72,7 +73,7 @@ class KnownTargets:
         return safe_indexing(X, kept), y[kept], np.concatenate(self.names)[kept]
 
 
-def report(model, known, coverage):
+def report(model, known, coverage, form):
     """Return the page as text.
 
     Parameters
@@ -83,16 +84,20 @@ def report(model, known, coverage):
         The rows.
     coverage : float
         The probability of the intervals.
+    form : FileForm
+        The form in which numbers are written.
     """
     rng = np.random.default_rng(0)
     X, y, names = known.some(rng)
-    name = escape(known.target)
+    name, amount = escape(known.target), amount_text(form, known.target)
     if isinstance(model, DensityClassifier):
         check_classes(y, model, known)
         lead, sections = of_classes(model, X, y, name)
+        amount = amount_text(FileForm(decimal=form.decimal), None)  # of probabilities
     else:
-        lead, sections = of_numbers(model, X, y, names, name, coverage)
-    sections.append(("Importance of the columns", importance(model, X, y, rng)))
+        text = text_as(form, known.target, import_pandas().Series(y))
+        lead, sections = of_numbers(model, X, y, names, name, coverage, text, amount)
+    sections.append(("Importance of the columns", importance(model, X, y, rng, amount)))
     title = f"Predictions of {known.target} for {known.args.data.name}"
     return page(title, lead, sections, f". {len(y):,} rows were judged.", OF_FIT)
 
@@ -108,19 +113,22 @@ def check_classes(y, model, known):
         )
 
 
-def of_numbers(model, X, y, names, name, coverage):
-    """Return the lead and the sections of a regressor's report."""
+def of_numbers(model, X, y, names, name, coverage, text, amount):
+    """Return the lead and the sections of a regressor's report.
+
+    Functions write values and amounts, such as errors.
+    """
     distribution = model.predict_distribution(X)
     low, high = model.predict_interval(X, coverage).T
     median = distribution.median()
-    text = value_text(import_pandas().Series(y))
     inside = (low <= y) & (y <= high)
     error = np.abs(y - median).mean()
     guess = np.abs(y - np.median(y)).mean()
     lead = (
         f"<strong>The {100 * coverage:.6g}% intervals hold {name} in {inside.mean():.1%} of "
         f"{len(y):,} rows</strong>{verdict(inside.sum(), len(y), coverage)}. Predictions are off "
-        f"by {text(error)} on average, the median of all rows by {text(guess)}."
+        f"by {escape(amount(error))} on average, the median of all rows by "
+        f"{escape(amount(guess))}."
     )
     calibration = PredictiveCalibrationDisplay.from_estimator(model, X, y)
     oddest = np.argsort(tails(distribution, y), kind="stable")[:N_LISTED]
@@ -137,7 +145,7 @@ def of_numbers(model, X, y, names, name, coverage):
     )
     return lead, [
         ("Calibration", picture(calibration, caption)),
-        ("Widths of the intervals", widths(low, high, inside, text)),
+        ("Widths of the intervals", widths(low, high, inside, amount)),
         ("The most surprising rows", table(head, rows)),
     ]
 
@@ -158,14 +166,14 @@ def verdict(n_inside, n, coverage):
     return ", fewer than they should" if n_inside < least else ", more than needed: they are wide"
 
 
-def widths(low, high, inside, text):
+def widths(low, high, inside, amount):
     """Return the coverage of the narrowest, the middle and the widest third of the intervals."""
     width = high - low
     thirds = np.array_split(np.argsort(width, kind="stable"), 3)
     lines = []
     for title, rows in zip(("narrowest", "middle", "widest"), thirds, strict=True):
         if len(rows):
-            cells = f"{text(np.median(width[rows]))}", f"{inside[rows].mean():.1%}"
+            cells = escape(amount(np.median(width[rows]))), f"{inside[rows].mean():.1%}"
             lines.append(row_of(f"{title} third", *cells))
     head = [("intervals", False), ("median width", True), ("hold the target", True)]
     return (
@@ -209,7 +217,7 @@ def of_classes(model, X, y, name):
     return lead, sections
 
 
-def importance(model, X, y, rng):
+def importance(model, X, y, rng, amount):
     """Return how much worse predictions become if the values of a column are shuffled."""
     n = max(LEAST_SHUFFLED, N_SHUFFLED // X.shape[1])
     rows = rng.permutation(len(y))[:n]
@@ -231,8 +239,10 @@ def importance(model, X, y, rng):
     what = "the mean error grows" if not is_classifier else "the probability of the class falls"
     head = [("column", False), (f"{what} by", True), ("give or take", True)]
     rows = [
-        f"<tr><td>{breakable(name)}</td>{number_cell(worse, f'{worse:.3g}')}"
-        f"{number_cell(noise, f'{noise:.2g}')}</tr>"
+        f"<tr><td>{breakable(name)}</td>"
+        + number_cell(worse, escape(amount(float(f"{worse:.3g}"))))
+        + number_cell(noise, escape(amount(float(f"{noise:.2g}"))))
+        + "</tr>"
         for worse, noise, name in lines
     ]
     return (

@@ -1,6 +1,7 @@
 """The report of ``skflows outliers --report``."""
 
 from collections import Counter
+from dataclasses import replace
 from html import escape
 from textwrap import shorten
 
@@ -10,6 +11,7 @@ from scipy import stats
 from ..calibration.ranks import least_p_value
 from ..columns.arrays import is_missing
 from ..columns.dates import seconds_of
+from ..columns.formats import NumberFormat
 from ..columns.lattice import decimals_of
 from ..inspection import ExplanationDisplay, OutlierScoreDisplay, PValueDisplay
 from ._findings import odd_columns, odd_parts
@@ -137,6 +139,7 @@ def oddest_rows(found):
     names = [escape(str(name)) for name in found.frame.columns]
     texts = column_texts(found)
     pairs = zip(found.frame, texts, strict=True)
+    mark = found.form.decimal
     usual = [escape(usual_values(found.known[name], text)) for name, text in pairs]
 
     def described(row, columns):
@@ -162,8 +165,8 @@ def oddest_rows(found):
         why = "; ".join(described(row, columns) for columns in reasons[row])
         cells = [
             f"<td class='number'>{row_name(found, row)}</td>",
-            number_cell(found.scores[row], f"{found.scores[row]:.1f}"),
-            number_cell(found.p_values[row], p_value(found.p_values[row])),
+            number_cell(found.scores[row], f"{found.scores[row]:.1f}".replace(".", mark)),
+            number_cell(found.p_values[row], p_value(found.p_values[row]).replace(".", mark)),
             f"<td class='why'>{why}</td>",
         ]
         for j in shown:
@@ -209,37 +212,59 @@ def usual_values(column, text):
 
 
 def column_texts(found):
-    """Return a function for each column that writes its values: amounts and dates as its file."""
-    formats = found.form.formats
-    return [text_as(formats.get(name), column) for name, column in found.frame.items()]
+    """Return a function for each column that writes its values as its file does."""
+    return [text_as(found.form, name, column) for name, column in found.frame.items()]
 
 
-def text_as(format, column):
-    """Return a function that writes values of a column as its file does, if it has a format."""
-    role, kind = getattr(format, "role", None), column.dtype.kind
-    if role == "number" and kind in "iuf":
+def text_as(form, name, column):
+    """Return a function that writes values of a column as a file of a form does."""
+    format, kind = form.format_of(name), column.dtype.kind
+    role = getattr(format, "role", None)
+    if role == "number" and kind in "iuf" and not hides_digits(format, column):
         numbers = list
     elif role == "datetime" and kind == "M" and column.dt.tz is None:
         numbers = seconds_of
     else:
-        return value_text(column)
+        return value_text(column, form.decimal)
     return lambda value: "missing" if is_missing(value) else format.write(numbers([value]))[0]
 
 
-def value_text(column):
-    """Return a function that writes values of a column for a reader.
+def hides_digits(format, column):
+    """Return whether numbers have more decimals than a format, which the first lines tell."""
+    if not isinstance(format, NumberFormat):
+        return False
+    known = column.dropna().to_numpy(dtype=np.float64)
+    decimals = decimals_of(known) if len(known) else None
+    return decimals is None or decimals > format.decimals
 
-    Whole numbers that are all different may be identifiers, and have no thousands separators.
+
+def amount_text(form, name):
+    """Return a function that writes differences of a column's numbers, with three digits or more.
+
+    They are amounts as the file writes them, but not times of day.
     """
+    format = form.format_of(name)
+    if not isinstance(format, NumberFormat) or format.exponent:
+        format = NumberFormat(decimal=form.decimal)
+
+    def text(value):
+        magnitude = int(np.floor(np.log10(abs(value)))) if value and np.isfinite(value) else 0
+        decimals = max(format.decimals, 2 - magnitude)
+        return replace(format, decimals=decimals, style="fixed").write([value])[0]
+
+    return text
+
+
+def value_text(column, decimal="."):
+    """Return a function that writes values of a column without a format, for a reader."""
     known, spec = column.dropna(), ""
     if column.dtype.kind == "M":
         has_clock = (known != known.dt.normalize()).any()
         spec = "%Y-%m-%d %H:%M" if has_clock else "%Y-%m-%d"
     elif column.dtype.kind in "iuf":
         decimals = decimals_of(known.to_numpy(dtype=np.float64)) if len(known) else None
-        spec = ",.6g" if decimals is None else f",.{decimals}f"
-        if decimals == 0 and known.is_unique:
-            spec = ".0f"
+        spec = ".6g" if decimals is None else f".{decimals}f"
+        return lambda x: "missing" if is_missing(x) else f"{x:{spec}}".replace(".", decimal)
     return lambda value: "missing" if is_missing(value) else f"{value:{spec}}"
 
 

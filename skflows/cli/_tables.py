@@ -252,6 +252,8 @@ class CsvTable(FileTable):
             with reading(file, "CSV"):
                 self.files.append(CsvFile(file))
         first = self.files[0]
+        if sep is not None:
+            check_separator(first.head, sep, path)
         self.sep = sep or likely_separator(first.head)
         for file in self.files:
             file.skip_titles(self.sep)
@@ -579,14 +581,37 @@ def n_titles(lines, sep):
 
 def likely_separator(text):
     """Return the separator that splits the first lines into equally many fields."""
-    lines = text[:MAX_SNIFFED].splitlines()[:N_SNIFFED]
     widths = {}
     for sep in SEPARATORS:
-        start = n_titles(lines, sep)
-        counts = [len(row) for row in csv.reader(lines[start:], delimiter=sep) if row]
-        if counts and counts[0] > 1 and len(set(counts)) == 1:
+        counts = field_counts(text, sep, n_titles(sniffed_lines(text), sep))
+        if are_columns(counts):
             widths[sep] = counts[0]
     return max(widths, key=widths.get, default=",")
+
+
+def check_separator(text, sep, path):
+    """Raise an error if only another separator splits the first lines evenly, into more fields."""
+    counts, likely = field_counts(text, sep), likely_separator(text)
+    others = field_counts(text, likely)
+    if are_columns(others) and not are_columns(counts) and others[0] > max(counts):
+        raise ValueError(
+            f"{path} looks separated by {likely!r}, not by {sep!r}: leave --sep out, which finds it"
+        )
+
+
+def sniffed_lines(text):
+    """Return the first lines."""
+    return text[:MAX_SNIFFED].splitlines()[:N_SNIFFED]
+
+
+def field_counts(text, sep, start=0):
+    """Return the number of fields of each of the first lines, from one of them on."""
+    return [len(row) for row in csv.reader(sniffed_lines(text)[start:], delimiter=sep) if row]
+
+
+def are_columns(counts):
+    """Return whether these numbers of fields are equal and more than one."""
+    return len(set(counts)) == 1 and counts[0] > 1
 
 
 @contextmanager

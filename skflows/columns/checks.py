@@ -9,7 +9,7 @@ import numpy as np
 from scipy.linalg import qr, solve_triangular
 
 from .arrays import key_of, listed, reads_as_number, some_rows
-from .dates import ISO_DATE
+from .dates import ISO_DATE, moment_text
 from .formats import other_forms, other_than_number
 from .lattice import smallest_gap
 
@@ -191,6 +191,27 @@ def warn_user(message, category=UserWarning):
 def among(mask):
     """Return how many of several rows a mask has, as the end of a text."""
     return f" in {mask.sum()} of {len(mask)} rows" if len(mask) > 1 else ""
+
+
+def warn_of_other_dates(columns):
+    """Warn of the first column of dates most of which lie before or after all dates of the fit.
+
+    Parameters
+    ----------
+    columns : iterable of tuple of (str, ndarray, tuple of (float, float))
+        Names of columns, their dates, and the first and the last date of the fit, in seconds.
+    """
+    for name, moments, (first, last) in columns:
+        for where, are_others in (("before", moments < first), ("after", moments > last)):
+            if are_others.sum() > len(moments) / 2:
+                warn_user(
+                    f"X has dates {where} all dates of fit in column {name!r}{among(are_others)}; "
+                    f"they were {moment_text(first)} to {moment_text(last)}. Such a row is unlike "
+                    "all rows of fit, whatever its other values. If new dates are usual, leave "
+                    "this column out of the fit.",
+                    ColumnWarning,
+                )
+                return
 
 
 def results_of_each(functions, *args):

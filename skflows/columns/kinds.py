@@ -29,6 +29,7 @@ IDENTIFIER = "identifier"  # the kind of columns that name the rows
 OPEN_KINDS = ("bounded", "atoms")  # whose bounds are impossible values
 FEW_VALUES = 30  # numbers with at most so many distinct values are levels
 ROWS_PER_LEVEL = 5  # on average, at least
+MANY_MULTIPLES = 10  # distinct whole numbers, beyond which no step is common to them by chance
 DISTINCT = 0.8  # share of distinct values from which on decimals are rounding, not a lattice
 ATOM_SHARE, ATOM_ROWS = 0.02, 5  # share and number of equal rows from which on a value is an atom
 MAX_ATOMS = 10
@@ -74,7 +75,8 @@ def decide(values, role, format=None):
     least = distinct[0] if n_distinct else 0.0
     if n_distinct and is_whole(values):
         step, _ = lattice_of(distinct) or (1, 0)
-        if n_distinct > FEW_VALUES and step > 1 and not (distinct % step).any():
+        is_many = n_distinct > MANY_MULTIPLES and not is_listed(distinct, values)
+        if is_many and step > 1 and not (distinct % step).any():
             return Kind("rounded", (), f"multiples of {step:g}")
         kind = "count" if least >= 0 else "integer"
         how = "whole numbers" + (", none negative" if least >= 0 else "")

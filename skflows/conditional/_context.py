@@ -7,7 +7,7 @@ from sklearn.model_selection import KFold
 from sklearn.preprocessing import OneHotEncoder, StandardScaler, TargetEncoder
 from sklearn.utils import check_array
 
-from ..columns.checks import warn_of_row_names, warn_of_texts, warn_user
+from ..columns.checks import warn_of_other_dates, warn_of_row_names, warn_of_texts, warn_user
 from ..columns.dates import DAY, EPOCH
 from ..columns.encoding import NUMERIC, Encoding
 from ..columns.frames import is_frame, read_frame, validate_table
@@ -76,6 +76,10 @@ class ContextEncoder(PersistenceMixin, TransformerMixin, BaseEstimator):
             encoding = Encoding(read_frame(np.zeros((1, self.n_features_in_))))
         rows, unseen = encoding.encode_and_unseen(X)
         self._warn_of_unseen(rows, unseen)
+        warn_of_other_dates(
+            (encoding.keys[j], encoding.local_dates(rows, j), ends)
+            for j, ends in zip(np.flatnonzero(self.is_date_), self.date_ends_, strict=True)
+        )
         return rows
 
     def read(self, X):
@@ -89,6 +93,10 @@ class ContextEncoder(PersistenceMixin, TransformerMixin, BaseEstimator):
         roles = ["number"] * rows.shape[1] if encoding is None else encoding.roles
         self.is_date_ = np.array([role == "datetime" for role in roles])
         self.is_category_ = np.array([role not in NUMERIC for role in roles])
+        self.date_ends_ = [
+            (np.fmin.reduce(dates), np.fmax.reduce(dates))  # NaN if no date is known
+            for dates in (encoding.local_dates(rows, j) for j in np.flatnonzero(self.is_date_))
+        ]
         if encoding is not None:
             columns = encoding.values(rows, ["text"])
             row_names = warn_of_row_names(columns)

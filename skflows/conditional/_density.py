@@ -267,13 +267,15 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
 
         The callbacks see X, y and the weights.
         """
-        from ..training.joint_fit import fit_jointly
+        from ..training.joint_fit import fit_jointly, stackable_groups
 
         self.__dict__.pop("flows_", None)  # a fit that fails leaves nothing fitted
         pairs = self._read(X, y, sample_weight) if pairs is None else pairs
         stacks, unseen, context = self._begin(pairs)
         attributes = partial(self._fitted, unseen=unseen)
-        with fit_task(self, X, y, max_subtasks=None, sample_weight=sample_weight) as task:
+        groups = [stackable_groups(stack, exact=False) for stack in stacks]
+        n_epochs = sum(map(len, groups)) * stacks[0][0].recipe.owner.max_iter
+        with fit_task(self, X, y, max_subtasks=n_epochs, sample_weight=sample_weight) as task:
             fits, histories = [], []
             for n_done, stack in enumerate(stacks):
                 fits += stack

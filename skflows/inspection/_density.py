@@ -318,7 +318,9 @@ def _marginal(density, X, features):
     schema = density._schema
     names = [str(name) for name in schema.names]
     parts = {
-        i: column.value_variables[0] for i, column in enumerate(schema.columns) if column.is_number
+        i: schema.columns[i].value_variables[0]
+        for i in range(len(names))
+        if schema.columns[i].is_number
     }
     drawable = [i for i, part in parts.items() if part.has_number and part.step is None]
     indices = drawable[:2] if features is None else resolve_features(features, names)

@@ -64,6 +64,7 @@ from ._rare import companions_of
 from ._rule_search import find_rules
 from ._rules import RULE_FIELDS
 from ._schema import Schema
+from ._spans import add_spans
 from ._usual import UsualScores
 from ._variables import ROWS_AT_ONCE, in_chunks
 from ._view import TableView, distinct_rows
@@ -371,9 +372,10 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         seed = int(random_state.randint(2**31 - 1000))
         copy_of = first_copies(self._schema, rows)
         self._schema.companions = companions_of(self._schema.variables, rows, weight)
-        self._schema.ranges = Ranges(self._schema.variables, rows)
         if self.rules and shared is None:
             self._schema.rules = find_rules(self._schema, rows, weight, copy_of)
+            rows = add_spans(self._schema, rows, weight, random_state)
+        self._schema.ranges = Ranges(self._schema.variables, rows)
         if held_out is None:
             splits = make_splits(self.cv, copy_of, seed)
         else:
@@ -492,6 +494,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             weights = np.ones(len(values)) if weight is None else weight[is_used]
             copy_of = first_copies(self._shared, values)
             self._shared.rules = find_rules(self._shared, values, weights, copy_of)
+            add_spans(self._shared, values, weights, random_state)
         self._shared_settings = self._settings()
         return self
 
@@ -676,7 +679,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         """Return the log-density of each row minus the sum for its single columns."""
         values = self._schema.split(rows)
         joint, singles = self._log_prob(values), 0.0
-        for variables in self._schema.of_column:
+        for variables in self._schema.of_column[: len(self._schema.places)]:
             single = np.full_like(values, np.nan)
             single[:, variables] = values[:, variables]
             singles = singles + self._log_prob(single)
@@ -691,7 +694,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         """
         values, (member, _) = self._schema.split(rows), max(self._members, key=itemgetter(1))
         surprises = np.zeros(rows.shape)
-        for i, variables in zip(self._schema.places, self._schema.of_column, strict=True):
+        for i in self._schema.places:
+            variables = self._schema.of_place[i]
             given = ~np.isnan(values)
             given[:, variables] = False
             scores = self._log_prob(values, given, [(member, 1.0)])
@@ -709,8 +713,9 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         log_probs = np.empty(len(values))
         for start in range(0, len(values), ROWS_AT_ONCE):
             chunk = slice(start, start + ROWS_AT_ONCE)
-            view = TableView(self._schema, values[chunk])
             condition = None if given is None else given[chunk]
+            some, condition = self._schema.judged_spans(values[chunk], condition)
+            view = TableView(self._schema, some)
             target = view.known if condition is None else view.known & ~condition
             judged = self._schema.rules.judged(view, condition)
             scores = self._log_weights(judged.view, judged.given, members)
@@ -820,7 +825,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         rows[:, list(schema.encoding.identifiers)] = 0.0
         if self._missing_pattern is not None and not complete:
             is_given = np.zeros(rows.shape, dtype=bool)
-            is_given[:, schema.places] = ~np.isnan(values[:, [v[-1] for v in schema.of_column]])
+            last = [schema.of_place[j][-1] for j in schema.places]
+            is_given[:, schema.places] = ~np.isnan(values[:, last])
             rows[self._missing_pattern.draw(schema, drawn, is_given, random_state)] = np.nan
         return rows
 

@@ -23,7 +23,7 @@ def without(values, schema, i):
     values, of_column = values.copy(), schema.of_column[i]
     is_flag = np.isin(of_column, list(schema.flag_of.values()))
     values[:, of_column] = np.where(is_flag, 0.0, np.nan)
-    return values
+    return schema.with_spans(values)
 
 
 class OneVariable:

@@ -18,6 +18,7 @@ from ._rules import (
     Lookup,
     Order,
     Product,
+    ProductAndTerm,
     RoundedSum,
     Rules,
     Target,
@@ -92,7 +93,7 @@ def find_rules(schema, values, weight, copy_of):
         *formulas_of(schema, rows[some], targets),
         *elapsed_of(schema, rows[some]),
     ]
-    candidates = [*formulas, *functions_of(rows[some])]
+    candidates = [*without_reversed(formulas), *functions_of(rows[some])]
     # A lookup takes each wrong value for the one of its own combination, where a formula tells.
     candidates.sort(key=lambda each: (each[3] is Lookup, each[0]))
     rules, ancestors = [], {}
@@ -136,6 +137,7 @@ def formulas_of(schema, rows, targets):
         sums_of(rows, numbers, steps),
         multiples_of(rows, numbers, steps),
         products_of(rows, multipliers, numbers, steps),
+        products_and_terms_of(rows, multipliers, numbers, steps),
         lines_of(rows, numbers, steps),
     )
     for determinants, target, factors, constant in relations:
@@ -146,10 +148,14 @@ def formulas_of(schema, rows, targets):
         if known.sum() < LEAST_ROWS:
             continue
         x, terms = rows[known, target], rows[known][:, determinants]
-        is_product, others = len(factors) < len(determinants), terms
-        if is_product:
-            rates, constant = constant, 0.0
-            others = factors_of(terms, np.array(rates)).prod(axis=1, keepdims=True)
+        make, others, further = Linear, terms, ()
+        if not factors:
+            make, further, factors = ProductAndTerm, (constant,), (1.0,)
+            others, constant = terms[:, [0]] * terms[:, [1]] + constant * terms[:, [2]], 0.0
+        elif len(factors) < len(determinants):
+            make, further = Product, (*factors, constant)
+            others = factors_of(terms, np.array(constant)).prod(axis=1, keepdims=True)
+            constant = 0.0
         lines = [(factors, constant)]
         if len(determinants) == 1 and abs(factors[0]) != 1:
             lines = refinements(x, others[:, 0], factors[0], constant, steps[target])
@@ -167,7 +173,6 @@ def formulas_of(schema, rows, targets):
         # A column that is nearly constant may be left out, and a sum tells little of it.
         most = [np.unique(column, return_counts=True)[1].max() for column in (x, *terms.T)]
         most_exceptions = min(MAX_EXCEPTIONS, MAX_RELATIVE * (1 - max(most) / len(x)))
-        make = Product if is_product else Linear
         is_sum = len(factors) > 1 and set(map(abs, factors)) == {1.0}
         columns = np.array([[*determinants, target]])
         if share > most_exceptions and is_sum and may_be_rounded_apart(columns, rows[known], steps):
@@ -179,12 +184,36 @@ def formulas_of(schema, rows, targets):
         if may_be_exceptions(is_exception, rows[known], target):
             n_negative = sum(factor < 0 for factor in line[0])
             rank = (round(share, 3), len(determinants) - 1.5, n_negative, (-target,))
-            factors, constant, nudge = line
-            arguments = (*factors, rates) if is_product else (factors, constant)
-            rules.append((rank, determinants, target, make, *arguments, variable, nudge))
+            *line, nudge = line
+            line = further or line
+            rules.append((rank, determinants, target, make, *line, variable, nudge))
             if len(determinants) == 1 and rank[0] == 0:  # no other line would be better
                 are_lines.add(target)
     return rules
+
+
+def without_reversed(formulas):
+    """Return formulas without lines that serve better from their target to their determinant.
+
+    A net amount that is the sum of others leaves the gross amount to be told by it, even if the
+    net amount follows from the gross one with fewer exceptions.
+    """
+    shares = {(*each[1], each[2]): each[0][0] for each in formulas if len(each[1]) == 1}
+
+    def is_told(i, other):
+        """Return whether several columns tell column i as well as the line of another does."""
+        return any(
+            target == i and len(determinants) > 1 and other not in determinants
+            for rank, determinants, target, *_ in formulas
+            if rank[0] <= shares[other, i]
+        )
+
+    def is_reversed(determinants, target):
+        i = determinants[0]
+        is_line = len(determinants) == 1 and (target, i) in shares
+        return is_line and is_told(target, i) and not is_told(i, target)
+
+    return [each for each in formulas if not is_reversed(each[1], each[2])]
 
 
 def elapsed_of(schema, rows):
@@ -192,12 +221,7 @@ def elapsed_of(schema, rows):
 
     The span is constant, or a number of weeks, days, hours, minutes or seconds plus a constant.
     """
-    dates = [
-        i
-        for i in dates_of(schema)
-        if not schema.columns[i].has_months
-        and not isinstance(schema.columns[i].value_variables[0], Weeks)
-    ]
+    dates = dates_that_add(schema)
     numbers = numbers_of(schema)
     if len(dates) * (len(dates) - 1) * len(numbers) > MAX_ELAPSED:
         numbers = []
@@ -380,6 +404,32 @@ def products_of(rows, multipliers, numbers, steps):
                 yield determinants, targets[k], (short,), tuple(own.tolist())
 
 
+def products_and_terms_of(rows, multipliers, numbers, steps):
+    """Yield products of two columns plus or minus a third that a further column may be.
+
+    As `sums_of` does, but with no factors, and with the sign of the third column as the constant.
+    """
+    known = rows[~np.isnan(rows[:, multipliers]).any(axis=1)][:N_SCREENED]
+    if len(known) < LEAST_ROWS or comb(len(multipliers), 2) * len(numbers) ** 2 > MAX_SUMS:
+        return
+    deviation = known.std(axis=0)
+    # Where few steps vary, such numbers agree by chance.
+    numbers = np.array([j for j in numbers if deviation[j] >= LEAST_SPREAD * steps[j]], dtype=int)
+    tolerance = TOLERANCE * np.array([steps[j] for j in numbers])
+    terms = known[:, numbers]
+    for pair in combinations(multipliers, 2):
+        value = known[:, pair].prod(axis=1)[:, None]
+        for sign in 1.0, -1.0:
+            for term in range(len(numbers)):
+                error = np.abs(terms - value - sign * terms[:, [term]])
+                is_target = (error <= tolerance).mean(axis=0) >= LIKELY
+                is_target &= value.std() >= LEAST_SPREAD * tolerance
+                for target in np.flatnonzero(is_target):
+                    columns = *pair, int(numbers[term]), int(numbers[target])
+                    if len({*columns}) == len(columns):
+                        yield columns[:3], columns[3], (), sign
+
+
 def rates_matter(x, factors, rates, coefficient, tolerance):
     """Return whether a product holds in far more rows than with one of its rates at its median.
 
@@ -519,6 +569,16 @@ def numbers_of(schema):
 def dates_of(schema):
     """Return the columns of dates."""
     return [i for i, column in enumerate(schema.columns) if column.kind == "datetime"]
+
+
+def dates_that_add(schema):
+    """Return the columns of dates that may be any date: a date plus a span of time is one too."""
+    return [
+        i
+        for i in dates_of(schema)
+        if not schema.columns[i].has_months
+        and not isinstance(schema.columns[i].value_variables[0], Weeks)
+    ]
 
 
 def orders_of(rows, pairs, are_dates):

@@ -476,6 +476,64 @@ class Product(Formula):
         return f"{names[self.target.column]} = {' * '.join(factors)}"
 
 
+class ProductAndTerm(Formula):
+    """A number as the product of two others plus or minus a third, rounded as the target is.
+
+    Parameters
+    ----------
+    determinants, target, rows, weight
+        As in `Lookup`: the two factors, and the term.
+    sign : float
+        1 if the term is added, -1 if it is subtracted.
+    variable, nudge
+        As in `Linear`.
+    """
+
+    kind = "product"
+
+    def __init__(self, determinants, target, sign, variable, nudge, rows, weight):
+        self.determinants, self.target, self.sign = determinants, target, sign
+        self.variable, self.nudge = variable, nudge
+        known = rows[~np.isnan(rows[:, determinants]).any(axis=1)]
+        least = np.abs(known[:, determinants]).min(axis=0, initial=np.inf)
+        self.slopes = [least[1], least[0], 1.0]
+        self.counts = self.count(rows, weight)
+
+    def total(self, rows):
+        """Return the sum in each row."""
+        first, second, term = rows[:, self.determinants].T
+        return first * second + self.sign * term
+
+    def rest(self, rows, i):
+        """Return what column i should be, before rounding; NaN beside a 0."""
+        first, second, term = rows[:, self.determinants].T
+        target, place = rows[:, self.target.column], self.determinants.index(i)
+        if place == 2:
+            return self.sign * (target - first * second)
+        divisor = second if place == 0 else first
+        return (target - self.sign * term) / np.where(divisor == 0, np.nan, divisor)
+
+    def sizes(self, rows):
+        """Return the size of each factor; the term counts as the largest.
+
+        Any factors leave it a value, while few of its values leave one for a factor.
+        """
+        sizes = np.abs(rows[:, self.determinants])
+        sizes[:, 2] = np.inf
+        return sizes
+
+    def with_rows(self, rows, weight):
+        """Return the same rule with the counts of other rows."""
+        line = self.sign, self.variable, self.nudge
+        return ProductAndTerm(self.determinants, self.target, *line, rows, weight)
+
+    def text(self, names):
+        """Return the rule as text."""
+        first, second, term = (names[j] for j in self.determinants)
+        sign = "-" if self.sign < 0 else "+"
+        return f"{names[self.target.column]} = {first} * {second} {sign} {term}"
+
+
 def factors_of(values, rates):
     """Return the factors of products: values, or 1 plus a rate times them where it is not 0."""
     return np.where(rates, 1 + rates * values, values)

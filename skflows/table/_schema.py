@@ -11,6 +11,7 @@ from ..columns.checks import (
     unseen_error,
     warn_of_empty,
     warn_of_identifiers,
+    warn_of_other_dates,
     warn_of_texts,
     warn_of_unseen,
     warn_user,
@@ -133,14 +134,54 @@ class Schema:
         self.of_column, self.variables = [], []
         self.flag_of = {}  # the variable that says whether the value of another is missing
         self.weeks = []  # variables of dates with bounds, the week first
+        # Of each further column, the places of the earlier and the later date, and its unit.
+        self.spans = []
         for column in self.columns:
-            first = len(self.variables)
-            self.variables += column.variables
-            self.of_column.append(np.arange(first, len(self.variables)))
+            self._add_variables(column)
+            first = self.of_column[-1][0]
             if column.has_flag:
                 self.flag_of |= dict.fromkeys(range(first + 1, len(self.variables)), first)
             if isinstance(column.value_variables[0], Weeks):
                 self.weeks.append(self.of_column[-1][column.has_flag :])
+
+    def _add_variables(self, column):
+        first = len(self.variables)
+        self.variables += column.variables
+        self.of_column.append(np.arange(first, len(self.variables)))
+
+    def add_span(self, column, low, high, unit):
+        """Add a column of the spans between two columns of dates, in a unit in seconds."""
+        self.columns.append(column)
+        self._add_variables(column)
+        self.spans.append((low, high, unit))
+
+    def with_spans(self, values):
+        """Return variables in which spans are known where both dates are."""
+        if not self.spans:
+            return values
+        values = values.copy()
+        for k, (low, high, unit) in enumerate(self.spans, len(self.places)):
+            dates = [self.columns[i].joined(values[:, self.of_column[i]]) for i in (low, high)]
+            span = self.columns[k].split((dates[1] - dates[0]) / unit)
+            values[:, self.of_column[k]] = np.stack(span, axis=1)
+        return values
+
+    def judged_spans(self, values, given=None):
+        """Return variables with spans, and a mask of the given ones, as scores take them.
+
+        A span is given where both dates are. Where only the later one is, the earlier one follows
+        from it and the span, which is scored in its place.
+        """
+        values = self.with_spans(values)
+        if given is None or not self.spans:
+            return values, given
+        given = given.copy()
+        for k, (low, high, _) in enumerate(self.spans, len(self.places)):
+            are_given = [given[:, self.of_column[i]].all(axis=1) for i in (low, high)]
+            given[:, self.of_column[k]] = (are_given[0] & are_given[1])[:, None]
+            follows = are_given[1] & ~are_given[0] & ~np.isnan(values[:, self.of_column[k][-1]])
+            values[np.ix_(follows, self.of_column[low])] = np.nan
+        return values, given
 
     def with_rare(self, drawn, is_unknown, random_state):
         """Return drawn variables with rare categories that go with the other values of the row."""
@@ -188,12 +229,12 @@ class Schema:
                     if column.refuses_unseen:
                         raise unseen_error(name, unseen[name], self.encoding.categories_of(name))
         warn_of_unseen(unseen, len(rows), self.encoding)
-        return values
+        return self.with_spans(values)
 
     def joined(self, values, random_state=None):
         """Return the encoded rows that variables stand for, without columns that are left out."""
         rows = np.full((len(values), len(self.encoding.keys)), np.nan)
-        of_columns = zip(self.places, self.columns, self.of_column, strict=True)
+        of_columns = zip(self.places, self.columns, self.of_column, strict=False)  # without spans
         for place, column, variables in of_columns:
             rows[:, place] = column.joined(values[:, variables], random_state)
         return rows
@@ -205,7 +246,7 @@ class Schema:
     @property
     def of_place(self):
         """The variables of each column of encoded rows; none of those left out."""
-        by_place = dict(zip(self.places, self.of_column, strict=True))
+        by_place = dict(zip(self.places, self.of_column, strict=False))  # spans have none
         none = np.empty(0, dtype=int)
         return [by_place.get(j, none) for j in range(len(self.encoding.keys))]
 
@@ -222,7 +263,8 @@ class Schema:
 
     def describe(self):
         """Return the rows of the table of decisions."""
-        rows = [*(column.describe() for column in self.columns), *self.left_out]
+        columns = self.columns[: len(self.places)]  # without spans
+        rows = [*(column.describe() for column in columns), *self.left_out]
         order = {name: j for j, name in enumerate(self.encoding.keys)}
         return sorted(rows, key=lambda row: order[row["column"]])
 
@@ -313,20 +355,13 @@ class Schema:
                     f"{among(far)}, far from its values in fit: {column.seen_text}."
                 )
 
-    def other_dates(self, values, names):
-        """Yield descriptions of dates most of which lie before or after all dates of the fit."""
+    def dates(self, values, names):
+        """Yield the names of columns of dates, their dates, and the ends of those of the fit."""
         for name in self.modelled(names):
             i = self.names.index(name)
             column = self.columns[i]
-            if column.kind != "datetime":
-                continue
-            moments, (first, last) = column.joined(values[:, self.of_column[i]]), column.seen
-            for where, are_others in (("before", moments < first), ("after", moments > last)):
-                if are_others.sum() > len(moments) / 2:
-                    yield (
-                        f"dates {where} all dates of fit in column {name!r}{among(are_others)}; "
-                        f"they were {column.seen_text}."
-                    )
+            if column.kind == "datetime":
+                yield name, column.joined(values[:, self.of_column[i]]), column.seen
 
     def warn_of_outside(self, values, names=None, as_condition=False, what="X"):
         """Warn of the first values outside of their kind, of impossible ones if there are any.
@@ -346,12 +381,7 @@ class Schema:
                 )
             warn_user(f"{what} has {text} {consequence}{remedy}", ColumnWarning)
         if not as_condition and not outside:
-            for text in islice(self.other_dates(values, names), 1):
-                warn_user(
-                    f"{what} has {text} Such a row is unlike all rows of fit, whatever its other "
-                    "values. If new dates are usual, leave this column out of the fit.",
-                    ColumnWarning,
-                )
+            warn_of_other_dates(self.dates(values, names))
         if as_condition and not outside:
             for text in islice(self.far(values, names), 1):
                 warn_user(

@@ -1,0 +1,163 @@
+"""The time between two dates of a row, which is a column of its own."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from skflows import TableDensity, load
+from skflows.table import _spans
+
+pytestmark = pytest.mark.filterwarnings("ignore::skflows.columns.checks.ColumnWarning")
+DAY = pd.Timedelta("1D")
+
+
+def stays(n=400, seed=0, times=False):
+    """Stays in a hospital over three years: of a day or two, or of a week and more."""
+    rng = np.random.default_rng(seed)
+    ward = rng.choice(["surgery", "eyes"], n, p=[0.3, 0.7])
+    days = np.where(ward == "surgery", 6 + rng.poisson(5, n), rng.integers(0, 3, n))
+    admitted = pd.Timestamp("2022-01-01") + rng.integers(0, 1_000, n) * DAY
+    span = pd.to_timedelta(days, unit="D")
+    if times:
+        admitted += pd.to_timedelta(rng.integers(7 * 3600, 18 * 3600, n), unit="s")
+        span += pd.to_timedelta(rng.exponential(7_200, n).astype(int), unit="s")
+    return pd.DataFrame({"admitted": admitted, "ward": ward, "released": admitted + span})
+
+
+def quick(**params):
+    return TableDensity(**{"max_iter": 5, "cv": 2, "random_state": 0} | params)
+
+
+def days_of(table):
+    return (table["released"] - table["admitted"]) / DAY
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["dates", "times"])
+def fitted(request):
+    table = stays(times=request.param)
+    return table, quick().fit(table)
+
+
+def test_spans_of_samples_are_those_of_rows(fitted):
+    table, density = fitted
+    assert "released = admitted + a span" in list(density.rules_["rule"])
+    assert list(density.columns_["column"]) == list(table)
+    drawn = density.sample(2_000, random_state=0)
+    assert list(drawn) == list(table)
+    for ward in ("surgery", "eyes"):
+        real, synthetic = (days_of(rows[rows["ward"] == ward]) for rows in (table, drawn))
+        quantiles = [0.1, 0.5, 0.9]
+        assert synthetic.quantile(quantiles).to_numpy() == pytest.approx(
+            real.quantile(quantiles).to_numpy(), abs=1.1
+        )
+        # Dates alone draw stays of months.
+        assert synthetic.min() >= 0 and synthetic.quantile(0.99) < real.max() + 3
+
+
+def test_spans_raise_the_likelihood_and_tell_rows_apart(fitted):
+    table, density = fitted
+    times = (table["admitted"] != table["admitted"].dt.normalize()).any()
+    test = stays(seed=1, times=times)
+    assert density.score(test) > quick(rules=False).fit(table).score(test) + 0.3
+    odd = test.copy()
+    odd["released"] -= 30 * DAY
+    assert (density.score_samples(odd) < density.score_samples(test) - 4).all()
+
+
+def test_either_date_follows_from_the_other(fitted):
+    table, density = fitted
+    for given, other in (("admitted", "released"), ("released", "admitted")):
+        row = table[table["ward"] == "surgery"].iloc[0]
+        drawn = density.sample(50, given={given: row[given], "ward": "surgery"}, random_state=0)
+        assert (drawn[given] == row[given]).all()
+        assert days_of(drawn).between(3, 24).mean() > 0.9, other
+        gaps = table.copy()
+        gaps.loc[:49, other] = pd.NaT
+        for method in ("median", "draw"):
+            filled = density.impute(gaps, method, random_state=0)
+            error = (filled[other] - table[other])[:50].abs() / DAY
+            assert error.median() <= 3 and (days_of(filled) >= 0).all()
+    # Where both are given, the time between them tells the ward.
+    both = {"admitted": row["admitted"], "released": row["admitted"] + 14 * DAY}
+    assert density.predict_proba("ward", both)[0, density.levels("ward").index("surgery")] > 0.9
+
+
+def test_probabilities_of_a_date_sum_to_one():
+    """Whichever of the dates is given, and whatever value a question holds for the other."""
+    table = stays()
+    density = quick().fit(table)
+    row = table.iloc[0]
+    days = pd.date_range(row["admitted"] - 120 * DAY, row["admitted"] + 120 * DAY)
+    for given, other in (("admitted", "released"), ("released", "admitted")):
+        for names in ([given], [given, "ward"]):
+            asked = density.condition(row[names].to_dict())
+            rest = [name for name in table if name not in names]
+            if rest != [other]:
+                asked = asked.marginal([other])
+            total = np.exp(asked.score_samples(pd.DataFrame({other: days}))).sum()
+            assert total == pytest.approx(1, abs=0.01)
+        wrong = table.iloc[:5].assign(**{other: pd.Timestamp("2023-05-05")})
+        dates = [density.quantile(other, rows, 0.5) for rows in (table.iloc[:5], wrong)]
+        assert (dates[0] == dates[1]).all()
+    joint = density.score_samples(table.iloc[:20])
+    dates, ward = density.marginal(["admitted", "released"]), []
+    for i in range(20):
+        given = density.condition(table.iloc[i][["admitted", "released"]].to_dict())
+        ward.append(given.score(table.iloc[[i]][["ward"]]))
+    parts = dates.score_samples(table.iloc[:20][["admitted", "released"]]) + ward
+    assert joint == pytest.approx(parts, abs=1)
+
+
+def test_spans_are_saved(fitted, tmp_path):
+    table, density = fitted
+    density.save(tmp_path / "stays.skflows")
+    again = load(tmp_path / "stays.skflows")
+    assert (again.score_samples(table) == density.score_samples(table)).all()
+    pd.testing.assert_frame_equal(
+        again.sample(20, random_state=0), density.sample(20, random_state=0)
+    )
+
+
+def test_missing_dates(one_class):
+    """A stay that has not ended has no date of release, in rows and in samples."""
+    table = stays()
+    table.loc[table.index % 4 == 0, "released"] = pd.NaT
+    for missing in ("ignore", "model"):
+        density = quick(missing=missing).fit(table)
+        assert "span" in set(density.rules_["kind"])
+        assert np.isfinite(density.score_samples(table)).all()
+        drawn = density.sample(400, random_state=0)
+        assert drawn["released"].isna().mean() == pytest.approx(0.25, abs=0.1)
+        assert days_of(drawn).dropna().between(0, 25).all()
+        complete = density.sample(400, random_state=0, complete=True)
+        assert days_of(complete).between(0, 25).all()
+
+
+def test_which_dates_have_a_span(one_class):
+    table = stays()
+    rng = np.random.default_rng(1)
+    table["born"] = pd.Timestamp("1930-01-01") + rng.integers(0, 25_000, 400) * DAY
+    table["billed"] = table["released"] + rng.integers(3, 20, 400) * DAY
+    rules = quick().fit(table).rules_
+    spans = rules["rule"][rules["kind"] == "span"]
+    # Not of the date of birth, and each date with the one before it.
+    assert list(spans) == ["released = admitted + a span", "billed = released + a span"]
+    drawn = quick().fit(table).sample(500, random_state=0)
+    assert ((drawn["billed"] - drawn["released"]) / DAY).between(3, 19).all()
+    rules = quick().fit(table.iloc[: _spans.LEAST_ROWS - 1]).rules_
+    assert "span" not in set(rules["kind"])
+
+
+def test_other_rules_hold_besides(one_class):
+    """What follows from the later date, and what tells the earlier one."""
+    table = stays()
+    table["billed"] = table["released"] + 30 * DAY
+    table["booked"] = table["admitted"] - 14 * DAY
+    density = quick().fit(table)
+    assert list(density.rules_["kind"])[:3] == ["linear", "span", "linear"]
+    drawn = density.sample(300, random_state=0)
+    assert (drawn["admitted"] - drawn["booked"] == 14 * DAY).all()
+    assert (drawn["billed"] - drawn["released"] == 30 * DAY).all()
+    assert days_of(drawn).between(0, 25).all()
+    given = density.sample(50, given={"billed": table["billed"][0]}, random_state=0)
+    assert (given["released"] == table["released"][0]).all() and days_of(given).between(0, 25).all()
