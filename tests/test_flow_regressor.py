@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from test_conditional import heteroscedastic, quick
 
-from skflows import ConditionalDensity, FlowRegressor, MAFDensity
+from skflows import ConditionalDensity, DensityClassifier, FlowRegressor, MAFDensity
 from skflows.conditional._regions import translated
 from skflows.conditional._regressor import fold_scores, row_scores
 from skflows.distribution.distribution import distribution_of
@@ -419,3 +419,24 @@ def test_names_of_outputs_exist_only_if_they_are_texts():
         for estimator in (density, regressor):
             assert getattr(estimator.fit(X, named), "output_names_", None) == names
             assert hasattr(estimator, "output_names_") == (names is not None)
+
+
+def test_messages_name_the_estimator_and_the_arguments_of_the_user():
+    X, y = heteroscedastic(60)
+    frame = pd.DataFrame(X).add_prefix("x")
+    regressor = small(max_iter=1).fit(frame, y)
+    classifier = DensityClassifier(quick(1), random_state=0).fit(frame, y > 0)
+    for of, call in (
+        ("FlowRegressor", regressor.predict),
+        ("ConditionalDensity", ConditionalDensity(quick(1)).fit(frame, y).predict_distribution),
+        ("DensityClassifier", classifier.predict),
+    ):
+        with pytest.warns(UserWarning, match="valid feature names") as warned:
+            call(X)
+        assert [f"but {of} was fitted" in str(each.message) for each in warned] == [True]
+        with pytest.raises(ValueError, match=f"1 is required by {of}"):
+            call(frame[:0])
+    with pytest.raises(ValueError, match=r"quantiles=\[5, 50\].*give 0.05 for 5 %"):
+        regressor.predict_quantiles(X, [5, 50])
+    with pytest.raises(ValueError, match="read the file first"):
+        FlowRegressor().fit("rows.csv", y)

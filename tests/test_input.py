@@ -44,8 +44,12 @@ def with_entry(value):
 
 # Invalid tables, with the error that they raise in fit and in scoring, and its message.
 INVALID = {
-    "nan": (with_entry(np.nan), ValueError, r"Input X contains NaN(.|\n)*impute"),
-    "missing": (FRAME.mask(FRAME > 1), ValueError, r"Input X contains NaN(.|\n)*impute"),
+    "nan": (with_entry(np.nan), ValueError, r"contains NaN\. \w+ needs complete rows: impute"),
+    "missing": (
+        FRAME.mask(FRAME > 1),
+        ValueError,
+        r"contains NaN\. \w+ needs complete rows: impute",
+    ),
     "names": (FRAME.set_axis(["a", "a"], axis=1), ValueError, "more than one column 'a'; rename"),
     "inf": (with_entry(np.inf), ValueError, "Input X contains infinity"),
     "-inf": (with_entry(-np.inf), ValueError, "Input X contains infinity"),
@@ -74,6 +78,7 @@ INVALID = {
     "sparse array": (sparse.coo_array(X), TypeError, r"Sparse data.*Use '\.toarray\(\)'"),
     "complex": (X * 1j, ValueError, "Complex data not supported"),
     "dict": ({"height": [1.0], "width": [2.0]}, ValueError, "X is a dict; give a table"),
+    "path": ("rows.csv", ValueError, r"read the file first.*pandas\.read_csv\('rows\.csv'\)"),
     "scalar": (3.0, ValueError, "Expected 2D array, got scalar array instead(.|\n)*Reshape"),
     "1-D": (X[0], ValueError, "Expected 2D array, got 1D array instead(.|\n)*Reshape your data"),
     "3-D": (X[None], ValueError, "Found array with dim 3, while dim <= 2 is required"),

@@ -266,7 +266,7 @@ def test_contributions_as_a_data_frame_have_the_names_of_the_columns():
     assert [*found.columns] == ["a", "b"]
     assert found.index.equals(frame.index[:5])
     np.testing.assert_array_equal(found.to_numpy(), fitted.explain(frame[:5]))
-    with pytest.raises(ValueError, match="as_frame=True needs column names"):
+    with pytest.raises(ValueError, match=r"as_frame=True needs column names.*set_output"):
         DensityOutlierDetector(DENSITIES["mixture"]).fit(X).explain(X[:5], as_frame=True)
     with pytest.raises(ValueError, match="as_frame=True and as_shap=True: set only one"):
         fitted.explain(frame, as_frame=True, as_shap=True)

@@ -22,6 +22,7 @@ from skflows import (
     DensityOutlierDetector,
     FlowRegressor,
 )
+from skflows.columns.checks import ColumnWarning
 from skflows.columns.encoding import Encoding
 from skflows.table._usual import UsualScores
 
@@ -219,3 +220,13 @@ def test_an_impossible_value_is_flagged_beside_frequent_ones_and_gaps():
     is_low = detector.p_values_ < 0.1
     for rows in (amount == 0, amount > 0):  # 0 if all are judged by one curve
         assert 0.03 < is_low[rows].mean() < 0.25
+
+
+def test_the_default_detector_leaves_out_names_of_rows_as_tables_do():
+    rng = np.random.default_rng(0)
+    own = pd.DataFrame({"who": [f"Mr {i}" for i in range(60)], "x": rng.normal(size=60)})
+    with pytest.warns(ColumnWarning, match="'who' seems to name the rows") as warned:
+        detector = DensityOutlierDetector(random_state=0).fit(own)
+    assert len(warned) == 1
+    other = own.assign(who="a new name")
+    assert np.array_equal(detector.score_samples(other), detector.score_samples(own))

@@ -19,6 +19,7 @@ from _tables import (  # noqa: F401
 )
 from sklearn.base import clone
 
+import skflows
 from skflows import TableImputer
 from skflows.columns.checks import ColumnWarning
 from skflows.inspection import ConditionalDensityDisplay, SamplesDisplay
@@ -179,6 +180,27 @@ def test_imputation_fills_gaps_only(density, table, method):
     for name in table:
         left, right = filled[name][known[name]], table[:50][name][known[name]]
         assert (left.astype(object) == right.astype(object)).all()
+
+
+def test_values_that_no_row_of_a_category_has_are_filled_in_with_a_warning(tmp_path):
+    rng = np.random.default_rng(0)
+    status = rng.choice(["paid", "open", "late"], 200, p=[0.7, 0.15, 0.15])
+    own = pd.DataFrame({"status": status, "means": rng.choice(["card", "cash"], 200)})
+    own["fee"], own["days"] = rng.normal(size=200), rng.normal(size=200)
+    own.loc[status != "paid", ["means", "days"]] = None
+    own.loc[::2, "fee"] = None  # at random
+    density = quick().fit(own)
+    density.save(tmp_path / "model")
+    n = (status != "paid").sum()
+    message = f"X has {n} missing values in column 'means' where 'status' is 'late', 'open'.*1 more"
+    for each in (density, skflows.load(tmp_path / "model")):
+        with pytest.warns(ColumnWarning, match=message):
+            each.impute(own)
+    density.impute(own[status == "paid"])
+    status[np.flatnonzero(status == "open")[:2]] = "void"  # too few rows to tell
+    own["status"] = status
+    with pytest.warns(ColumnWarning, match=r"'late', 'open'\. "):
+        quick().fit(own).impute(own)
 
 
 def test_several_draws(density, table):

@@ -1,6 +1,7 @@
 """Validation of arrays of numbers, with errors that state the value and the remedy."""
 
 import math
+import os
 from collections import Counter
 from collections.abc import Mapping
 from decimal import Decimal
@@ -20,8 +21,8 @@ REMEDIES = {
     "could not convert": "models numbers: use TableDensity, which models texts and "
     "dates too, or drop or encode the other columns first, texts for example with "
     "sklearn.preprocessing.OrdinalEncoder, dates as days since the first of them.",
-    "contains NaN": "needs complete rows: fill the gaps, or use TableDensity, which models rows "
-    "with gaps, or DensityOutlierDetector(TableDensity()), which judges them.",
+    "contains NaN": "needs complete rows: impute missing values, or use TableDensity, which models "
+    "them, or DensityOutlierDetector(TableDensity()), which judges such rows.",
     "contains infinity": "needs finite values: drop these rows, or clip them to the largest "
     "value that can occur.",
     "Complex data": "models real numbers: give the real and imaginary parts as two columns.",
@@ -172,8 +173,13 @@ def check_different(names, what):
         raise ValueError(f"{what} has more than one column {listed(twice)}; rename them.")
 
 
-def check_no_dict(X):
-    """Raise an error if a dict is in the place of a table."""
+def check_may_be_table(X):
+    """Raise an error if a dict, or the path of a file, is in the place of a table."""
+    if isinstance(X, str | os.PathLike):
+        raise ValueError(
+            f"X is {str(X)!r}; give a table: read the file first, for example by "
+            f"pandas.read_csv({str(X)!r})."
+        )
     # Some sparse arrays are dicts.
     if isinstance(X, Mapping) and not issparse(X):
         raise ValueError(
@@ -187,7 +193,7 @@ def checked_data(estimator, X, name=None, **kwargs):
 
     They name the estimator that the user knows, by default this one.
     """
-    check_no_dict(X)
+    check_may_be_table(X)
     check_different_names(X)
     if not kwargs.get("skip_check_array"):  # otherwise, who reads the table looks at its integers
         check_exact_table(X)
@@ -208,7 +214,8 @@ def checked_data(estimator, X, name=None, **kwargs):
         message = str(error).replace(type(estimator).__name__, name)
         remedies = [remedy for cause, remedy in REMEDIES.items() if cause in message]
         if remedies:
-            raise ValueError(f"{message.rstrip('.')}. {name} {remedies[0]}") from error
+            cause = message.split("\n")[0]  # scikit-learn's advice would hide the remedy
+            raise ValueError(f"{cause.rstrip('.')}. {name} {remedies[0]}") from error
         if message == str(error):
             raise
         raise type(error)(message) from error

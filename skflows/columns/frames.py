@@ -2,6 +2,7 @@
 
 import numbers
 import re
+import warnings
 from collections.abc import Mapping
 from datetime import UTC, date
 from typing import Literal, NamedTuple
@@ -19,6 +20,7 @@ from .arrays import (
     known_values,
     library_of,
 )
+from .checks import warn_user
 from .dates import (
     MICROSECONDS,
     common_zone,
@@ -104,7 +106,14 @@ def validate_table(estimator, X, *, reset=True, least=1, name=None):
                 f"Found a table of {n} sample(s) and {d} feature(s) while a minimum of {least} and "
                 f"1 is required by {name or type(estimator).__name__}."
             )
-    return checked_data(estimator, X, name=name, reset=reset, **kwargs)
+    if name is None:
+        return checked_data(estimator, X, reset=reset, **kwargs)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        X = checked_data(estimator, X, name=name, reset=reset, **kwargs)
+    for each in caught:
+        warn_user(str(each.message).replace(type(estimator).__name__, name), each.category)
+    return X
 
 
 def read_frame(X, names=None, remedy=""):

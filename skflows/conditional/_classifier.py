@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import cache, partial
 from numbers import Integral, Real
 from typing import Self
@@ -610,7 +610,10 @@ class DensityClassifier(
         They have the shapes (n, n_classes) and (n_models, n, n_classes).
         """
         rows, table = self._read(X)
-        others = None if self.classifiers_ is None else self.classifiers_.transform(table)
+        if self.classifiers_ is None:
+            return self._scores(rows), None
+        with no_more_warnings_of_names():
+            others = self.classifiers_.transform(table)
         return self._scores(rows), others
 
     def _read(self, X):
@@ -624,7 +627,8 @@ class DensityClassifier(
             (density,) = self.estimators_
             return given_classes(density, X, len(self.classes_))
         scores = [partial(score_rows, density) for density in self.estimators_]
-        return np.column_stack(results_of_each(scores, X, self._encoding))
+        with no_more_warnings_of_names():
+            return np.column_stack(results_of_each(scores, X, self._encoding))
 
     def score_samples(self, X: Table) -> Floats:
         """Return the log-density of each row, whatever its class.
@@ -802,6 +806,14 @@ def default_density():
 def default_table_density():
     """Return the density for tables with texts, dates or missing values."""
     return TableDensity(handle_unknown="rare", n_orders=1)
+
+
+@contextmanager
+def no_more_warnings_of_names():
+    """Ignore that parts of a classifier miss names of columns, of which it has warned itself."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "X does not have valid feature names")
+        yield
 
 
 def has_more_than_numbers(X):

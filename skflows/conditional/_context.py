@@ -188,10 +188,12 @@ class ContextEncoder(PersistenceMixin, TransformerMixin, BaseEstimator):
                     "written differently now, convert them; if they are unique, drop the column."
                 )
 
+    _name = "ConditionalDensity"  # in messages: of the estimator that the user knows
+
     def _checked(self, X, reset):
         """Return X as an array, or a DataFrame as it is, with the columns of `fit`."""
         X = X.toarray() if self.accept_sparse and issparse(X) else X
-        return validate_table(self, X, reset=reset, name="ConditionalDensity")
+        return validate_table(self, X, reset=reset, name=self._name)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -14,6 +14,7 @@ from ..callbacks._support import CallbackSupportMixin
 from ..columns.arrays import (
     check_exact_table,
     check_magnitude,
+    check_may_be_table,
     column_names,
     holds_times,
     key_of,
@@ -313,6 +314,7 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
                 f"{type(self).__name__} requires y to be passed, but the target y is None."
             )
         Y, names = validate_outputs(y, least=2)
+        check_may_be_table(X)
         check_consistent_length(X, Y)
         weight = validate_weight(sample_weight, Y, least=2)
         self.encoder_, encoding = self._new_encoder(), None
@@ -426,6 +428,8 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         if trouble:
             raise ValueError(f"trees=True with {trouble}. Use trees=False.")
 
+    _name = "ConditionalDensity"  # in messages: of the estimator that the user knows
+
     @property
     def _has_own_splits(self):
         """Whether `cv` gives splits, such as of groups, in place of a number of folds."""
@@ -438,7 +442,9 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         from ._context import ContextEncoder
 
         first = [] if isinstance(self.encoder, str) else [clone(self.encoder)]
-        return make_pipeline(*first, ContextEncoder(accept_sparse=bool(first)))
+        encoder = ContextEncoder(accept_sparse=bool(first))
+        encoder._name = self._name
+        return make_pipeline(*first, encoder)
 
     def _fit_encoder(self, pairs, trees, splits):
         """Fit the encoder, with trees if there are any, and return the features of X."""

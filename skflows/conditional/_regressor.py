@@ -13,13 +13,17 @@ from sklearn.utils.validation import check_is_fitted
 from ..calibration import ranks
 from ..callbacks._run import fit_task, random_state_of
 from ..callbacks._support import CallbackSupportMixin
-from ..columns.arrays import some_rows
+from ..columns.arrays import check_may_be_table, some_rows
 from ..columns.checks import warn_user
 from ..columns.encoding import copy_names
 from ..columns.types import Floats, Table, Weights
 from ..density import CNFDensity
 from ..density._third_party import was_interrupted
-from ..distribution.distribution import ConditionalDistribution, distribution_of
+from ..distribution.distribution import (
+    ConditionalDistribution,
+    checked_probabilities,
+    distribution_of,
+)
 from ..persistence.mixin import PersistenceMixin
 from ..preprocessing.sklearn_compat import Interval, StrOptions, safe_indexing
 from ..training.threads import fit_context
@@ -153,7 +157,9 @@ class FlowRegressor(
             density.set_params(random_state=random_state.randint(2**31 - 1))
         if y is None:
             raise ValueError("FlowRegressor requires y to be passed, but the target y is None.")
+        check_may_be_table(X)
         X, y = indexable(X, y)
+        density._name = type(self).__name__
         pairs = density._read(X, y, sample_weight)
         n, fraction = len(pairs.Y), self.calibration
         if isinstance(fraction, str):  # "auto"
@@ -222,8 +228,9 @@ class FlowRegressor(
         --------
         TableDensity.quantile : The same of any column of a table, given any others.
         """
+        probabilities = checked_probabilities(quantiles, "quantiles")
         distribution = self.predict_distribution(X)
-        levels = np.reshape(quantiles, (-1, *[1] * len(distribution._shape)))
+        levels = np.reshape(probabilities, (-1, *[1] * len(distribution._shape)))
         return np.moveaxis(distribution.ppf(levels), 0, 1)
 
     def predict_distribution(self, X: Table) -> ConditionalDistribution:

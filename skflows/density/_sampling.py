@@ -16,7 +16,8 @@ def check_has_names(estimator):
     if not hasattr(estimator, "feature_names_in_"):
         raise ValueError(
             f"as_frame=True needs column names, but {type(estimator).__name__} was fitted without "
-            "them: fit it to a DataFrame whose column names are strings."
+            "them: fit it to a DataFrame whose column names are strings. In a pipeline, earlier "
+            "steps pass names on after pipeline.set_output(transform='pandas'), before fit."
         )
 
 

@@ -20,6 +20,18 @@ ROWS_AT_ONCE = 2**16  # of a source, to bound its memory
 LEAST_RESULTANT = 1e-12  # of directions: the logarithm of 0 would be infinite
 
 
+def checked_probabilities(q, name="q", with_ends=True):
+    """Return probabilities of quantiles as floats, or raise an error; 0 and 1 are the ends."""
+    values = np.asarray(q, dtype=np.float64)
+    are_valid = (values >= 0) & (values <= 1) if with_ends else (values > 0) & (values < 1)
+    if not are_valid.all():
+        wrong = values[~are_valid][0]
+        remedy = f": give {wrong / 100:g} for {wrong:g} %" if 1 < wrong < 100 else ""
+        ends = "are from 0 to 1" if with_ends else "must be more than 0 and less than 1"
+        raise ValueError(f"{name}={q!r}; probabilities {ends}{remedy}.")
+    return values
+
+
 class Source(Protocol):
     """What a model supplies about k outputs in each of n rows.
 
@@ -356,10 +368,7 @@ class ConditionalDistribution:
         return np.reshape(below, shape)
 
     def _continuous_ppf(self, q):
-        q = np.asarray(q, dtype=np.float64)
-        if not ((q >= 0) & (q <= 1)).all():
-            raise ValueError(f"q={q!r}; probabilities are from 0 to 1.")
-        q = self._broadcast(q)
+        q = self._broadcast(checked_probabilities(q))
         if self._is_single:
             return self._by_row(
                 lambda q, row: self._quantiles(q[:, 0], row), np.moveaxis(q[..., None], -2, 0)

@@ -321,16 +321,16 @@ class DensityOutlierDetector(
         if estimator is not None and takes_tables(estimator):
             encoding, rows = read(self, estimator, X, least=2)
         elif estimator is None and (self.statistic == "dependence" or is_frame(X)):
-            encoding, rows = read(self, estimator, X, least=2)
+            # A category that a fold lacks, or that is new, is rare rather than an error.
+            of_tables = TableDensity(handle_unknown="rare")
+            encoding, rows = read(self, of_tables, X, least=2)
             missing = [encoding.keys[j] for j in np.flatnonzero(np.isnan(rows).any(axis=0))]
             if self.statistic != "dependence" and encoding.is_plain and not missing:
                 encoding = None  # densities of numbers take it as it is
             else:
                 if self.statistic == "log_pool" and encoding.is_plain and missing:
                     warn_of_gaps(missing)
-                # A category that a fold lacks, or that is new, is rare rather than an error.
-                seed = random_state.randint(2**31 - 1)
-                estimator = TableDensity(handle_unknown="rare", random_state=seed)
+                estimator = of_tables.set_params(random_state=random_state.randint(2**31 - 1))
         self._encoding = encoding
         if encoding is not None:
             X = rows

@@ -16,7 +16,7 @@ from ..columns.dates import (
     utc_seconds,
 )
 from ..columns.types import Floats, RandomState
-from ..distribution.distribution import broadcast_to_entries, in_blocks
+from ..distribution.distribution import broadcast_to_entries, checked_probabilities, in_blocks
 from ._columns import Weeks
 from ._predictive import OneVariable, without
 from ._variables import ROWS_AT_ONCE
@@ -87,10 +87,7 @@ class DateDistribution:
         dates : ndarray of datetime64
             Possible values of the column.
         """
-        q = np.asarray(q, dtype=np.float64)
-        if not ((q > 0) & (q < 1)).all():
-            raise ValueError(f"q={q!r}; probabilities must be more than 0 and less than 1.")
-        return self._by_row(self._quantiles, q)
+        return self._by_row(self._quantiles, checked_probabilities(q, with_ends=False))
 
     quantile = ppf
 

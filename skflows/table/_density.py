@@ -18,14 +18,18 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from ..callbacks._progress import VERBOSE
 from ..callbacks._run import random_state_of
 from ..callbacks._support import CallbackSupportMixin
-from ..columns.arrays import check_different_names, check_integer, check_no_dict
+from ..columns.arrays import check_different_names, check_integer, check_may_be_table
 from ..columns.encoding import Encoding
 from ..columns.frames import is_frame, labelled, read_frame, rows_of
 from ..columns.types import Floats, RandomState, Rows, Table, Weights
 from ..density import _docstrings
 from ..density._base import BaseFlowDensity
 from ..density._outlier_labels import OutlierDensityMixin
-from ..distribution.distribution import ConditionalDistribution, distribution_of
+from ..distribution.distribution import (
+    ConditionalDistribution,
+    checked_probabilities,
+    distribution_of,
+)
 from ..ensemble._folds import Folds
 from ..ensemble._mixture import (
     can_gain,
@@ -39,7 +43,12 @@ from ..preprocessing.validation import validate_weight
 from ..training.threads import fit_context
 from ._dates import DateDistribution
 from ._duration import expected_duration, said
-from ._missing import MissingPattern, rows_of_pattern
+from ._missing import (
+    MissingPattern,
+    levels_without,
+    rows_of_pattern,
+    warn_of_levels_without,
+)
 from ._predictive import OneColumn, without
 from ._queries import (
     ConditionalTable,
@@ -344,7 +353,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         group = current_group()
         started = group.clock()
         group.check_same(self, X, sample_weight)
-        for name in ("offset_", "_missing_pattern"):  # a fit that does not end leaves nothing
+        # A fit that does not end leaves nothing.
+        for name in ("offset_", "_missing_pattern", "_levels_without"):
             vars(self).pop(name, None)
         shared, encoding, rows, weight = self._encoded_fit(X, encoding, sample_weight)
         kept = weight > 0
@@ -396,6 +406,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             y=y,
             sample_weight=sample_weight,
         )
+        if levels := levels_without(self._schema, rows, is_missing):
+            self._levels_without = levels
         if self.missing == "ignore" and is_missing.any():
             self._missing_pattern = self._fit_missing(rows, is_missing, weight, seed)
         return self
@@ -554,12 +566,13 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
 
     _held_out_scores = "folds"  # which a detector calibrates with
     _missing_pattern = None  # of missing values, if there are any and the model leaves it out
+    _levels_without: dict = {}  # in whose rows a column is always missing
     _shared = None  # kinds, levels and rules that a wrapper found in all rows
     _shared_settings = None  # the parameters with which it found them
 
     def _read(self, X, reset=False):
         """Return X as a `Frame` in the order of the columns of `fit`."""
-        check_no_dict(X)
+        check_may_be_table(X)
         if is_frame(X) and not reset and self._encoding.library != "numpy":
             remedy = " If they are unknown, add them with missing values."
             frame = read_frame(X, self._encoding.keys, remedy)
@@ -949,6 +962,9 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
     ) -> "Rows | list[Rows]":
         """Fill in the missing values of X.
 
+        A warning tells of values in rows like which no row of `fit` has one, such as the means of
+        payment of all orders that are still open: there, a blank may mean that there is none.
+
         Parameters
         ----------
         X : DataFrame or array-like of shape (n_samples, n_features)
@@ -977,6 +993,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         frame, schema = self._read(X), self._schema
         values = schema.with_values(schema.split(schema.encoding.rows(frame)))
         schema.warn_of_outside(values, as_condition=True)
+        warn_of_levels_without(schema, self._levels_without, values)
         if method == "draw":
             random_state = check_random_state(random_state)
             draws = [self._complete(values, random_state) for _ in range(n_draws)]
@@ -1081,11 +1098,9 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         """
         check_is_fitted(self)
         check_order("quantile(column, X, q)", column, X, q)
-        probabilities = np.atleast_1d(np.asarray(q, dtype=np.float64))
+        probabilities = np.atleast_1d(checked_probabilities(q, with_ends=False))
         if not len(probabilities):
             raise ValueError("q is empty; give at least one probability, such as 0.5.")
-        if not ((probabilities > 0) & (probabilities < 1)).all():
-            raise ValueError(f"q={q!r}; probabilities must be more than 0 and less than 1.")
         distribution = self.predict_distribution(column, X)
         quantiles = distribution.ppf(probabilities[:, None]).T
         _, j = column_of(self, column, "is_ordered")

@@ -3,11 +3,16 @@
 from typing import NamedTuple
 
 import numpy as np
+from scipy import sparse
 
+from ..columns.arrays import listed
+from ..columns.checks import MAX_NAMED, ColumnWarning, warn_user
 from ._view import TableView
 
 MAX_ROWS = 2_000  # with missing values, and as many complete ones, that trees are fitted to
 MAX_ROUNDS = 100  # in which patterns are drawn again
+LEAST_ROWS = 10  # of a level in which a column is always missing
+CHANCE = 0.001  # that values missing at random are missing in all rows of any level of a variable
 
 
 class FlagTree(NamedTuple):
@@ -152,3 +157,86 @@ def rows_of_pattern(is_missing, weight, random_state):
         weights.append(weight[chosen] * len(group) / max(len(chosen), 1))
     rows, weights = np.concatenate(rows), np.concatenate(weights)
     return rows, weights / weights.mean()
+
+
+def levels_without(schema, values, is_missing):
+    """Return the levels of other columns in whose rows of the fit a column is always missing.
+
+    Parameters
+    ----------
+    schema : Schema
+        The columns and their variables.
+    values : ndarray of shape (n, n_variables)
+        The rows of the fit.
+    is_missing : ndarray of shape (n, n_columns) of bool
+        Which values are missing.
+
+    Returns
+    -------
+    levels : dict
+        For each such column, by its index, the codes of the levels by the index of their column.
+    """
+    lacks = is_missing[:, schema.places]
+    columns = np.flatnonzero(lacks.any(axis=0))
+    are_known = (~lacks[:, columns]).astype(float)
+    log_share = np.log1p(-are_known.mean(axis=0))
+    found = {}
+    for k in _columns_of_levels(schema):
+        code, n_levels = _level_codes(schema, values, k)
+        rows = np.flatnonzero((code >= 0) & (code < n_levels))
+        entries = np.ones(len(rows)), (code[rows], rows)
+        of_level = sparse.csr_array(entries, shape=(n_levels, len(code)))
+        n, n_known = of_level.sum(axis=1)[:, None], of_level @ are_known
+        is_without = (n_known == 0) & (n >= LEAST_ROWS)
+        is_without &= n * log_share < np.log(CHANCE / n_levels)
+        for i, is_found in zip(columns.tolist(), is_without.T, strict=True):
+            if is_found.any():
+                found.setdefault(i, {})[k] = np.flatnonzero(is_found)
+    return found
+
+
+def warn_of_levels_without(schema, levels, values):
+    """Warn of values to fill in where rows of the fit never have one: see `levels_without`."""
+    worst, n_columns = None, 0
+    for i, of_columns in levels.items():
+        is_unknown = np.isnan(values[:, schema.of_column[i][-1]])
+        counts = []
+        for k, codes in of_columns.items():
+            code, _ = _level_codes(schema, values, k)
+            code = code[is_unknown & np.isin(code, codes)]
+            counts.append((len(code), i, k, np.unique(code)))
+        most = max(counts, key=lambda each: each[0])
+        n_columns += most[0] > 0
+        worst = most if worst is None or most[0] > worst[0] else worst
+    if not n_columns:
+        return
+    n, i, k, codes = worst
+    column, other = schema.columns[i], schema.columns[k]
+    levels = [other.value_variables[0].levels[code] for code in codes]
+    names = [f"{level:g}" if other.is_number else str(level) for level in levels]
+    remedy = "leave these rows as they are"
+    if column.kind == "categorical":
+        remedy += ", or write a category such as 'none' into them before fit"
+    values_are = f"{n} missing values" if n > 1 else "a missing value"
+    more = f" The same holds for {n_columns - 1} more column{'s' * (n_columns > 2)}."
+    more *= n_columns > 1
+    warn_user(
+        f"X has {values_are} in column {column.name!r} where {other.name!r} is "
+        f"{listed(names, MAX_NAMED)}. No such row of fit has a value there, so they are filled in "
+        f"from other rows. If a blank means that there is none, {remedy}.{more}",
+        ColumnWarning,
+    )
+
+
+def _columns_of_levels(schema):
+    return [
+        k
+        for k, column in enumerate(schema.columns)
+        if column.is_levels and column.kind != "datetime"
+    ]
+
+
+def _level_codes(schema, values, k):
+    """Return the codes of the levels of a column, and the number of levels."""
+    (variable,) = schema.columns[k].value_variables
+    return variable.code(values[:, schema.of_column[k][-1]]), variable.n_levels

@@ -115,7 +115,7 @@ def fit_stack(fits, stacked, on_epoch_begin=None, on_epoch_end=None, common_end=
 
     redraws = any(fit.redraws for fit in fits)
     drawn = train.y.clone() if redraws else train.y
-    with suitable_threads(stacked, first.batch_size):
+    with suitable_threads(first.flow, first.batch_size):  # of one member, as it would train alone
         histories = train_in_phases(
             first.phases(),
             stacked,
