@@ -414,3 +414,32 @@ def test_running_numbers_are_pointed_out(folder, capsys):
     assert "seem to identify rows: 'number'; exclude" in capsys.readouterr().err
     assert main(shlex.split(f"outliers numbered.csv -o flagged.csv --id number {SEED}")) == 0
     assert "the rows" not in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("default")
+def test_rows_that_break_a_rule_are_named(tmp_path, monkeypatch, capsys, one_class):
+    """Even if nothing else in them is odd: in the messages, by name, and in the report."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    hours, price = rng.integers(1, 40, 300), rng.integers(10, 90, 300)
+    table = pd.DataFrame(
+        {
+            "order": [f"A&{i}" for i in range(300)],
+            "hours": hours,
+            "price": price,
+            "kind": rng.choice(["a", "b"], 300),
+            "total": hours * price,
+        }
+    )
+    table.loc[[7, 44], "total"] = table.loc[[44, 7], "total"].to_numpy()
+    table.to_csv("orders.csv", index=False)
+    rule = "the rule total = hours * price, which nearly all others follow"
+    run = "outliers orders.csv -o flagged.csv --quick --report r.html " + SEED
+    assert main(run.split()) == 0
+    assert f"rows 8, 45 break {rule}" in capsys.readouterr().err
+    assert "<td>total = hours * price</td><td>rows 8, 45</td>" in (tmp_path / "r.html").read_text(
+        "utf-8"
+    )
+    assert main(f"{run} --id order".split()) == 0
+    assert f"\nA&7, A&44 break {rule}" in capsys.readouterr().err
+    assert "<td>A&amp;7, A&amp;44</td>" in (tmp_path / "r.html").read_text("utf-8")

@@ -202,10 +202,10 @@ def say_broken(args, found):
     """Print the rows that break a rule which nearly all others follow."""
     from ._report import broken_rows
 
-    if found.broken:
-        say("rows that break a rule which nearly all follow:", args.output)
     for text, rows in found.broken[:N_PRINTED]:
-        say(f"  {text}: {broken_rows(found, rows)}", args.output)
+        verb = "breaks" if len(rows) == 1 else "break"
+        rule = f"the rule {text}, which nearly all others follow"
+        say(f"{broken_rows(found, rows)} {verb} {rule}", args.output)
 
 
 def find_outliers(args, table, frame, known, form, is_table=False, kinds=None):

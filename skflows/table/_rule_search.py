@@ -197,8 +197,8 @@ def formulas_of(schema, rows, targets):
 def without_reversed(formulas):
     """Return formulas without lines that serve better from their target to their determinant.
 
-    A net amount that is the sum of others leaves the gross amount to be told by it, even if the
-    net amount follows from the gross one with fewer exceptions.
+    A net amount that is the sum of others leaves the gross amount to be told by it, whichever
+    follows from the other with fewer exceptions.
     """
     shares = {(*each[1], each[2]): each[0][0] for each in formulas if len(each[1]) == 1}
 
