@@ -436,10 +436,10 @@ def test_rows_that_break_a_rule_are_named(tmp_path, monkeypatch, capsys, one_cla
     rule = "the rule total = hours * price, which nearly all others follow"
     run = "outliers orders.csv -o flagged.csv --quick --report r.html " + SEED
     assert main(run.split()) == 0
-    assert f"rows 8, 45 break {rule}" in capsys.readouterr().err
+    assert f"rows 8, 45 break {rule}" in capsys.readouterr().out
     assert "<td>total = hours * price</td><td>rows 8, 45</td>" in (tmp_path / "r.html").read_text(
         "utf-8"
     )
     assert main(f"{run} --id order".split()) == 0
-    assert f"\nA&7, A&44 break {rule}" in capsys.readouterr().err
+    assert f"\nA&7, A&44 break {rule}" in capsys.readouterr().out
     assert "<td>A&amp;7, A&amp;44</td>" in (tmp_path / "r.html").read_text("utf-8")
