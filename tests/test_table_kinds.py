@@ -548,3 +548,14 @@ def test_few_multiples_of_a_step_are_drawn_as_such(one_class):
     assert kinds["power"] == "rounded" and kinds["even"] == "count"
     drawn = density.sample(500, random_state=0)
     assert (drawn["power"] % 5 == 0).all() and len(set(drawn["power"])) > 15
+
+
+def test_a_date_far_from_all_others_is_named(one_class):
+    days = pd.Timestamp("2024-01-01") + pd.to_timedelta(np.arange(300), unit="D")
+    table = pd.DataFrame({"day": days, "x": np.arange(300.0)})
+    TableDensity(max_iter=1).fit(table)  # no warning
+    table.loc[[5, 7], "day"] = pd.Timestamp("1924-02-05")
+    far = "'day' has the date 1924-02-05 in 2 of 300 rows, far from all others, 2024-01-01 to 2024-"
+    with pytest.warns(ColumnWarning, match=far):
+        TableDensity(max_iter=1).fit(table)
+    TableDensity(max_iter=1, columns={"day": "datetime"}).fit(table)  # no warning

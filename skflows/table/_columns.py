@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..columns.checks import ColumnWarning, warn_user
+from ..columns.checks import ColumnWarning, among, warn_user
 from ..columns.dates import (
     DAY,
     WEEK,
@@ -36,6 +36,7 @@ ROWS_AMONG_MANY = 20  # among too many categories, one with fewer is rare, or wi
 FREQUENT, SPIKE = 0.05, 5  # least share of an end of a lattice, and times the rows near it
 APART = 5  # steps from such an end to the other points, from which on it is something else
 ONCE = 1.5  # rows below which a category occurs once
+MOST_DATES, FAR_DATES = (0.05, 0.95), 3.0  # quantiles, and ranges of these beyond them
 
 
 class ColumnSetting(NamedTuple):
@@ -316,6 +317,8 @@ def datetime(column, setting, low=None, high=None):
             "pandas.to_datetime."
         )
     moments = column.values[column.known]
+    if not setting.is_stated:
+        warn_of_far_dates(setting.name, moments)
     week, weekday, time = split_moment(moments)
     if low is None and high is None:
         weeks = _variable_of_numbers(week, setting)
@@ -332,6 +335,22 @@ def datetime(column, setting, low=None, high=None):
     if time.any():
         variables.append(angle(time, setting, float(DAY)))
     return variables
+
+
+def warn_of_far_dates(name, moments):
+    """Warn of the first date that is far from nearly all others, which is mostly a mistake."""
+    low, high = np.quantile(moments, MOST_DATES)
+    far = FAR_DATES * (high - low)
+    is_far = (moments < low - far) | (moments > high + far)
+    if is_far.any() and low < high:
+        others = moments[~is_far]
+        warn_user(
+            f"The column {name!r} has the date {moment_text(moments[is_far.argmax()])}"
+            f"{among(is_far)}, far from all others, {moment_text(others.min())} to "
+            f"{moment_text(others.max())}. If it is a mistake, correct it before the fit, or leave "
+            "it empty: samples may repeat it.",
+            ColumnWarning,
+        )
 
 
 def months(column, setting):
