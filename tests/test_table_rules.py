@@ -13,7 +13,8 @@ from scipy.special import logsumexp
 from skflows import DensityClassifier, TableDensity, load
 from skflows.columns.checks import ColumnWarning
 from skflows.table import _rule_search
-from skflows.table._rules import Order, RoundedSum, Rules, Target
+from skflows.table._rule_kinds import Order, RoundedSum, Target
+from skflows.table._rules import Rules
 
 SEASONS = np.array(["winter", "spring", "summer", "autumn"])
 

@@ -8,7 +8,7 @@ from operator import itemgetter
 import numpy as np
 
 from ._columns import Weeks
-from ._rules import (
+from ._rule_kinds import (
     HALVES,
     ROUNDING,
     STEPS_APART,
@@ -21,12 +21,12 @@ from ._rules import (
     Product,
     ProductAndTerm,
     RoundedSum,
-    Rules,
     Target,
     factors_of,
     lattice_of_variable,
     rounded,
 )
+from ._rules import Rules
 
 MAX_ROWS = 5_000  # among which rules are looked for
 MAX_PAIRS = 500  # of determinants: wider tables have functions of one column only

@@ -12,8 +12,8 @@ import numpy as np
 from ..columns.frames import Column
 from ..columns.kinds import Kind, decide
 from ._columns import ColumnModel, ColumnSetting
+from ._rule_kinds import UNITS, Elapsed, Target
 from ._rule_search import dates_that_add
-from ._rules import UNITS, Elapsed, Target
 
 SHORT = 0.25  # of the range of the dates: longer spans are told well enough by the dates
 LEAST_ROWS = 30  # with both dates

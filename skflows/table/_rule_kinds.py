@@ -1,0 +1,677 @@
+"""The kinds of rules that hold between the columns of a table, in all rows or nearly all.
+
+A rule of the kind "function" tells a column, its target, by one or two others, the determinants.
+So do rules of the kinds "linear", as a sum of others, up to a step if it was rounded apart from
+them, "product", and "span", a date as an earlier one plus the time between them. A rule of the kind
+"order" says that one column is at most another. Rules are about encoded rows (n, n_columns).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ..columns.lattice import decimals_of
+
+LEAST_BROKEN = 1e-12  # probability that a member gives to all values that break a rule
+HALVES = 1e-6, -1e-6  # steps, before rounding, that round a half up or down
+RESOLUTION = 1e-6  # of the range of a number without rounding: closer numbers are equal
+ROUNDING = 1e-9  # relative error of sums of weights
+STEPS_APART = 1.25  # by which numbers that were rounded apart may differ from their sum
+UNITS = {"weeks": 604_800.0, "days": 86_400.0, "hours": 3_600.0, "minutes": 60.0, "seconds": 1.0}
+
+
+class Target(NamedTuple):
+    """The column that a rule tells."""
+
+    column: int
+    variables: np.ndarray  # those that hold its value
+    tolerance: float  # within which values are equal
+    log_width: float  # of a value with a density, 0 for probabilities
+
+    @classmethod
+    def of(cls, schema, i):
+        """Return column i of a schema as a target."""
+        column = schema.columns[i]
+        variables = schema.of_column[i][column.has_flag :]
+        tolerance, width = 0.25, 1.0  # of places of categories
+        if column.kind == "datetime":  # the time of day has a density per second
+            tolerance = 0.5
+        elif column.is_number:
+            (variable,) = column.value_variables
+            step = variable.step
+            if variable.has_number and step is None:
+                low, high = variable.seen
+                width = variable.unit or RESOLUTION * ((high - low) or 1.0)
+                tolerance = width / 2 if variable.unit is None else width / 4
+            else:
+                tolerance = step / 4
+        return cls(i, variables, tolerance, float(np.log(width)))
+
+    def split(self, schema, expected):
+        """Return the variables of encoded values, ``(n, n_variables)``."""
+        return np.stack(schema.columns[self.column].split(expected)[-len(self.variables) :], axis=1)
+
+    def place(self, schema, expected):
+        """Return the places of encoded values among levels, -1 for others."""
+        variable = schema.variables[self.variables[-1]]
+        values = self.split(schema, expected)[:, -1]
+        code = variable.code(values)
+        is_level = (code < variable.n_levels) & ~variable.is_between(values, code)
+        return np.where(is_level, code, -1)
+
+
+class Counts(NamedTuple):
+    """What the rows of a fit say of a rule."""
+
+    share: float  # of exceptions
+    n_rows: int  # that tell
+    log_broken: float  # log-probability of an exception in scores
+    log_holds: float
+
+    @classmethod
+    def of(cls, share, is_exception, weight):
+        """Return the counts, given the rows that tell, as a rule that did not see each judges it.
+
+        A row of weight 2, relative to the mean of the table, counts as two.
+        """
+        broken = (weight @ is_exception + 1) / (weight.sum() + 2)
+        return cls(float(share), len(weight), float(np.log(broken)), float(np.log1p(-broken)))
+
+    @classmethod
+    def of_breaks(cls, is_broken, values, weight):
+        """Return the counts of a rule without lists of rows, which rows with all values tell."""
+        known = ~np.isnan(values).any(axis=1)
+        is_broken, weight = is_broken[known], weight[known]
+        share = np.average(is_broken, weights=weight) if len(weight) else 0.0
+        return cls.of(share, is_broken, weight)
+
+
+class Function:
+    """Base of the rules that tell a column, their target, by others, their determinants.
+
+    ``expected(rows)`` returns what the target should be, NaN where the rule says nothing.
+    """
+
+    @property
+    def columns(self):
+        """The determinants and the target."""
+        return *self.determinants, self.target.column
+
+    def is_broken(self, rows):
+        """Return which rows break the rule; none with an unknown value does."""
+        return np.abs(rows[:, self.target.column] - self.expected(rows)) > self.target.tolerance
+
+    def log_prob_of_error(self, error):
+        """Return the log-probability of the target minus what is expected, if the rule holds."""
+        return np.zeros(len(error))
+
+    def possible(self, expected):
+        """Return the values of the target for which the rule holds, of shape (k, n)."""
+        return expected[None]
+
+    def drawn(self, expected, random_state):
+        """Return random values of the target for which the rule holds."""
+        return expected
+
+    def tells(self, schema, i):
+        """Return whether the rule tells column i, given its other columns."""
+        return i == self.target.column
+
+    def told(self, schema, rows, i):
+        """Return what column i, the target, should be, NaN where the rule says nothing."""
+        return self.expected(rows)
+
+    def all_told(self, schema, rows, i):
+        """Return the values of column i for which the rule holds, (k, n), and their shares."""
+        return self.told(schema, rows, i)[None], np.ones(1)
+
+    def of_levels(self, schema, rows, i, levels):
+        """Return the probabilities of the levels of a column that the rule tells."""
+        told, shares = self.all_told(schema, rows, i)
+        place = np.full(told.shape, -1)
+        follows = np.flatnonzero(~np.isnan(told[0]))
+        target = Target.of(schema, i)
+        place[:, follows] = [target.place(schema, each[follows]) for each in told]
+        follows = np.flatnonzero((place >= 0).any(axis=0))
+        place, levels = place[:, follows], levels.copy()
+        shares = shares[:, None] * (place >= 0)
+        shares *= np.exp(self.counts.log_holds) / shares.sum(axis=0)
+        levels[follows] = without_level(levels[follows], place) * np.exp(self.counts.log_broken)
+        for each, share in zip(place, shares, strict=True):  # a share of 0 changes nothing
+            levels[follows, each] += share
+        return levels
+
+
+class Lookup(Function):
+    """A column as a function of one or two others, by a list of the combinations seen.
+
+    Parameters
+    ----------
+    determinants : tuple of int
+        The columns that determine the target.
+    target : Target
+        The column that they determine.
+    rows : ndarray of shape (n, n_columns)
+        Encoded rows.
+    weight : ndarray of shape (n,)
+        Weight of each row.
+    """
+
+    kind = "function"
+
+    def __init__(self, determinants, target, rows, weight):
+        self.determinants, self.target = determinants, target
+        columns = [*determinants, target.column]
+        known = ~np.isnan(rows[:, columns]).any(axis=1)
+        rows, weight = rows[known], weight[known]
+        self.seen = [np.unique(rows[:, j]) for j in determinants]
+        results, result = np.unique(rows[:, target.column], return_inverse=True)
+        groups = Groups(self._key(rows), result.ravel(), len(results), weight)
+        self.keys, self.results = groups.keys, results[groups.first]
+        share = np.average(groups.is_exception, weights=weight) if len(rows) else 0.0
+        tells = groups.tells
+        self.counts = Counts.of(share, groups.is_unforeseen[tells], weight[tells])
+
+    def _key(self, rows):
+        """Return a number for each combination of determinants, -1 for one that was not seen."""
+        key, is_seen = np.zeros(len(rows), dtype=int), np.ones(len(rows), dtype=bool)
+        for j, seen in zip(self.determinants, self.seen, strict=True):
+            place = np.searchsorted(seen, rows[:, j]).clip(max=max(len(seen) - 1, 0))
+            is_seen &= seen[place] == rows[:, j] if len(seen) else False
+            key = key * len(seen) + place
+        return np.where(is_seen, key, -1)
+
+    def expected(self, rows):
+        """Return what the target should be in each row, NaN where the rule says nothing."""
+        expected = np.full(len(rows), np.nan)
+        if len(self.keys):
+            key = self._key(rows)
+            place = np.searchsorted(self.keys, key).clip(max=len(self.keys) - 1)
+            is_seen = self.keys[place] == key
+            expected[is_seen] = self.results[place[is_seen]]
+        return expected
+
+    def with_rows(self, rows, weight):
+        """Return the same rule with the combinations of other rows."""
+        return Lookup(self.determinants, self.target, rows, weight)
+
+    def text(self, names):
+        """Return the rule as text."""
+        determinants = " and ".join(str(names[j]) for j in self.determinants)
+        return f"{names[self.target.column]} follows from {determinants}"
+
+
+class Formula(Function):
+    """Base of the rules that compute a number from others, rounded as the target is.
+
+    ``total(rows)`` returns it before rounding, ``rest(rows, i)`` the determinant i that gives the
+    target, and ``sizes(rows)`` the sizes of the terms of the determinants.
+    """
+
+    def count(self, rows, weight):
+        """Return the counts of rows."""
+        return Counts.of_breaks(self.is_broken(rows), rows[:, self.columns], weight)
+
+    def expected(self, rows):
+        """Return what the target should be in each row, NaN where it would be outside its kind.
+
+        Of a half, which may have been rounded up or down, it is the value that the target has.
+        """
+        total, x = self.total(rows), rows[:, self.target.column]
+        expected = rounded(total, self.variable, self.nudge)
+        differs = np.flatnonzero(np.abs(x - expected) > self.target.tolerance)
+        for nudge in HALVES if len(differs) else ():
+            other = rounded(total[differs], self.variable, nudge)
+            fits = np.abs(x[differs] - other) <= self.target.tolerance
+            expected[differs[fits]] = other[fits]
+        return expected
+
+    def tells(self, schema, i):
+        """Return whether the rule tells column i, given its other columns.
+
+        If the target is rounded more than a term is, several values of the term fit.
+        """
+        if i not in self.determinants:
+            return i == self.target.column
+        is_rounded = lattice_of_variable(self.variable)[1] is not None
+        tolerance = self.slopes[self.determinants.index(i)] * Target.of(schema, i).tolerance
+        return not (is_rounded and tolerance < (1 - 1e-9) * self.target.tolerance)
+
+    def told(self, schema, rows, i):
+        """Return what column i should be, NaN where no possible value fits the other columns."""
+        if i == self.target.column:
+            return self.expected(rows)
+        variable = schema.variables[schema.of_column[i][-1]]
+        if variable.has_number:
+            options = rounded(self.rest(rows, i), variable, 0.0)[None]
+        else:  # one of the numbers that the column has, if a single one fits
+            options = np.repeat(np.array(variable.levels, dtype=float)[:, None], len(rows), axis=1)
+        fits = np.empty(options.shape, dtype=bool)
+        for k, option in enumerate(options):
+            trial = rows.copy()
+            trial[:, i] = option
+            error = np.abs(self.expected(trial) - rows[:, self.target.column])
+            fits[k] = error <= self.target.tolerance
+        told = options[fits.argmax(axis=0), np.arange(len(rows))]
+        return np.where(fits.sum(axis=0) == 1, told, np.nan)
+
+
+class Linear(Formula):
+    """A number as a sum of others times constant factors, rounded as the target is.
+
+    Parameters
+    ----------
+    determinants, target, rows, weight
+        As in `Lookup`.
+    coefficients : tuple of float
+        The factor of each determinant.
+    constant : float
+        What is added.
+    variable : Number or Levels
+        The variable of the target.
+    nudge : float
+        Steps that are added before rounding, so that halves are rounded as the rows show.
+    """
+
+    kind = "linear"
+
+    def __init__(self, determinants, target, coefficients, constant, variable, nudge, rows, weight):
+        self.determinants, self.target = determinants, target
+        self.coefficients, self.constant = coefficients, constant
+        self.variable, self.nudge = variable, nudge
+        self.slopes = np.abs(coefficients)  # of the target, by each determinant
+        self.counts = self.count(rows, weight)
+
+    def total(self, rows):
+        """Return the sum in each row."""
+        return rows[:, self.determinants] @ np.array(self.coefficients) + self.constant
+
+    def rest(self, rows, i):
+        """Return what column i should be, before rounding."""
+        others = rows.copy()
+        others[:, i] = 0.0
+        coefficient = self.coefficients[self.determinants.index(i)]
+        return (rows[:, self.target.column] - self.total(others)) / coefficient
+
+    def sizes(self, rows):
+        """Return the size of each term."""
+        return np.abs(rows[:, self.determinants] * self.coefficients)
+
+    def with_rows(self, rows, weight):
+        """Return the same rule with the counts of other rows."""
+        return type(self)(
+            self.determinants,
+            self.target,
+            self.coefficients,
+            self.constant,
+            self.variable,
+            self.nudge,
+            rows,
+            weight,
+        )
+
+    def text(self, names):
+        """Return the rule as text."""
+        text = ""
+        for j, coefficient in zip(self.determinants, self.coefficients, strict=True):
+            size = abs(coefficient)
+            term = str(names[j]) if size == 1 else f"{size:.6g} * {names[j]}"
+            if is_short(1 / size) and not is_short(size):
+                term = f"{names[j]} / {1 / size:.6g}"
+            text += f" {'-' if coefficient < 0 else '+'} {term}"
+        if self.constant:
+            text += f" {'-' if self.constant < 0 else '+'} {abs(self.constant):.6g}"
+        text = text.removeprefix(" + ").strip()
+        return f"{names[self.target.column]} = {text}"
+
+
+class RoundedSum(Linear):
+    """A number as a sum of others that were rounded apart from it: it may be a step off.
+
+    It takes the parameters of `Linear`. All columns have the same step.
+    """
+
+    def __init__(self, determinants, target, coefficients, constant, variable, nudge, rows, weight):
+        self.step = lattice_of_variable(variable)[1]
+        target = target._replace(tolerance=STEPS_APART * self.step)
+        super().__init__(
+            determinants, target, coefficients, constant, variable, nudge, rows, weight
+        )
+        errors = rows[:, target.column] - self.expected(rows)
+        holds = np.abs(errors) <= target.tolerance
+        counts = np.bincount(self._place(errors[holds]), weight[holds], 3) + 1
+        self.shares = counts / counts.sum()
+
+    def _place(self, error):
+        return (1 + np.rint(np.nan_to_num(error) / self.step)).clip(0, 2).astype(int)
+
+    def log_prob_of_error(self, error):
+        """Return the log-probability of the target minus what is expected, if the rule holds."""
+        return np.log(self.shares[self._place(error)])
+
+    def possible(self, expected):
+        """Return the values of the target for which the rule holds, of shape (3, n)."""
+        values = expected + self.step * np.array([[-1], [0], [1]])
+        moved = rounded(values, self.variable, 0.0)
+        return np.where(np.isnan(moved), expected, moved)
+
+    def drawn(self, expected, random_state):
+        """Return random values of the target for which the rule holds."""
+        place = random_state.choice(3, len(expected), p=self.shares)
+        return self.possible(expected)[place, np.arange(len(expected))]
+
+    def tells(self, schema, i):
+        """Return whether the rule tells column i, given its other columns."""
+        return i == self.target.column
+
+    def all_told(self, schema, rows, i):
+        """Return the values of the target for which the rule holds, (3, n), and their shares."""
+        return self.possible(self.expected(rows)), self.shares
+
+    def text(self, names):
+        """Return the rule as text."""
+        return f"{super().text(names)} +/- {self.step:.6g}"
+
+
+class Elapsed(Linear):
+    """A date as another date plus a span of time: a number of a unit, a constant or both.
+
+    It takes the parameters of `Linear`: the first determinant is the other date, a second one the
+    number. Coefficients and the constant are in seconds.
+    """
+
+    def expected(self, rows):
+        """Return what the date should be in each row."""
+        return np.rint(self.total(rows))
+
+    def tells(self, schema, i):
+        """Return whether the rule tells column i, given its other columns."""
+        return i in self.columns
+
+    def told(self, schema, rows, i):
+        """Return what column i should be, NaN where no possible value fits the other columns."""
+        if i == self.target.column or schema.columns[i].is_number:
+            return super().told(schema, rows, i)
+        return np.rint(self.rest(rows, i))
+
+    def text(self, names):
+        """Return the rule as text."""
+        span = [*self.coefficients[1:], self.constant][0]
+        units = [each for each in UNITS.items() if span % each[1] == 0]  # the largest is first
+        name, unit = [*units, ("seconds", 1.0)][0]
+        first, *number = (names[j] for j in self.determinants)
+        text = f"{names[self.target.column]} = {first}"
+        text += "".join(f" + {each} ({name})" for each in number)
+        if self.constant:
+            sign = "-" if self.constant < 0 else "+"
+            text += f" {sign} {abs(self.constant) / unit:.6g} {name}"
+        return text
+
+
+class Product(Formula):
+    """A number as the product of two or three others, rounded as the target is.
+
+    Parameters
+    ----------
+    determinants, target, rows, weight
+        As in `Lookup`.
+    factor : float
+        A constant factor.
+    rates : tuple of float
+        For each determinant, 0 if it is a factor. Otherwise 1 plus this times it is, such as
+        -0.01 for a discount in per cent.
+    variable, nudge
+        As in `Linear`.
+    """
+
+    kind = "product"
+
+    def __init__(self, determinants, target, factor, rates, variable, nudge, rows, weight):
+        self.determinants, self.target, self.factor = determinants, target, factor
+        self.rates, self.variable, self.nudge = np.array(rates), variable, nudge
+        known = rows[~np.isnan(rows[:, determinants]).any(axis=1)]
+        least = self.sizes(known).min(axis=0, initial=np.inf)
+        self.slopes = [
+            abs(factor * (rate or 1.0)) * np.delete(least, i).prod() for i, rate in enumerate(rates)
+        ]
+        self.counts = self.count(rows, weight)
+
+    def factors(self, rows):
+        """Return the factors of each row, of shape (n, n_determinants)."""
+        return factors_of(rows[:, self.determinants], self.rates)
+
+    def total(self, rows):
+        """Return the product in each row."""
+        return self.factor * self.factors(rows).prod(axis=1)
+
+    def rest(self, rows, i):
+        """Return what column i should be, before rounding; NaN beside a 0."""
+        place = self.determinants.index(i)
+        divisor = self.factor * np.delete(self.factors(rows), place, axis=1).prod(axis=1)
+        rest = rows[:, self.target.column] / np.where(divisor == 0, np.nan, divisor)
+        rate = self.rates[place]
+        return (rest - 1) / rate if rate else rest
+
+    def sizes(self, rows):
+        """Return the size of each factor."""
+        return np.abs(self.factors(rows))
+
+    def with_rows(self, rows, weight):
+        """Return the same rule with the counts of other rows."""
+        line = self.factor, tuple(self.rates), self.variable, self.nudge
+        return Product(self.determinants, self.target, *line, rows, weight)
+
+    def text(self, names):
+        """Return the rule as text."""
+        factors = [] if self.factor == 1 else [f"{self.factor:.6g}"]
+        for j, rate in zip(self.determinants, self.rates, strict=True):
+            if not rate:
+                factors.append(str(names[j]))
+                continue
+            per = "" if abs(rate) == 1 else f" / {1 / abs(rate):.0f}"
+            factors.append(f"(1 {'-' if rate < 0 else '+'} {names[j]}{per})")
+        return f"{names[self.target.column]} = {' * '.join(factors)}"
+
+
+class ProductAndTerm(Formula):
+    """A number as the product of two others plus or minus a third, rounded as the target is.
+
+    Parameters
+    ----------
+    determinants, target, rows, weight
+        As in `Lookup`: the two factors, and the term.
+    sign : float
+        1 if the term is added, -1 if it is subtracted.
+    variable, nudge
+        As in `Linear`.
+    """
+
+    kind = "product"
+
+    def __init__(self, determinants, target, sign, variable, nudge, rows, weight):
+        self.determinants, self.target, self.sign = determinants, target, sign
+        self.variable, self.nudge = variable, nudge
+        known = rows[~np.isnan(rows[:, determinants]).any(axis=1)]
+        least = np.abs(known[:, determinants]).min(axis=0, initial=np.inf)
+        self.slopes = [least[1], least[0], 1.0]
+        self.counts = self.count(rows, weight)
+
+    def total(self, rows):
+        """Return the sum in each row."""
+        first, second, term = rows[:, self.determinants].T
+        return first * second + self.sign * term
+
+    def rest(self, rows, i):
+        """Return what column i should be, before rounding; NaN beside a 0."""
+        first, second, term = rows[:, self.determinants].T
+        target, place = rows[:, self.target.column], self.determinants.index(i)
+        if place == 2:
+            return self.sign * (target - first * second)
+        divisor = second if place == 0 else first
+        return (target - self.sign * term) / np.where(divisor == 0, np.nan, divisor)
+
+    def sizes(self, rows):
+        """Return the size of each factor; the term counts as the largest.
+
+        Any factors leave it a value, while few of its values leave one for a factor.
+        """
+        sizes = np.abs(rows[:, self.determinants])
+        sizes[:, 2] = np.inf
+        return sizes
+
+    def with_rows(self, rows, weight):
+        """Return the same rule with the counts of other rows."""
+        line = self.sign, self.variable, self.nudge
+        return ProductAndTerm(self.determinants, self.target, *line, rows, weight)
+
+    def text(self, names):
+        """Return the rule as text."""
+        first, second, term = (names[j] for j in self.determinants)
+        sign = "-" if self.sign < 0 else "+"
+        return f"{names[self.target.column]} = {first} * {second} {sign} {term}"
+
+
+def factors_of(values, rates):
+    """Return the factors of products: values, or 1 plus a rate times them where it is not 0."""
+    return np.where(rates, 1 + rates * values, values)
+
+
+def is_short(number):
+    """Return whether a number has few digits."""
+    return abs(number - float(f"{number:.6g}")) < 1e-12 * abs(number)
+
+
+def rounded(x, variable, nudge):
+    """Return numbers on the lattice of a variable, NaN where they are outside of its kind.
+
+    A bound that was inferred is possible, such as an amount of 0, which is 0 times a price.
+    """
+    origin, step, decimals = lattice_of_variable(variable)
+    if None not in (step, decimals) and np.isclose(step * 10.0**decimals, 1):
+        x = np.round(x + step * nudge, decimals)  # halves as numpy and pandas round them
+    elif step is not None:
+        x = origin + step * np.rint((x - origin) / step + nudge)
+        x = x if decimals is None else np.round(x, decimals)
+    known = ~np.isnan(x)
+    x = x.copy()
+    is_outside = variable.is_outside(x[known]) & ~variable.outside.is_inferred_bound(x[known])
+    x[known] = np.where(is_outside, np.nan, x[known])
+    return x
+
+
+def lattice_of_variable(variable):
+    """Return origin, step and decimals of the numbers of a variable; no step if there is none."""
+    if not variable.has_number:
+        return variable.levels[0], variable.step, decimals_of(np.array(variable.levels))
+    if variable.step is not None:
+        return variable.origin, variable.step, variable.decimals
+    return 0.0, variable.unit, variable.decimals
+
+
+class Order:
+    """One column is at most another.
+
+    Parameters
+    ----------
+    low, high : int
+        The columns.
+    rows : ndarray of shape (n, n_columns)
+        Encoded rows.
+    weight : ndarray of shape (n,)
+        Weight of each row.
+    """
+
+    kind = "order"
+
+    def __init__(self, low, high, rows, weight):
+        self.low, self.high = low, high
+        self.counts = Counts.of_breaks(self.is_broken(rows), rows[:, self.columns], weight)
+        self.model = None  # the mixture's probabilities that the order is broken, and kept
+
+    @property
+    def columns(self):
+        return self.low, self.high
+
+    def is_broken(self, rows):
+        """Return which rows break the order; none with an unknown value does."""
+        return rows[:, self.low] > rows[:, self.high]
+
+    def with_rows(self, rows, weight):
+        """Return the same rule with the counts of other rows."""
+        return Order(self.low, self.high, rows, weight)
+
+    def weigh(self, rows):
+        """Note how often samples of the mixture break the order, if both values are known."""
+        known = ~np.isnan(rows[:, self.columns]).any(axis=1)
+        n_broken, n = self.is_broken(rows).sum(), known.sum()
+        broken = (n_broken + 1) / (n + 2)
+        self.model = float(broken), float(1 - broken)
+
+    @property
+    def acceptance(self):
+        """The share of drawn rows that break the order to keep: as many as in the fit."""
+        broken, kept = self.model
+        odds = self.counts.share / max(1 - self.counts.share, LEAST_BROKEN)
+        return min(1.0, odds * kept / broken)
+
+    def text(self, names):
+        """Return the rule as text."""
+        return f"{names[self.low]} <= {names[self.high]}"
+
+
+class Groups:
+    """Rows grouped by a key, and the most frequent result of each group.
+
+    Parameters
+    ----------
+    key, result : ndarray of shape (n,) of int
+        The group of each row, and its result.
+    n_results : int
+        Number of results.
+    weight : ndarray of shape (n,), optional
+        Weight of each row.
+
+    Attributes
+    ----------
+    keys, first : ndarray of shape (n_groups,)
+        The groups in order, and the most frequent result of each, by weight.
+    n_groups : int
+        Number of groups of at least two rows.
+    tells : ndarray of shape (n,) of bool
+        Which groups of rows have at least two: these rows tell.
+    is_exception, is_unforeseen : ndarray of shape (n,) of bool
+        Which rows have another result than the most frequent one of their group, and of the other
+        rows of their group.
+    """
+
+    def __init__(self, key, result, n_results, weight=None):
+        pairs, inverse = np.unique(key * n_results + result, return_inverse=True)
+        total = np.bincount(inverse.ravel(), weight, len(pairs))
+        keys, results = np.divmod(pairs, max(n_results, 1))
+        order = np.lexsort((-total, keys))
+        starts = np.flatnonzero(np.diff(keys, prepend=-1))
+        self.keys, self.first = keys[starts], results[order[starts]]
+        most, second = total[order[starts]], np.zeros(len(starts))
+        has_second = np.diff(starts, append=len(keys)) > 1
+        second[has_second] = total[order[starts[has_second] + 1]]
+        group = np.searchsorted(self.keys, key)
+        n_of_group = np.bincount(group, minlength=len(starts))
+        self.tells, self.n_groups = (n_of_group > 1)[group], (n_of_group > 1).sum()
+        self.is_exception = result != self.first[group]
+        # Without a row of the most frequent result, another may be as frequent.
+        rest = most[group] - (1 if weight is None else weight)
+        self.is_unforeseen = self.is_exception | (rest <= (1 + ROUNDING) * second[group])
+
+
+def without_level(levels, place):
+    """Return the probabilities of levels given that it is none of certain ones in each row.
+
+    Places are an array (n,) or (k, n); the ones below 0 are no level.
+    """
+    levels, others = levels.copy(), np.ones_like(levels)
+    for each in np.atleast_2d(place):
+        rows = np.flatnonzero(each >= 0)
+        levels[rows, each[rows]] = others[rows, each[rows]] = 0.0
+    total = levels.sum(axis=1, keepdims=True)
+    others /= np.maximum(others.sum(axis=1, keepdims=True), 1.0)
+    return np.where(total > LEAST_BROKEN, levels / np.maximum(total, LEAST_BROKEN), others)
