@@ -359,11 +359,11 @@ def test_forked_children_keep_their_threads():
     run_python(IN_CHILD)
 
 
-def test_queries_of_tables_use_one_thread_of_torch(two_threads, monkeypatch):
+def test_answers_of_tables_use_one_thread_of_torch(two_threads, monkeypatch):
     X = banana(60)
     model, seen = TableDensity(max_iter=1, cv=2, n_orders=2).fit(X), []
-    for name in ("log_softmax", "cholesky", "solve_triangular", "searchsorted"):
-        for module in (torch, torch.linalg):
+    for name in ("log_softmax", "cholesky", "solve_triangular", "searchsorted", "erfc"):
+        for module in (torch, torch.linalg, torch.special):
             if hasattr(module, name):
                 exact = getattr(module, name)
 
@@ -377,6 +377,8 @@ def test_queries_of_tables_use_one_thread_of_torch(two_threads, monkeypatch):
     model.score_samples(X)
     model.impute(gaps)
     model.sample(5, random_state=0)
+    model.quantile(0, gaps, [0.1, 0.5])
+    model.predict_distribution(1, gaps).mean()
     assert set(seen) == {1}
 
 

@@ -17,6 +17,7 @@ from ..columns.dates import (
 )
 from ..columns.types import Floats, RandomState
 from ..distribution.distribution import broadcast_to_entries, checked_probabilities, in_blocks
+from ..training.threads import in_one_thread
 from ._columns import Weeks
 from ._predictive import OneVariable, without
 from ._variables import ROWS_AT_ONCE
@@ -202,6 +203,7 @@ class DateDistribution:
         """Return the dates of rows in seconds."""
         return self._column.joined(values[:, self._schema.of_column[self._place]])
 
+    @in_one_thread
     def _part(self, values, j, rows):
         """Return the distribution of one part of the dates of some rows."""
         view = TableView(self._schema, values[rows])

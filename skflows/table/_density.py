@@ -40,7 +40,7 @@ from ..ensemble._mixture import (
 )
 from ..preprocessing.sklearn_compat import Interval, StrOptions
 from ..preprocessing.validation import validate_weight
-from ..training.threads import fit_context
+from ..training.threads import fit_context, in_one_thread
 from ._dates import DateDistribution
 from ._duration import expected_duration, said
 from ._missing import (
@@ -707,6 +707,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         self._schema.warn_of_outside(values)
         return self._log_prob(values, given)
 
+    @in_one_thread
     def _log_prob(self, values, given=None, members=None):
         """Return the log-probability of the known values of rows, given some of them."""
         members = self._members if members is None else members
@@ -830,6 +831,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             rows[self._missing_pattern.draw(schema, drawn, is_given, random_state)] = np.nan
         return rows
 
+    @in_one_thread
     def _complete(self, values, random_state, keeps_orders=True, keeps_ranges=True):
         """Return variables, the unknown ones drawn given the known ones, none absurdly far out.
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from ..columns.lattice import cell_ends
 from ..distribution.distribution import in_blocks, plausible_ends
+from ..training.threads import in_one_thread
 from ._variables import ROWS_AT_ONCE
 from ._view import ALL, LEAST_MASS, TableView
 
@@ -283,6 +284,7 @@ class OneColumn:
             self._last = start, OneVariable(self.density, view, self.j, log_weights)
         return self._last[1]
 
+    @in_one_thread
     def _each(self, function, values, row):
         """Return a function of the distributions of some rows, and of values of these."""
 
@@ -336,6 +338,7 @@ class OneColumn:
         first, last = (variable.below(end, row) for end in ends)
         return np.stack([first, last - first], axis=1)
 
+    @in_one_thread
     def nodes(self):
         """Return numbers on a grid, and their weights."""
         starts = range(0, max(self.n, 1), ROWS_AT_ONCE)

@@ -9,6 +9,7 @@ from sklearn.utils import check_random_state
 from ..columns.arrays import check_integer, listed
 from ..columns.frames import is_frame, read_frame, rows_of
 from ..columns.types import Floats, RandomState, Rows, Table
+from ..training.threads import in_one_thread
 from ._predictive import OneVariable, log_prob_of_column, without
 from ._variables import in_chunks
 from ._view import TableView
@@ -197,6 +198,7 @@ def column_of(density, column, what):
     return i, schema.of_column[i][-1]
 
 
+@in_one_thread
 def probabilities_of(density, column, values):
     """Return the probabilities of the listed values of a column, given the other known values."""
     i, j = column_of(density, column, "possible")
@@ -210,6 +212,7 @@ def probabilities_of(density, column, values):
     return np.concatenate(probabilities)
 
 
+@in_one_thread
 def impute(density, values, method):
     """Return complete rows: each unknown value by the centre of its distribution."""
     schema = density._schema

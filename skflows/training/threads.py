@@ -1,4 +1,4 @@
-"""The threads of fits."""
+"""The threads of fits, and of answers about small parts of a table."""
 
 import math
 import sys
@@ -27,9 +27,27 @@ def few_threads(X):
         n_values = 0
     if n_values >= MIN_SHARED_VALUES and not is_forked():
         return nullcontext()
+    return _one_thread()
+
+
+def _one_thread():
     from .torch_state import one_thread
 
     return one_thread(thread_pools(len(sys.modules)))
+
+
+def in_one_thread(function):
+    """Return a function that works on small arrays, in one thread of torch, BLAS and OpenMP.
+
+    On a busy machine, threads that wait for each other make answers five times as long.
+    """
+
+    @wraps(function)
+    def run(*args, **kwargs):
+        with _one_thread():
+            return function(*args, **kwargs)
+
+    return run
 
 
 @lru_cache(maxsize=1)
