@@ -744,7 +744,7 @@ def test_many_texts_are_pointed_out_once(recwarn):
     _columns.warn_of_many_texts(table, "t.csv", [])
     (warning,) = recwarn
     message = "201 in 'who, when', and samples repeat them: if they name persons or rows, add "
-    assert f"{message}--exclude '\"who, when\"'" in str(warning.message)
+    assert f"{message}--kind 'who, when'=identifier, and samples" in str(warning.message)
     _columns.warn_of_many_texts(table, "t.csv", ["who, when"])
     assert len(recwarn) == 1
 

@@ -239,10 +239,10 @@ def test_rows_are_drawn_given_values_as_they_are_written(tmp_path, monkeypatch, 
     message = "given dept=ops: the fit has not seen this value, which says little or nothing about"
     assert message in err and "other columns; did you mean 'Ops'? it has seen 'HR', " in err
     assert "--given pay=9000000000: far from its values in fit: " in err
-    table.loc[1, "pay"] = "much"
+    table.loc[1, "pay"] = "3.0oo,50 €"
     table.to_csv("t.csv", sep=";", index=False)
     assert main(shlex.split("score m.skflows t.csv")) == 2
-    message = "'much' in column 'pay', row 2, which held amounts such as '3.000,50 €' in fit"
+    message = "'3.0oo,50 €' in column 'pay', row 2, which held amounts such as '3.000,50 €' in fit"
     assert message in capsys.readouterr().err
     table["pay"] = table.loc[0, "pay"]
     table.to_csv("t.csv", sep=";", index=False)
@@ -360,29 +360,36 @@ def test_words_among_numbers_of_later_files_are_missing(tmp_path, monkeypatch, c
     monkeypatch.chdir(tmp_path)
     rows = [[f"{20 + i % 41}.5", f"${100 + 7 * i}"] for i in range(60)]
     rows[3][1] = "k.A."
+    days = pd.date_range("2024-01-01", periods=60).strftime("%d.%m.%Y")
+    paid = ["yes", "no"] * 30
+    rows = [[*row, day, each] for row, day, each in zip(rows, days, paid, strict=True)]
 
     def write(path, rows):
-        Path(path).write_text("\n".join(["age,fee", *(",".join(row) for row in rows)]) + "\n")
+        lines = ["age,fee,day,paid", *(",".join(row) for row in rows)]
+        Path(path).write_text("\n".join(lines) + "\n")
 
     write("t.csv", rows)
     run(f"fit t.csv -o m.skflows --max-iter 1 --estimator table {SEED}")
     assert "'k.A.' in 1 row: read as missing" in capsys.readouterr().err
-    words = [["k.A.", "$107"], ["21.5", "unknown"], ["-", "$114"]]
+    rest = ["05.01.2024", "yes"]
+    words = [["k.A.", "$107", *rest], ["21.5", "unknown", "k.A.", "no"], ["-", "$114", *rest]]
     write("words.csv", words)
     run("impute m.skflows words.csv -o filled.csv")
     messages = capsys.readouterr().err
     assert "column 'age' of words.csv holds 'k.A.' among numbers: read as missing" in messages
     assert "column 'fee' of words.csv holds 'unknown' among amounts: read as missing" in messages
+    assert "column 'day' of words.csv holds 'k.A.' among dates (day first)" in messages
     filled = pd.read_csv("filled.csv")
+    assert filled["paid"].tolist() == ["yes", "no", "yes"]
     assert filled["age"].between(20, 61).all() and filled["fee"].str.match(r"\$\d+").all()
-    write("gaps.csv", [["", "$107"], ["21.5", ""], ["", "$114"]])
+    write("gaps.csv", [["", "$107", *rest], ["21.5", "", "", "no"], ["", "$114", *rest]])
     for name in ("words", "gaps"):
         run(f"score m.skflows {name}.csv -o scores_of_{name}.csv")
     assert Path("scores_of_words.csv").read_text() == Path("scores_of_gaps.csv").read_text()
-    write("typo.csv", [["2o.5", "$107"]])
+    write("typo.csv", [["2o.5", "$107", *rest]])
     assert main(["score", "m.skflows", "typo.csv"]) == 2
     assert "typo.csv holds '2o.5' in column 'age', row 1" in capsys.readouterr().err
-    write("names.csv", [["abcdefg"[i % 7] * 3, "$107"] for i in range(20)])
+    write("names.csv", [["abcdefg"[i % 7] * 3, "$107", *rest] for i in range(20)])
     assert main(["score", "m.skflows", "names.csv"]) == 2
     assert "and 2 more in column 'age', which held numbers in fit" in capsys.readouterr().err
 

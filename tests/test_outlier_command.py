@@ -440,6 +440,8 @@ def test_rows_that_break_a_rule_are_named(tmp_path, monkeypatch, capsys, one_cla
     assert "<td>total = hours * price</td><td>rows 8, 45</td>" in (tmp_path / "r.html").read_text(
         "utf-8"
     )
+    broken = pd.read_csv("flagged.csv")["broken_rule"].dropna()
+    assert list(broken.index) == [7, 44] and set(broken) == {"total = hours * price"}
     assert main(f"{run} --id order".split()) == 0
     assert f"\nA&7, A&44 break {rule}" in capsys.readouterr().out
     assert "<td>A&amp;7, A&amp;44</td>" in (tmp_path / "r.html").read_text("utf-8")

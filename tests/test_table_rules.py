@@ -836,6 +836,27 @@ def test_a_number_that_others_tell_tells_its_multiple(one_class):
         assert ((drawn["gross"] - 1.19 * drawn["net"]).abs() <= 0.00501).all()
 
 
+def test_halves_are_rounded_as_in_the_rows(one_class):
+    """Up in all rows, or up in some and down in others, each with its probability."""
+    rng = np.random.default_rng(0)
+    x, z = rng.integers(1, 200, 600), rng.normal(size=600)
+    sides = {"up": np.ones(600, dtype=bool), "mixed": rng.uniform(size=600) < 0.7}
+    for is_up in sides.values():
+        y = np.where(is_up, np.ceil(x / 2), np.floor(x / 2)).astype(int)
+        density = quick().fit(pd.DataFrame({"x": x, "y": y, "z": z}))
+        (rule,) = density.rules_.to_dict("records")
+        assert rule["rule"] == "y = 0.5 * x" and rule["exceptions"] == 0
+        given = density.condition({"x": 51}).marginal(["y"])
+        p = np.exp(given.score_samples(pd.DataFrame({"y": np.arange(99)})))
+        assert p.sum() == pytest.approx(1, abs=0.01)
+        share = is_up[x % 2 == 1].mean()
+        assert p[[25, 26]] == pytest.approx([1 - share, share], abs=0.01)
+        distribution = density.predict_distribution("y", {"x": 51})
+        assert distribution.cdf(25.4)[0] == pytest.approx(1 - share, abs=0.01)
+        drawn = density.sample(1_000, random_state=0).query("x % 2 == 1")
+        assert (drawn["y"] > drawn["x"] / 2).mean() == pytest.approx(share, abs=0.06)
+
+
 def test_small_counts_are_no_product_and_a_third_column_by_chance(one_class):
     rng = np.random.default_rng(0)
     table = pd.DataFrame(rng.poisson([3, 1, 2, 4, 20, 25], (300, 6)), columns=list("abcdef"))

@@ -214,11 +214,12 @@ def warn_of_many_texts(frame, path, kept):
         if not names_rows(texts[name].dropna().to_numpy())
     ]
     if many:
-        names = shlex.quote(",".join(listed_name(str(name)) for name in many))
+        kinds = " ".join(f"--kind {shlex.quote(str(name))}=identifier" for name in many)
         different = ", ".join(f"{counts[name]} in {str(name)!r}" for name in many[:MAX_NAMES])
         warnings.warn(
             f"{path} has many different texts, {different}{', ...' * (len(many) > MAX_NAMES)}, and "
-            f"samples repeat them: if they name persons or rows, add --exclude {names}",
+            f"samples repeat them: if they name persons or rows, add {kinds}, and samples have "
+            "placeholders",
             stacklevel=2,
         )
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from ..density import NSFDensity
 from ..persistence.atomic import replace_file
+from ..training.threads import few_threads
 from ._progress import fit_with_progress
 from ._tables import check_writable
 
@@ -91,7 +92,9 @@ def tuned_scores(baseline, grid, X_train, X_test):
     from sklearn.preprocessing import StandardScaler
 
     scaler = StandardScaler().fit(X_train)
-    search = GridSearchCV(baseline, grid, cv=3).fit(scaler.transform(X_train))
+    X_train = scaler.transform(X_train)
+    with few_threads(X_train):
+        search = GridSearchCV(baseline, grid, cv=3).fit(X_train)
     log_density = search.best_estimator_.score_samples(scaler.transform(X_test))
     return log_density - np.log(scaler.scale_).sum(), search.best_params_
 

@@ -82,9 +82,15 @@ class FileForm(NamedTuple):
         )
 
     def formats_after_fit(self):
-        """Return the formats in which columns are read, also those of plain numbers."""
-        plain = NumberFormat(decimal=self.decimal, accepts_words=True)
-        return dict.fromkeys(self.numbers, plain) | self.formats
+        """Return the formats in which columns are read, with words, and those of plain numbers."""
+        plain = NumberFormat(decimal=self.decimal)
+        formats = dict.fromkeys(self.numbers, plain) | self.formats
+        return {
+            name: format
+            if isinstance(format, BooleanFormat)  # of words
+            else replace(format, accepts_words=True)
+            for name, format in formats.items()
+        }
 
     def with_format(self, names, format):
         """Return this form with a format of further columns, if there is one."""

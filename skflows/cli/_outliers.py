@@ -60,6 +60,7 @@ SAME_REFERENCE = (
 )
 N_PRINTED, N_PRINTED_REASONS, MAX_CELL = 5, 3, 40  # rows without a flag, columns, characters
 ADDED = ["score", "p_value", "outlier", "oddest_column", "second_oddest_column", "odd_only_with"]
+ADDED += ["broken_rule"]
 
 
 def run_outliers(args):
@@ -99,6 +100,7 @@ def run_outliers(args):
         findings.outlier,
         findings.contributions,
         findings.partners,
+        findings.broken,
     )
     raw = table
     if source.has_cells and (args.output is None or is_csv(args.output)):
@@ -391,7 +393,7 @@ def explanations(detector, frame, explained, outlier, is_table):
     return contributions, partners
 
 
-def added_columns(frame, scores, p_values, outlier, contributions, partners):
+def added_columns(frame, scores, p_values, outlier, contributions, partners, broken=()):
     """Return the columns that the output adds to the table's, empty in rows left out."""
     from ._findings import odd_columns
 
@@ -399,6 +401,9 @@ def added_columns(frame, scores, p_values, outlier, contributions, partners):
     for row, of_row in enumerate(contributions):
         for place, column in enumerate(odd_columns(of_row)[:2]):
             oddest[place, row] = frame.columns[column]
+    rules = np.full(len(frame), "", dtype=object)
+    for text, rows in reversed(broken):  # of several, the one that the fewest rows break
+        rules[rows] = text
     names = np.append(frame.columns.to_numpy(dtype=object), "")  # -1 is no partner
     # More digits are meaningless and hard to read.
     rounded = [[float(f"{x:.6g}") for x in some] for some in (scores, p_values)]
@@ -406,7 +411,7 @@ def added_columns(frame, scores, p_values, outlier, contributions, partners):
         **dict(
             zip(
                 ADDED,
-                [*rounded, outlier.astype(int), *oddest, names[partners]],
+                [*rounded, outlier.astype(int), *oddest, names[partners], rules],
                 strict=True,
             )
         )

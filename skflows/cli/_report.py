@@ -40,15 +40,20 @@ SCORES = {  # of numbers, and of tables with texts or missing values
 def report(found):
     """Return the page as text."""
     sections = [
-        ("The oddest rows", oddest_rows(found)),
         *([("Rows that break a rule", rule_table(found))] if found.broken else []),
+        ("The oddest rows", oddest_rows(found)),
         ("How sure", how_sure(found)),
         ("Why they are odd", why(found)),
         ("Health of the fit", health(found)),
     ]
     doubts = " ".join(doubts_about(found)).replace("--reference", "<code>--reference</code>")
     note = f" in {found.seconds:.0f} s. A score is {SCORES[found.is_table]}."
-    return page(f"Outliers of {found.path.name}", verdict(found), sections, note, doubts)
+    summary = verdict(found)
+    if found.broken:
+        n_broken = len(np.unique(np.concatenate([rows for _, rows in found.broken])))
+        verb = "row breaks" if n_broken == 1 else "rows break"
+        summary += f" {n_broken:,} {verb} a rule that nearly all others follow."
+    return page(f"Outliers of {found.path.name}", summary, sections, note, doubts)
 
 
 def verdict(found):

@@ -180,7 +180,7 @@ class ContextEncoder(PersistenceMixin, TransformerMixin, BaseEstimator):
         for j, known in zip(np.flatnonzero(self.is_category_), self.known_, strict=True):
             column, name, names = rows[:, j], encoding.keys[j], encoding.categories[j]
             others = column[~np.isin(column, known) & ~np.isnan(column)].astype(int)
-            if len(column) >= LEAST_ROWS and len(others) > len(column) / 2:
+            if len(others) > len(column) / 2:
                 first = names[others[0]] if others[0] < len(names) else unseen[name][0]
                 warn_user(
                     f"{len(others)} of {len(column)} values of column {name!r} of X, such as "

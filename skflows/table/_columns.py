@@ -36,7 +36,7 @@ ROWS_AMONG_MANY = 20  # among too many categories, one with fewer is rare, or wi
 FREQUENT, SPIKE = 0.05, 5  # least share of an end of a lattice, and times the rows near it
 APART = 5  # steps from such an end to the other points, from which on it is something else
 ONCE = 1.5  # rows below which a category occurs once
-MOST_DATES, FAR_DATES = (0.05, 0.95), 3.0  # quantiles, and ranges of these beyond them
+MOST_DATES, FAR_DATES = (0.1, 0.9), 3.0  # quantiles, and ranges of these beyond them
 
 
 class ColumnSetting(NamedTuple):
@@ -342,13 +342,15 @@ def warn_of_far_dates(name, moments):
     low, high = np.quantile(moments, MOST_DATES)
     far = FAR_DATES * (high - low)
     is_far = (moments < low - far) | (moments > high + far)
-    if is_far.any() and low < high:
-        others = moments[~is_far]
+    others = moments[~is_far]
+    # Dates of things that become rare with their age have no gap.
+    gap = np.abs(moments[is_far, None] - np.array([others.min(), others.max()])).min(initial=np.inf)
+    if is_far.any() and gap >= far / 2 > 0:
         warn_user(
             f"The column {name!r} has the date {moment_text(moments[is_far.argmax()])}"
             f"{among(is_far)}, far from all others, {moment_text(others.min())} to "
             f"{moment_text(others.max())}. If it is a mistake, correct it before the fit, or leave "
-            "it empty: samples may repeat it.",
+            "it empty: it is a part of what the fit learns.",
             ColumnWarning,
         )
 

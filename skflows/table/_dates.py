@@ -159,22 +159,33 @@ class DateDistribution:
 
     def _quantiles(self, q, row):
         values = self._values[row]
-        rows = self._open_rows(values)
+        rows, spans = self._open_rows(values)
         is_open = np.zeros(values.shape, dtype=bool)
         is_open[np.ix_(rows, self._parts)] = True
         rest = q[rows]
-        for j in self._parts:
+        for j in self._parts if len(rows) else ():
             values[rows, j], rest = self._part(values, j, rows).quantile(rest)
         self._schema.rules.fill(self._schema, values, is_open)
-        return datetimes_of(self._joined(values))
+        moments = self._joined(values)
+        for some, j, unit, other in spans:
+            is_later = unit > 0
+            span, _ = self._part(values, j, some).quantile(q[some] if is_later else 1 - q[some])
+            moments[some] = other + unit * span
+        return datetimes_of(moments)
 
     def _below(self, seconds, row):
         values = self._values[row]
-        rows = self._open_rows(values)
+        rows, spans = self._open_rows(values)
         below = (self._joined(values) <= seconds).astype(np.float64)
+        for some, j, unit, other in spans:
+            part, x = self._part(values, j, some), (seconds[some] - other) / unit
+            if self._schema.variables[j].step is not None:  # spans end at midnight, as dates do
+                x = np.floor(x) if unit > 0 else np.ceil(x)
+            before, up_to = part.ends(x)
+            below[some] = up_to if unit > 0 else 1 - before
         below[rows], mass = 0.0, np.ones(len(rows))
         asked = self._column.split(seconds[rows])[self._column.has_flag :]
-        for j, x in zip(self._parts, asked, strict=True):
+        for j, x in zip(self._parts, asked, strict=True) if len(rows) else ():
             low, high = self._part(values, j, rows).ends(x)
             below[rows] += mass * low
             mass *= high - low
@@ -184,7 +195,15 @@ class DateDistribution:
 
     def _means(self, row):
         values = self._values[row]
-        moments, rows = self._joined(values), self._open_rows(values)
+        moments, (rows, spans) = self._joined(values), self._open_rows(values)
+        if len(rows):
+            moments[rows] = self._mean_moments(values, rows)
+        for some, j, unit, other in spans:
+            moments[some] = other + unit * self._part(values, j, some).mean()
+        return datetimes_of(moments)
+
+    def _mean_moments(self, values, rows):
+        """Return the mean moments of some rows by the means of the parts."""
         first, *others = (self._part(values, j, rows).mean() for j in self._parts)
         if self._column.has_months:
             local = moments_of_months(first)
@@ -192,12 +211,26 @@ class DateDistribution:
             is_moment = isinstance(self._schema.variables[self._parts[0]], Weeks)
             local = first if is_moment else joined_moment(first)
             local = local + joined_moment(0.0, *others) - joined_moment(0.0)
-        moments[rows] = utc_seconds(local, self._column.zone, self._column.name)
-        return datetimes_of(moments)
+        return utc_seconds(local, self._column.zone, self._column.name)
 
     def _open_rows(self, values):
-        """Return the rows whose date no rule tells."""
-        return np.flatnonzero(np.isnan(values[:, self._parts[-1]]))
+        """Return the rows whose date nothing tells, and the ones that a span from another does.
+
+        The latter are tuples of rows, the variable of the span, its unit in seconds, which is
+        negative if the other date is the later one, and the moments of the other date.
+        """
+        open_rows, spans = np.flatnonzero(np.isnan(values[:, self._parts[-1]])), []
+        schema = self._schema
+        for k, (low, high, unit) in enumerate(schema.spans, len(schema.places)):
+            if self._place not in (low, high):
+                continue
+            i, unit = (low, unit) if self._place == high else (high, -unit)
+            other = schema.columns[i].joined(values[:, schema.of_column[i]])
+            some = open_rows[~np.isnan(other[open_rows])]
+            open_rows = np.setdiff1d(open_rows, some)
+            if len(some):
+                spans.append((some, schema.of_column[k][-1], unit, other[some]))
+        return open_rows, spans
 
     def _joined(self, values):
         """Return the dates of rows in seconds."""
@@ -253,7 +286,8 @@ class Part:
             below = np.where(below < 0, below + total, below) / total
             return below, below
         if variable.has_number:
-            x, half = start_of_week(x) if isinstance(variable, Weeks) else x, variable.step / 2
+            x = start_of_week(x) if isinstance(variable, Weeks) else x
+            half = (variable.step or 0.0) / 2
             return [self.one.below(x + shift, self.rows) for shift in (-half, half)]
         values, half = variable.possible.values, variable.step / 2
         places = [np.searchsorted(values, x + shift) for shift in (-half, half)]

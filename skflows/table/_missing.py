@@ -92,9 +92,11 @@ class MissingPattern:
         inputs = self._inputs(schema, values)
         inputs[:, -len(self.columns) :] = is_missing[:, self.columns]
         last = np.cumsum([variable.n_features for variable in schema.variables])
+        n_features = last[np.concatenate(schema.of_place)].max()  # without spans, which hold dates
         self.trees = []
         for k, i in enumerate(self.columns):
-            is_input = np.arange(inputs.shape[1]) < last[-1] + k
+            place = np.arange(inputs.shape[1])
+            is_input = (place < n_features) | ((place >= last[-1]) & (place < last[-1] + k))
             for j in schema.of_place[i]:
                 is_input[last[j] - schema.variables[j].n_features : last[j]] = False
             chosen = np.flatnonzero(is_input)

@@ -13,7 +13,7 @@ import numpy as np
 from ..columns.lattice import decimals_of
 
 LEAST_BROKEN = 1e-12  # probability that a member gives to all values that break a rule
-HALVES = 1e-6, -1e-6  # steps, before rounding, that round a half up or down
+HALF = 1e-6  # steps, before rounding, that round a half up; down if they are subtracted
 RESOLUTION = 1e-6  # of the range of a number without rounding: closer numbers are equal
 ROUNDING = 1e-9  # relative error of sums of weights
 STEPS_APART = 1.25  # by which numbers that were rounded apart may differ from their sum
@@ -109,7 +109,11 @@ class Function:
         """Return the values of the target for which the rule holds, of shape (k, n)."""
         return expected[None]
 
-    def drawn(self, expected, random_state):
+    def log_share(self, rows):
+        """Return the log-probability of a target for which the rule holds, among such values."""
+        return np.zeros(len(rows))
+
+    def drawn(self, rows, expected, random_state):
         """Return random values of the target for which the rule holds."""
         return expected
 
@@ -205,26 +209,62 @@ class Formula(Function):
     """Base of the rules that compute a number from others, rounded as the target is.
 
     ``total(rows)`` returns it before rounding, ``rest(rows, i)`` the determinant i that gives the
-    target, and ``sizes(rows)`` the sizes of the terms of the determinants.
+    target, and ``sizes(rows)`` the sizes of the terms of the determinants. If the rows of the fit
+    round some halves up and others down, ``up`` is the share that is rounded up.
     """
+
+    has_halves, up = True, None
 
     def count(self, rows, weight):
         """Return the counts of rows."""
+        if self.has_halves:
+            x, (low, high) = rows[:, self.target.column], self._ends(rows)
+            is_half = high - low > self.target.tolerance
+            up, down = (
+                weight @ (is_half & (np.abs(x - end) <= self.target.tolerance))
+                for end in (high, low)
+            )
+            self.up = up / (up + down) if up and down else None
         return Counts.of_breaks(self.is_broken(rows), rows[:, self.columns], weight)
 
     def expected(self, rows):
         """Return what the target should be in each row, NaN where it would be outside its kind.
 
-        Of a half, which may have been rounded up or down, it is the value that the target has.
+        Of a half that may be rounded up or down, it is the value that the target has, if any.
         """
-        total, x = self.total(rows), rows[:, self.target.column]
-        expected = rounded(total, self.variable, self.nudge)
-        differs = np.flatnonzero(np.abs(x - expected) > self.target.tolerance)
-        for nudge in HALVES if len(differs) else ():
-            other = rounded(total[differs], self.variable, nudge)
-            fits = np.abs(x[differs] - other) <= self.target.tolerance
-            expected[differs[fits]] = other[fits]
+        expected = rounded(self.total(rows), self.variable, self.nudge)
+        if self.up is not None:
+            x = rows[:, self.target.column]
+            for end in self._ends(rows):
+                expected = np.where(np.abs(x - end) <= self.target.tolerance, end, expected)
         return expected
+
+    def _ends(self, rows):
+        """Return totals in which halves are rounded down and up."""
+        total = self.total(rows)
+        return [rounded(total, self.variable, nudge) for nudge in (-HALF, HALF)]
+
+    def log_share(self, rows):
+        """Return the log-probability of the side to which a half is rounded, 0 for others."""
+        if self.up is None:
+            return super().log_share(rows)
+        low, high = self._ends(rows)
+        is_up = np.abs(rows[:, self.target.column] - high) <= self.target.tolerance
+        share = np.log(np.where(is_up, self.up, 1 - self.up))
+        return np.where(high - low > self.target.tolerance, share, 0.0)
+
+    def drawn(self, rows, expected, random_state):
+        """Return random values of the target for which the rule holds."""
+        if self.up is None:
+            return expected
+        low, high = self._ends(rows)
+        return np.where(random_state.uniform(size=len(rows)) < self.up, high, low)
+
+    def all_told(self, schema, rows, i):
+        """Return the values of column i for which the rule holds, (k, n), and their shares."""
+        if self.up is None or i != self.target.column:
+            return super().all_told(schema, rows, i)
+        return np.stack(self._ends(rows)), np.array([1 - self.up, self.up])
 
     def tells(self, schema, i):
         """Return whether the rule tells column i, given its other columns.
@@ -331,6 +371,8 @@ class RoundedSum(Linear):
     It takes the parameters of `Linear`. All columns have the same step.
     """
 
+    has_halves = False
+
     def __init__(self, determinants, target, coefficients, constant, variable, nudge, rows, weight):
         self.step = lattice_of_variable(variable)[1]
         target = target._replace(tolerance=STEPS_APART * self.step)
@@ -355,7 +397,7 @@ class RoundedSum(Linear):
         moved = rounded(values, self.variable, 0.0)
         return np.where(np.isnan(moved), expected, moved)
 
-    def drawn(self, expected, random_state):
+    def drawn(self, rows, expected, random_state):
         """Return random values of the target for which the rule holds."""
         place = random_state.choice(3, len(expected), p=self.shares)
         return self.possible(expected)[place, np.arange(len(expected))]
@@ -379,6 +421,8 @@ class Elapsed(Linear):
     It takes the parameters of `Linear`: the first determinant is the other date, a second one the
     number. Coefficients and the constant are in seconds.
     """
+
+    has_halves = False
 
     def expected(self, rows):
         """Return what the date should be in each row."""

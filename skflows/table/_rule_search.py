@@ -9,7 +9,7 @@ import numpy as np
 
 from ._columns import Weeks
 from ._rule_kinds import (
-    HALVES,
+    HALF,
     ROUNDING,
     STEPS_APART,
     UNITS,
@@ -59,7 +59,7 @@ SLACK = 2.0  # steps by which a line may miss its target before it is refined
 SECOND = 1.0
 DIGITS = 3  # of the factor of a product
 DECIMALS = range(7)  # of factors that are tried, or of their inverses
-NUDGES = (HALVES[0], 0.0, HALVES[1])  # steps, before rounding
+NUDGES = (HALF, 0.0, -HALF)  # steps, before rounding
 
 
 def find_rules(schema, values, weight, copy_of):

@@ -73,6 +73,8 @@ class Judged:
                 values[np.ix_(holds | is_scored, target.variables)] = np.nan
                 given[np.ix_(holds, target.variables)] = False
                 log_holds = rule.counts.log_holds + rule.log_prob_of_error(x - expected)
+                if is_target:
+                    log_holds = log_holds + rule.log_share(rows)
                 log_holds -= target.log_width
                 self.terms += np.where(is_scored & holds, log_holds, 0.0)
                 self.terms += np.where(is_scored & ~holds, rule.counts.log_broken, 0.0)
@@ -322,7 +324,9 @@ class Rules:
             is_free &= ~np.isnan(expected)
             stays = random_state.uniform(size=len(rows)) < rule.counts.share
             follows = is_free & ~stays
-            rows[follows, target.column] = rule.drawn(expected[follows], random_state)
+            rows[follows, target.column] = rule.drawn(
+                rows[follows], expected[follows], random_state
+            )
             same = np.abs(rows[:, target.column] - expected) <= target.tolerance
             other = np.flatnonzero(is_free & stays & same)
             if len(other):
@@ -364,6 +368,12 @@ class Rules:
                 target, expected = rule.target, rule.expected(rows)
                 follows = is_unknown[:, target.variables[0]] & ~np.isnan(expected)
                 put(np.flatnonzero(follows), target.column, expected[follows])
+                if rule.kind == "span":  # and the earlier date, of a known later one
+                    low = rule.determinants[0]
+                    follows = is_unknown[:, schema.of_column[low][-1]]
+                    follows &= ~is_unknown[:, target.variables[-1]]
+                    told = rule.told(schema, rows[follows], low)
+                    put(np.flatnonzero(follows)[~np.isnan(told)], low, told[~np.isnan(told)])
 
     def probabilities(self, schema, values, j, levels):
         """Return the probabilities of the levels of variable j, which is unknown in rows."""

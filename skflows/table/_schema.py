@@ -170,17 +170,30 @@ class Schema:
         """Return variables with spans, and a mask of the given ones, as scores take them.
 
         A span is given where both dates are. Where only the later one is, the earlier one follows
-        from it and the span, which is scored in its place.
+        from it and the span, which is scored in its place. A span between dates that others tell
+        already says nothing new, and is left out.
         """
         values = self.with_spans(values)
         if given is None or not self.spans:
             return values, given
         given = given.copy()
-        for k, (low, high, _) in enumerate(self.spans, len(self.places)):
-            are_given = [given[:, self.of_column[i]].all(axis=1) for i in (low, high)]
-            given[:, self.of_column[k]] = (are_given[0] & are_given[1])[:, None]
-            follows = are_given[1] & ~are_given[0] & ~np.isnan(values[:, self.of_column[k][-1]])
-            values[np.ix_(follows, self.of_column[low])] = np.nan
+        spans = [
+            (self.of_column[k], low, high)
+            for k, (low, high, _) in enumerate(self.spans, len(self.places))
+        ]
+        dates = sorted({i for _, low, high in spans for i in (low, high)})
+        is_given = {i: given[:, self.of_column[i]].all(axis=1) for i in dates}
+        is_told, is_open = dict(is_given), np.ones((len(spans), len(values)), dtype=bool)
+        for _ in spans:  # a date may tell another one by several spans
+            for k, (span, low, high) in enumerate(spans):
+                both = is_told[low] & is_told[high] & is_open[k]
+                given[np.ix_(both, span)] = (is_given[low] & is_given[high])[both, None]
+                values[np.ix_(both & ~given[:, span[-1]], span)] = np.nan
+                one = (is_told[low] ^ is_told[high]) & ~np.isnan(values[:, span[-1]])
+                follows = one & is_told[high]
+                values[np.ix_(follows, self.of_column[low][self.columns[low].has_flag :])] = np.nan
+                is_told[low], is_told[high] = is_told[low] | one, is_told[high] | one
+                is_open[k] &= ~both & ~one
         return values, given
 
     def with_rare(self, drawn, is_unknown, random_state):

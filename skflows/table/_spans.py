@@ -45,7 +45,9 @@ def add_spans(schema, values, weight, random_state):
         For noise on lattices.
     """
     dates = dates_that_add(schema)
-    orders = [rule.columns for rule in schema.rules.orders if {*rule.columns} <= {*dates}]
+    told = {rule.target.column for rule in schema.rules.functions}
+    orders = [rule.columns for rule in schema.rules.orders if {*rule.columns} <= {*dates} - told]
+    # Dates that other rules tell have no span: both would tell one of them.
     rows = schema.rules.encoded(schema, values)
     spread = {i: spread_of(rows[:, i]) for order in orders for i in order}
     nearest = {}  # of each later date, the earlier one with the shortest span
@@ -58,8 +60,6 @@ def add_spans(schema, values, weight, random_state):
             nearest[high] = np.median(span), low
     rules = schema.rules
     for high, (_, low) in sorted(nearest.items(), key=lambda each: np.nanmean(rows[:, each[0]])):
-        if any(rule.target.column == high for rule in rules.functions):
-            continue
         span = rows[:, high] - rows[:, low]
         unit, column = column_of(schema, high, span, weight, random_state)
         schema.add_span(column, low, high, unit)
