@@ -17,7 +17,7 @@ from _tables import (  # noqa: F401
 )
 
 import skflows
-from skflows import TableDensity
+from skflows import ConditionalDensity, DensityOutlierDetector, NSFDensity, TableDensity
 from skflows.columns.checks import ColumnWarning
 from skflows.columns.formats import find_format
 from skflows.columns.frames import Column, read_frame, write_frame
@@ -552,10 +552,21 @@ def test_few_multiples_of_a_step_are_drawn_as_such(one_class):
 
 def test_a_date_far_from_all_others_is_named(one_class):
     days = pd.Timestamp("2024-01-01") + pd.to_timedelta(np.arange(300), unit="D")
-    table = pd.DataFrame({"day": days, "x": np.arange(300.0)})
+    table = pd.DataFrame({"day": days, "x": np.arange(300) % 50 / 7})
     TableDensity(max_iter=1).fit(table)  # no warning
     table.loc[[5, 7], "day"] = pd.Timestamp("1924-02-05")
     far = "'day' has the date 1924-02-05 in 2 of 300 rows, far from all others, 2024-01-01 to 2024-"
     with pytest.warns(ColumnWarning, match=far):
         TableDensity(max_iter=1).fit(table)
     TableDensity(max_iter=1, columns={"day": "datetime"}).fit(table)  # no warning
+    y = table["x"].to_numpy() % 7
+    for fit in (
+        lambda: DensityOutlierDetector(TableDensity(max_iter=1)).fit(table),
+        lambda: ConditionalDensity(NSFDensity(max_iter=1)).fit(table, y),
+    ):
+        with pytest.warns(ColumnWarning, match=far):
+            fit()
+    # Dates that become rarer with their age have no gap.
+    ages = np.random.default_rng(0).lognormal(4, 1.5, 1_000).round()
+    old = pd.Timestamp("2024-12-31") - pd.to_timedelta(ages, unit="D")
+    TableDensity(max_iter=1).fit(pd.DataFrame({"day": old, "x": ages % 7}))  # no warning

@@ -27,6 +27,7 @@ MANY_CATEGORIES = 1_000  # too many to compare a text with all of them
 PADDED = re.compile(r"0\d+")  # a code with leading zeros
 YEARS = 1800, 2100  # between which consecutive whole numbers may be years
 FAR_MORE_OFTEN = 5  # times as often as any other value, for a column without a lattice
+MOST_DATES, FAR_DATES = (0.1, 0.9), 3.0  # quantiles, and ranges of these beyond them
 MINUS, SIGN = "[-+\u2212]?", r"(US\$|[$€£¥%])"
 GROUPS = r"(\d{1,3}(,\d{3})+|\d{1,3}('\d{3})+)"  # of thousands
 POINTS = r"(\d{1,3}(\.\d{3})+|\d+),\d+|\d{1,3}(\.\d{3}){2,}"  # and a decimal comma, as in Europe
@@ -191,6 +192,24 @@ def warn_user(message, category=UserWarning):
 def among(mask):
     """Return how many of several rows a mask has, as the end of a text."""
     return f" in {mask.sum()} of {len(mask)} rows" if len(mask) > 1 else ""
+
+
+def warn_of_far_dates(name, moments):
+    """Warn of the first date that is far from nearly all others, which is mostly a mistake."""
+    low, high = np.quantile(moments, MOST_DATES)
+    far = FAR_DATES * (high - low)
+    is_far = (moments < low - far) | (moments > high + far)
+    others = moments[~is_far]
+    # Dates of things that become rare with their age have no gap.
+    gap = np.abs(moments[is_far, None] - np.array([others.min(), others.max()])).min(initial=np.inf)
+    if is_far.any() and gap >= far / 2 > 0:
+        warn_user(
+            f"The column {name!r} has the date {moment_text(moments[is_far.argmax()])}"
+            f"{among(is_far)}, far from all others, {moment_text(others.min())} to "
+            f"{moment_text(others.max())}. If it is a mistake, correct it before the fit, or leave "
+            "it empty: it is a part of what the fit learns.",
+            ColumnWarning,
+        )
 
 
 def warn_of_other_dates(columns):

@@ -7,7 +7,13 @@ from sklearn.model_selection import KFold
 from sklearn.preprocessing import OneHotEncoder, StandardScaler, TargetEncoder
 from sklearn.utils import check_array
 
-from ..columns.checks import warn_of_other_dates, warn_of_row_names, warn_of_texts, warn_user
+from ..columns.checks import (
+    warn_of_far_dates,
+    warn_of_other_dates,
+    warn_of_row_names,
+    warn_of_texts,
+    warn_user,
+)
 from ..columns.dates import DAY, EPOCH
 from ..columns.encoding import NUMERIC, Encoding
 from ..columns.frames import is_frame, read_frame, validate_table
@@ -103,6 +109,8 @@ class ContextEncoder(PersistenceMixin, TransformerMixin, BaseEstimator):
             for name, texts in columns.items():
                 if name not in row_names:
                     warn_of_texts(name, texts)
+            for name, moments in encoding.values(rows, ["datetime"]).items():
+                warn_of_far_dates(name, moments)
         numbers, categories = self._split(rows)
         self.scaler_ = None
         if numbers.shape[1]:

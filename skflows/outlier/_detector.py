@@ -24,6 +24,7 @@ from ..columns.checks import (
     ColumnWarning,
     results_of_each,
     warn_of_columns,
+    warn_of_far_dates,
     warn_of_gaps,
     warn_of_identifiers,
     warn_of_row_names,
@@ -375,6 +376,8 @@ class DensityOutlierDetector(
             if encoding is not None and not is_frozen(estimator):
                 for name, texts in encoding.values(X, ["text"]).items():
                     warn_of_texts(name, texts)
+                for name, moments in encoding.values(X, ["datetime"]).items():
+                    warn_of_far_dates(name, moments)
             models = []
             for i, part in enumerate(parts, 1):
                 if prints(self) and splits:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..columns.checks import ColumnWarning, among, warn_user
+from ..columns.checks import ColumnWarning, warn_of_far_dates, warn_user
 from ..columns.dates import (
     DAY,
     WEEK,
@@ -36,7 +36,6 @@ ROWS_AMONG_MANY = 20  # among too many categories, one with fewer is rare, or wi
 FREQUENT, SPIKE = 0.05, 5  # least share of an end of a lattice, and times the rows near it
 APART = 5  # steps from such an end to the other points, from which on it is something else
 ONCE = 1.5  # rows below which a category occurs once
-MOST_DATES, FAR_DATES = (0.1, 0.9), 3.0  # quantiles, and ranges of these beyond them
 
 
 class ColumnSetting(NamedTuple):
@@ -335,24 +334,6 @@ def datetime(column, setting, low=None, high=None):
     if time.any():
         variables.append(angle(time, setting, float(DAY)))
     return variables
-
-
-def warn_of_far_dates(name, moments):
-    """Warn of the first date that is far from nearly all others, which is mostly a mistake."""
-    low, high = np.quantile(moments, MOST_DATES)
-    far = FAR_DATES * (high - low)
-    is_far = (moments < low - far) | (moments > high + far)
-    others = moments[~is_far]
-    # Dates of things that become rare with their age have no gap.
-    gap = np.abs(moments[is_far, None] - np.array([others.min(), others.max()])).min(initial=np.inf)
-    if is_far.any() and gap >= far / 2 > 0:
-        warn_user(
-            f"The column {name!r} has the date {moment_text(moments[is_far.argmax()])}"
-            f"{among(is_far)}, far from all others, {moment_text(others.min())} to "
-            f"{moment_text(others.max())}. If it is a mistake, correct it before the fit, or leave "
-            "it empty: it is a part of what the fit learns.",
-            ColumnWarning,
-        )
 
 
 def months(column, setting):
