@@ -223,3 +223,10 @@ def test_a_public_call_reads_a_table_once(monkeypatch, estimator, methods):
         with counted_columns(monkeypatch) as names:
             getattr(estimator, method)(SOME[:5])
         assert names == list(SOME), method
+
+
+def test_a_text_among_numbers_of_an_object_column_is_named():
+    table = pd.DataFrame({"rent": np.array([500.0, 650.5, "a lot"], dtype=object)})
+    message = "'rent' holds numbers and texts such as 'a lot': convert it by pandas.to_numeric"
+    with pytest.raises(ValueError, match=message):
+        Encoding(frames.read_frame(table), "rare")

@@ -289,6 +289,13 @@ def _object_column(values, known, name, dtype):
         moments[known] = seconds_of(objects)
         return Column(moments, known, "datetime", dtype)
     kinds = sorted({type(value).__name__ for value in objects})
+    if {"str"} < {*kinds} <= {"str", "int", "float"}:
+        text = next(value for value in objects if isinstance(value, str))
+        raise ValueError(
+            f"column {name!r} holds numbers and texts such as {text!r}: convert it by "
+            "pandas.to_numeric(errors='coerce'), which makes texts missing values, or to texts by "
+            ".astype(str)."
+        )
     if kinds not in (["str"], ["str_"]):
         raise _unusable(name, kinds)
     return Column(np.array([str(v) for v in values], dtype=object), known, "text", dtype)
