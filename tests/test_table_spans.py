@@ -197,3 +197,37 @@ def test_other_rules_hold_besides(one_class):
     assert (given["released"] == table["released"][0]).all() and days_of(given).between(0, 25).all()
     filled = density.impute(table.assign(admitted=pd.NaT))
     assert (filled["admitted"] == table["admitted"]).all()
+
+
+def test_two_later_dates_of_one_have_probabilities_that_sum_to_one(one_class):
+    rng = np.random.default_rng(0)
+    first = pd.Timestamp("2022-01-01") + rng.integers(0, 120, 400) * DAY
+    later = {name: first + rng.integers(0, 5, 400) * DAY for name in ("b", "c")}
+    table = pd.DataFrame({"a": first, **later})
+    density = quick().fit(table)
+    assert list(density.rules_["kind"]).count("span") == 2
+    row = table.iloc[0]
+    days = pd.date_range(row["a"] - 15 * DAY, row["a"] + 15 * DAY)
+    for given in table:
+        rest = [name for name in table if name != given]
+        pairs = (
+            pd.MultiIndex.from_product([days, days]).to_frame(index=False).set_axis(rest, axis=1)
+        )
+        total = np.exp(density.condition({given: row[given]}).score_samples(pairs)).sum()
+        assert total == pytest.approx(1, abs=0.02), given
+    for name in table:  # each other date tells it, and orders are kept
+        gaps = table.copy()
+        gaps.loc[:100, name] = pd.NaT
+        for method in ("median", "mode"):
+            filled = density.impute(gaps, method)
+            assert (filled["a"] <= filled["b"]).all() and (filled["a"] <= filled["c"]).all()
+
+
+def test_days_over_a_change_of_summer_time_have_no_span(one_class):
+    """They are no whole number of days, while all dates are midnights."""
+    rng = np.random.default_rng(0)
+    first = pd.Timestamp("2022-03-01") + rng.integers(0, 60, 300) * DAY
+    table = pd.DataFrame({"a": first, "b": first + rng.integers(0, 5, 300) * DAY})
+    zoned = table.apply(lambda dates: dates.dt.tz_localize("Europe/Berlin"))
+    assert list(quick().fit(table).rules_["kind"]) == ["span", "order"]
+    assert list(quick().fit(zoned).rules_["kind"]) == ["order"]

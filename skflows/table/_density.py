@@ -715,8 +715,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         for start in range(0, len(values), ROWS_AT_ONCE):
             chunk = slice(start, start + ROWS_AT_ONCE)
             condition = None if given is None else given[chunk]
-            some, condition = self._schema.judged_spans(values[chunk], condition)
-            view = TableView(self._schema, some)
+            view = TableView(self._schema, self._schema.with_spans(values[chunk]))
             target = view.known if condition is None else view.known & ~condition
             judged = self._schema.rules.judged(view, condition)
             scores = self._log_weights(judged.view, judged.given, members)

@@ -44,7 +44,9 @@ class Judged:
         schema, values = view.schema, view.values
         self.values = values
         rows = rules.encoded(schema, values)
-        self.view, self.given, self.terms = view, given, np.zeros(len(values))
+        values, given = schema.judged_spans(values, given)
+        self.given, self.terms = given, np.zeros(len(values))
+        self.view = TableView(schema, values, view.weight)
         if given is None or not given.any():  # conditional scores are the members' otherwise
             self.terms += rules.order_terms(rows)
         self.broken = []  # columns, rows in which they break a rule, and values that would not
@@ -348,7 +350,7 @@ class Rules:
             rows[some, i] = x
             values[np.ix_(some, schema.of_column[i])] = np.stack(schema.columns[i].split(x), axis=1)
 
-        for _ in range(2):  # what orders change may tell a target, and the reverse
+        def keep_orders():
             for rule in self.orders:
                 broken = rule.is_broken(rows)
                 low, high = rule.columns
@@ -364,16 +366,32 @@ class Rules:
                 ):
                     some = np.flatnonzero(broken & is_open)
                     put(some, i, schema.columns[i].nearest(rows[some, other], toward))
-            for rule in self.functions:
+
+        def follow(functions):
+            """Put what is expected of unknown targets; return which ones are told."""
+            told = np.zeros(rows.shape, dtype=bool)
+            for rule in functions:
                 target, expected = rule.target, rule.expected(rows)
                 follows = is_unknown[:, target.variables[0]] & ~np.isnan(expected)
                 put(np.flatnonzero(follows), target.column, expected[follows])
-                if rule.kind == "span":  # and the earlier date, of a known later one
-                    low = rule.determinants[0]
-                    follows = is_unknown[:, schema.of_column[low][-1]]
-                    follows &= ~is_unknown[:, target.variables[-1]]
-                    told = rule.told(schema, rows[follows], low)
-                    put(np.flatnonzero(follows)[~np.isnan(told)], low, told[~np.isnan(told)])
+                told[:, target.column] |= follows
+            return told
+
+        spans = [rule for rule in self.functions if rule.kind == "span"]
+        for _ in range(2):  # what orders change may tell a target, and the reverse
+            keep_orders()
+            told = follow(self.functions)
+            for rule in spans:  # one is enough to tell the earlier date, too, by a known later one
+                low, target = rule.determinants[0], rule.target
+                follows = is_unknown[:, schema.of_column[low][-1]] & ~told[:, low]
+                follows &= ~is_unknown[:, target.variables[-1]]
+                earlier = rule.told(schema, rows, low)
+                follows &= ~np.isnan(earlier)
+                put(np.flatnonzero(follows), low, earlier[follows])
+                told[:, low] |= follows
+        if spans:  # of several, one may have broken an order
+            keep_orders()
+            follow([rule for rule in self.functions if rule not in spans])
 
     def probabilities(self, schema, values, j, levels):
         """Return the probabilities of the levels of variable j, which is unknown in rows."""

@@ -167,16 +167,15 @@ class Schema:
         return values
 
     def judged_spans(self, values, given=None):
-        """Return variables with spans, and a mask of the given ones, as scores take them.
+        """Return variables with their spans, and a mask of the given ones, as scores take them.
 
-        A span is given where both dates are. Where only the later one is, the earlier one follows
-        from it and the span, which is scored in its place. A span between dates that others tell
-        already says nothing new, and is left out.
+        A span is given where both dates are. Where one is, the other one follows from it and the
+        span, which is scored in its place. A span between dates that others tell already says
+        nothing new, and is left out.
         """
-        values = self.with_spans(values)
         if given is None or not self.spans:
             return values, given
-        given = given.copy()
+        values, given = values.copy(), given.copy()
         spans = [
             (self.of_column[k], low, high)
             for k, (low, high, _) in enumerate(self.spans, len(self.places))
@@ -190,8 +189,9 @@ class Schema:
                 given[np.ix_(both, span)] = (is_given[low] & is_given[high])[both, None]
                 values[np.ix_(both & ~given[:, span[-1]], span)] = np.nan
                 one = (is_told[low] ^ is_told[high]) & ~np.isnan(values[:, span[-1]])
-                follows = one & is_told[high]
-                values[np.ix_(follows, self.of_column[low][self.columns[low].has_flag :])] = np.nan
+                for i in (low, high):
+                    parts = self.of_column[i][self.columns[i].has_flag :]
+                    values[np.ix_(one & ~is_told[i], parts)] = np.nan
                 is_told[low], is_told[high] = is_told[low] | one, is_told[high] | one
                 is_open[k] &= ~both & ~one
         return values, given

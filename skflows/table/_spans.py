@@ -25,6 +25,10 @@ class Span(Elapsed):
 
     kind = "span"
 
+    def count(self, rows, weight):
+        """Return the counts of rows, none of which can break the rule."""
+        return super().count(rows, weight)._replace(share=0.0, log_holds=0.0)
+
     def text(self, names):
         """Return the rule as text."""
         return f"{names[self.target.column]} = {names[self.determinants[0]]} + a span"
@@ -62,6 +66,8 @@ def add_spans(schema, values, weight, random_state):
     for high, (_, low) in sorted(nearest.items(), key=lambda each: np.nanmean(rows[:, each[0]])):
         span = rows[:, high] - rows[:, low]
         unit, column = column_of(schema, high, span, weight, random_state)
+        if column is None:
+            continue
         schema.add_span(column, low, high, unit)
         values = schema.with_spans(np.hstack([values, np.empty((len(values), 1))]))
         of_rule = np.hstack([rows, np.empty((len(rows), len(schema.columns) - rows.shape[1]))])
@@ -91,7 +97,7 @@ def those_that_follow(functions, column):
 
 
 def column_of(schema, high, span, weight, random_state):
-    """Return the unit of a span in seconds, and its column, in these units.
+    """Return the unit of a span in seconds, and its column, in these units, if it has one.
 
     Its values have probabilities if the dates have, and densities per second if they have these.
     """
@@ -100,6 +106,8 @@ def column_of(schema, high, span, weight, random_state):
     unit, kind = UNITS["seconds"], Kind("continuous", (), "a span")
     if not (time and time[0].has_number):
         unit = next(each for each in UNITS.values() if (span[known] % each == 0).all())
+        if not time and unit < UNITS["days"]:  # of dates over a change of summer time
+            return unit, None
         kind = decide(span[known] / unit, "number", None)
     column = Column(np.where(known, span, 0.0) / unit, known, "number", "float64", None)
     setting = ColumnSetting(
