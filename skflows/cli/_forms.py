@@ -82,7 +82,7 @@ class FileForm(NamedTuple):
         )
 
     def formats_after_fit(self):
-        """Return the formats in which columns are read, with words, and those of plain numbers."""
+        """Return the formats in which columns are read, also plain numbers, with words."""
         plain = NumberFormat(decimal=self.decimal)
         formats = dict.fromkeys(self.numbers, plain) | self.formats
         return {

@@ -182,12 +182,11 @@ def say_flags(args, outlier, n_explained):
 def say_oddest(args, found, written):
     """Print the oddest rows with their reasons, as the table writes the values."""
     from ._findings import odd_columns
-    from ._report import MIN_SHOWN
+    from ._report import MIN_SHOWN, named_rows
 
     say("the oddest rows:", args.output)
     for row in found.oddest[:N_PRINTED]:
         place = found.frame.index[row]
-        name = f"row {place + 1}" if found.names is None else str(found.names[place])
         reasons = []
         for j in odd_columns(found.contributions[row])[:N_PRINTED_REASONS]:
             column = found.frame.columns[j]
@@ -197,17 +196,17 @@ def say_oddest(args, found, written):
             reasons.append(f"{column} = {cell}")
         p = found.p_values[row]  # the exact value of a tiny one means nothing
         text = f"p = {p:.2g}" if p >= MIN_SHOWN else f"p < {MIN_SHOWN}"
-        say(f"  {name} ({text}): {', '.join(reasons)}", args.output)
+        say(f"  {named_rows(found, [row])} ({text}): {', '.join(reasons)}", args.output)
 
 
 def say_broken(args, found):
     """Print the rows that break a rule which nearly all others follow."""
-    from ._report import broken_rows
+    from ._report import named_rows
 
     for text, rows in found.broken[:N_PRINTED]:
         verb = "breaks" if len(rows) == 1 else "break"
         rule = f"the rule {text}, which nearly all others follow"
-        say(f"{broken_rows(found, rows)} {verb} {rule}", args.output)
+        say(f"{named_rows(found, rows)} {verb} {rule}", args.output)
 
 
 def find_outliers(args, table, frame, known, form, is_table=False, kinds=None):

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
-from html import escape, unescape
+from html import escape
 from textwrap import shorten
 
 import numpy as np
@@ -20,14 +20,12 @@ from ._page import breakable, number_cell, page, picture, table
 MAX_LISTED = 200  # rows of the table
 N_DRAWN = 4  # rows whose columns are drawn
 N_REASONS = 3
-MAX_BREAKS = 10  # rows that break a rule
+MAX_BREAKS = 10  # rows that break a rule, whose names are listed
 MAX_COLUMNS, MAX_CELL = 10, 40  # columns of the table, and characters of a cell
 N_COMMON = 2  # texts that are named as usual
 BULK = 0.25  # p-values above it are treated as inliers'
 SUSPICIOUS = 0.01  # p-value of the test that these are uniform
-HARMLESS = (
-    0.1  # distance from uniform, which the test finds among many rows; few flags depend on it
-)
+HARMLESS = 0.1  # distance from uniform, which many rows show, and on which few flags depend
 MIN_SHOWN = 1e-6  # p-value
 FEW = 200  # rows: with fewer, the tail of their scores is hardly known
 
@@ -141,12 +139,12 @@ def lowest_kept(found):
 def row_name(found, row):
     """Return the name of a judged row, or its number in the file, counted from 1."""
     index = found.frame.index[row]
-    return index + 1 if found.names is None else escape(found.names[index])
+    return str(index + 1) if found.names is None else found.names[index]
 
 
-def broken_rows(found, rows):
-    """Return the names of rows that break a rule, as text."""
-    names = [unescape(str(row_name(found, row))) for row in rows[:MAX_BREAKS]]
+def named_rows(found, rows):
+    """Return the names of the first rows of some, as text."""
+    names = [row_name(found, row) for row in rows[:MAX_BREAKS]]
     more = f" and {len(rows) - MAX_BREAKS} more" if len(rows) > MAX_BREAKS else ""
     what = "" if found.names is not None else "row " if len(rows) == 1 else "rows "
     return f"{what}{', '.join(names)}{more}"
@@ -155,7 +153,7 @@ def broken_rows(found, rows):
 def rule_table(found):
     """Return the table of the rules that few rows break."""
     lines = [
-        f"<tr><td>{escape(text)}</td><td>{escape(broken_rows(found, rows))}</td></tr>"
+        f"<tr><td>{escape(text)}</td><td>{escape(named_rows(found, rows))}</td></tr>"
         for text, rows in found.broken
     ]
     return (
@@ -193,7 +191,7 @@ def oddest_rows(found):
     for row in listed:
         why = "; ".join(described(row, columns) for columns in reasons[row])
         cells = [
-            f"<td class='number'>{row_name(found, row)}</td>",
+            f"<td class='number'>{escape(row_name(found, row))}</td>",
             number_cell(found.scores[row], f"{found.scores[row]:.1f}".replace(".", mark)),
             number_cell(found.p_values[row], p_value(found.p_values[row]).replace(".", mark)),
             f"<td class='why'>{why}</td>",
@@ -314,7 +312,7 @@ def why(found):
             feature_names=[str(name) for name in found.frame.columns],
             max_features=6,
         )
-        drawn.append(picture(display, f"Row {row_name(found, row)}"))
+        drawn.append(picture(display, f"Row {escape(row_name(found, row))}"))
     return (
         "<p>Contributions: how the score changes when a similar normal row takes the values of the "
         "odd one, column by column. They add up to the score under the model that explains, not to "

@@ -22,7 +22,6 @@ from ..persistence.mixin import PersistenceMixin
 # With more categories, a category is encoded by the mean of y if y is a single column.
 MAX_ONE_HOT = 12
 N_FOLDS = 5  # of the cross-fitted means
-LEAST_ROWS = 10  # among which most values of a column should be known
 FARTHEST = 4.0  # standard deviations, beyond which numbers are compressed
 PERIODS = DAY * np.array([365.2425, 7.0, 1.0])  # seconds: of the seasons, the week and the clock
 

@@ -95,8 +95,8 @@ class MissingPattern:
         n_features = last[np.concatenate(schema.of_place)].max()  # without spans, which hold dates
         self.trees = []
         for k, i in enumerate(self.columns):
-            place = np.arange(inputs.shape[1])
-            is_input = (place < n_features) | ((place >= last[-1]) & (place < last[-1] + k))
+            is_input = np.zeros(inputs.shape[1], dtype=bool)
+            is_input[:n_features] = is_input[last[-1] : last[-1] + k] = True
             for j in schema.of_place[i]:
                 is_input[last[j] - schema.variables[j].n_features : last[j]] = False
             chosen = np.flatnonzero(is_input)
