@@ -221,7 +221,7 @@ class DateDistribution:
         """
         open_rows, spans = np.flatnonzero(np.isnan(values[:, self._parts[-1]])), []
         schema = self._schema
-        for k, (low, high, unit) in enumerate(schema.spans, len(schema.places)):
+        for k, low, high, unit in schema.spans:
             if self._place not in (low, high):
                 continue
             i, unit = (low, unit) if self._place == high else (high, -unit)

@@ -101,10 +101,6 @@ class Function:
         """Return which rows break the rule; none with an unknown value does."""
         return np.abs(rows[:, self.target.column] - self.expected(rows)) > self.target.tolerance
 
-    def log_prob_of_error(self, error):
-        """Return the log-probability of the target minus what is expected, if the rule holds."""
-        return np.zeros(len(error))
-
     def possible(self, expected):
         """Return the values of the target for which the rule holds, of shape (k, n)."""
         return expected[None]
@@ -208,12 +204,24 @@ class Lookup(Function):
 class Formula(Function):
     """Base of the rules that compute a number from others, rounded as the target is.
 
-    ``total(rows)`` returns it before rounding, ``rest(rows, i)`` the determinant i that gives the
-    target, and ``sizes(rows)`` the sizes of the terms of the determinants. If the rows of the fit
+    ``line`` has the arguments of a rule after the target, and ``terms(columns, *line)`` returns
+    columns, whose sum times factors plus a constant is the number before rounding, these factors
+    and the constant. ``rest(rows, i)`` is the determinant i that gives the target, and
+    ``sizes(rows)`` are the sizes of the terms of the determinants. If the rows of the fit
     round some halves up and others down, ``up`` is the share that is rounded up.
     """
 
     has_halves, up = True, None
+
+    def total(self, rows):
+        """Return the number in each row, before rounding."""
+        terms, factors, constant = self.terms(rows[:, self.determinants], *self.line)
+        return terms @ np.array(factors) + constant
+
+    def with_rows(self, rows, weight):
+        """Return the same rule with the counts of other rows."""
+        line = *self.line, self.variable, self.nudge
+        return type(self)(self.determinants, self.target, *line, rows, weight)
 
     def count(self, rows, weight):
         """Return the counts of rows."""
@@ -322,9 +330,13 @@ class Linear(Formula):
         self.slopes = np.abs(coefficients)  # of the target, by each determinant
         self.counts = self.count(rows, weight)
 
-    def total(self, rows):
-        """Return the sum in each row."""
-        return rows[:, self.determinants] @ np.array(self.coefficients) + self.constant
+    @property
+    def line(self):
+        return self.coefficients, self.constant
+
+    @staticmethod
+    def terms(columns, coefficients, constant):
+        return columns, coefficients, constant
 
     def rest(self, rows, i):
         """Return what column i should be, before rounding."""
@@ -336,19 +348,6 @@ class Linear(Formula):
     def sizes(self, rows):
         """Return the size of each term."""
         return np.abs(rows[:, self.determinants] * self.coefficients)
-
-    def with_rows(self, rows, weight):
-        """Return the same rule with the counts of other rows."""
-        return type(self)(
-            self.determinants,
-            self.target,
-            self.coefficients,
-            self.constant,
-            self.variable,
-            self.nudge,
-            rows,
-            weight,
-        )
 
     def text(self, names):
         """Return the rule as text."""
@@ -387,8 +386,9 @@ class RoundedSum(Linear):
     def _place(self, error):
         return (1 + np.rint(np.nan_to_num(error) / self.step)).clip(0, 2).astype(int)
 
-    def log_prob_of_error(self, error):
-        """Return the log-probability of the target minus what is expected, if the rule holds."""
+    def log_share(self, rows):
+        """Return the log-probability of a target for which the rule holds, among such values."""
+        error = rows[:, self.target.column] - self.expected(rows)
         return np.log(self.shares[self._place(error)])
 
     def possible(self, expected):
@@ -480,13 +480,17 @@ class Product(Formula):
         ]
         self.counts = self.count(rows, weight)
 
+    @property
+    def line(self):
+        return self.factor, self.rates
+
+    @staticmethod
+    def terms(columns, factor, rates):
+        return factors_of(columns, np.array(rates)).prod(axis=1, keepdims=True), (factor,), 0.0
+
     def factors(self, rows):
         """Return the factors of each row, of shape (n, n_determinants)."""
         return factors_of(rows[:, self.determinants], self.rates)
-
-    def total(self, rows):
-        """Return the product in each row."""
-        return self.factor * self.factors(rows).prod(axis=1)
 
     def rest(self, rows, i):
         """Return what column i should be, before rounding; NaN beside a 0."""
@@ -499,11 +503,6 @@ class Product(Formula):
     def sizes(self, rows):
         """Return the size of each factor."""
         return np.abs(self.factors(rows))
-
-    def with_rows(self, rows, weight):
-        """Return the same rule with the counts of other rows."""
-        line = self.factor, tuple(self.rates), self.variable, self.nudge
-        return Product(self.determinants, self.target, *line, rows, weight)
 
     def text(self, names):
         """Return the rule as text."""
@@ -540,10 +539,14 @@ class ProductAndTerm(Formula):
         self.slopes = [least[1], least[0], 1.0]
         self.counts = self.count(rows, weight)
 
-    def total(self, rows):
-        """Return the sum in each row."""
-        first, second, term = rows[:, self.determinants].T
-        return first * second + self.sign * term
+    @property
+    def line(self):
+        return (self.sign,)
+
+    @staticmethod
+    def terms(columns, sign):
+        first, second, term = columns.T
+        return (first * second + sign * term)[:, None], (1.0,), 0.0
 
     def rest(self, rows, i):
         """Return what column i should be, before rounding; NaN beside a 0."""
@@ -562,11 +565,6 @@ class ProductAndTerm(Formula):
         sizes = np.abs(rows[:, self.determinants])
         sizes[:, 2] = np.inf
         return sizes
-
-    def with_rows(self, rows, weight):
-        """Return the same rule with the counts of other rows."""
-        line = self.sign, self.variable, self.nudge
-        return ProductAndTerm(self.determinants, self.target, *line, rows, weight)
 
     def text(self, names):
         """Return the rule as text."""

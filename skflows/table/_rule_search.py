@@ -134,29 +134,24 @@ def formulas_of(schema, rows, targets):
         (variable,) = schema.columns[i].value_variables
         steps[i] = lattice_of_variable(variable)[1] or np.exp(targets[i].log_width)
     rules, are_lines = [], set()  # targets that are exactly on a line of another column
-    relations = chain(
-        sums_of(rows, numbers, steps),
-        multiples_of(rows, numbers, steps),
-        products_of(rows, multipliers, numbers, steps),
-        products_and_terms_of(rows, multipliers, numbers, steps),
-        lines_of(rows, numbers, steps),
+    relations = (
+        (Linear, sums_of(rows, numbers, steps)),
+        (Linear, multiples_of(rows, numbers, steps)),
+        (Product, products_of(rows, multipliers, numbers, steps)),
+        (ProductAndTerm, products_and_terms_of(rows, multipliers, numbers, steps)),
+        (Linear, lines_of(rows, numbers, steps)),
     )
-    for determinants, target, factors, constant in relations:
+    for make, (determinants, target, *line) in (
+        (make, relation) for make, found in relations for relation in found
+    ):
         if len(determinants) == 1 and target in are_lines:
             continue
         (variable,) = schema.columns[target].value_variables
         known = ~np.isnan(rows[:, [*determinants, target]]).any(axis=1)
         if known.sum() < LEAST_ROWS:
             continue
-        x, terms = rows[known, target], rows[known][:, determinants]
-        make, others, further = Linear, terms, ()
-        if not factors:
-            make, further, factors = ProductAndTerm, (constant,), (1.0,)
-            others, constant = terms[:, [0]] * terms[:, [1]] + constant * terms[:, [2]], 0.0
-        elif len(factors) < len(determinants):
-            make, further = Product, (*factors, constant)
-            others = factors_of(terms, np.array(constant)).prod(axis=1, keepdims=True)
-            constant = 0.0
+        x, columns = rows[known, target], rows[known][:, determinants]
+        others, factors, constant = make.terms(columns, *line)
         lines = [(factors, constant)]
         if len(determinants) == 1 and abs(factors[0]) != 1:
             lines = refinements(x, others[:, 0], factors[0], constant, steps[target])
@@ -168,26 +163,25 @@ def formulas_of(schema, rows, targets):
         )
         options = [options[k] for k in order[:N_LINES]]
         are_exceptions = misses(options, x, others)
-        line = options[are_exceptions.sum(axis=0).argmin()]
+        *best, nudge = options[are_exceptions.sum(axis=0).argmin()]
         # A half may be rounded up in some rows and down in others.
-        is_exception = misses([(*line[:2], nudge) for nudge in NUDGES], x, others).all(axis=1)
+        is_exception = misses([(*best, each) for each in NUDGES], x, others).all(axis=1)
         share = is_exception.mean()
         # A column that is nearly constant may be left out, and a sum tells little of it.
-        most = [np.unique(column, return_counts=True)[1].max() for column in (x, *terms.T)]
+        most = [np.unique(column, return_counts=True)[1].max() for column in (x, *columns.T)]
         most_exceptions = min(MAX_EXCEPTIONS, MAX_RELATIVE * (1 - max(most) / len(x)))
         is_sum = len(factors) > 1 and set(map(abs, factors)) == {1.0}
-        columns = np.array([[*determinants, target]])
-        if share > most_exceptions and is_sum and may_be_rounded_apart(columns, rows[known], steps):
+        places = np.array([[*determinants, target]])
+        if share > most_exceptions and is_sum and may_be_rounded_apart(places, rows[known], steps):
             make, tolerance = RoundedSum, STEPS_APART * steps[target]
-            is_exception = misses_of([line], x, others, variable, tolerance)[:, 0]
+            is_exception = misses_of([(*best, nudge)], x, others, variable, tolerance)[:, 0]
             share = is_exception.mean()
         if share > most_exceptions:
             continue
         if may_be_exceptions(is_exception, rows[known], target):
-            n_negative = sum(factor < 0 for factor in line[0])
+            n_negative = sum(factor < 0 for factor in best[0])
             rank = (round(share, 3), len(determinants) - 1.5, n_negative, (-target,))
-            *line, nudge = line
-            line = further or line
+            line = best if issubclass(make, Linear) else line
             rules.append((rank, determinants, target, make, *line, variable, nudge))
             if len(determinants) == 1 and rank[0] == 0:  # no other line would be better
                 are_lines.add(target)
@@ -304,7 +298,8 @@ def sums_of(rows, numbers, steps):
 
     Of one sum, each of its columns is a target once.
 
-    Each is a tuple of the determinants, the target, their factors 1 or -1, and a constant.
+    Each is a tuple of the determinants, the target, and the ``line`` of a rule: of `Linear`, their
+    factors 1 or -1, and a constant.
     """
     known = rows[~np.isnan(rows[:, numbers]).any(axis=1)]
     if len(known) < LEAST_ROWS:
@@ -373,8 +368,8 @@ def multiples_of(rows, numbers, steps):
 def products_of(rows, multipliers, numbers, steps):
     """Yield products of two or three columns that a further column may be, as `sums_of` does.
 
-    They have a single coefficient, with few digits. In place of a constant, they have the rates of
-    `Product`: columns between 0 and 100 may be per cents that are added or subtracted.
+    They have a coefficient with few digits, and the rates of `Product`: columns between 0 and 100
+    may be per cents that are added or subtracted.
     """
     if comb(len(multipliers), 2) * len(multipliers) > MAX_PRODUCTS:
         return
@@ -408,14 +403,11 @@ def products_of(rows, multipliers, numbers, steps):
                 continue
             own, tolerance = rates[[*factors]], TOLERANCE * steps[targets[k]]
             if rates_matter(rows[:, targets[k]], rows[:, factors], own, short, tolerance):
-                yield determinants, targets[k], (short,), tuple(own.tolist())
+                yield determinants, targets[k], short, tuple(own.tolist())
 
 
 def products_and_terms_of(rows, multipliers, numbers, steps):
-    """Yield products of two columns plus or minus a third that a further column may be.
-
-    As `sums_of` does, but with no factors, and with the sign of the third column as the constant.
-    """
+    """Yield products of two columns plus or minus a third, as `sums_of` yields sums."""
     known = rows[~np.isnan(rows[:, multipliers]).any(axis=1)][:N_SCREENED]
     if len(known) < LEAST_ROWS or comb(len(multipliers), 2) * len(numbers) ** 2 > MAX_SUMS:
         return
@@ -434,7 +426,7 @@ def products_and_terms_of(rows, multipliers, numbers, steps):
                 for target in np.flatnonzero(is_target):
                     columns = *pair, int(numbers[term]), int(numbers[target])
                     if len({*columns}) == len(columns):
-                        yield columns[:3], columns[3], (), sign
+                        yield columns[:3], columns[3], sign
 
 
 def rates_matter(x, factors, rates, coefficient, tolerance):

@@ -44,15 +44,13 @@ class Judged:
         schema, values = view.schema, view.values
         self.values = values
         rows = rules.encoded(schema, values)
-        values, given = schema.judged_spans(values, given)
-        self.given, self.terms = given, np.zeros(len(values))
-        self.view = TableView(schema, values, view.weight)
+        self.view, self.given, self.terms = view, given, np.zeros(len(values))
         if given is None or not given.any():  # conditional scores are the members' otherwise
             self.terms += rules.order_terms(rows)
         self.broken = []  # columns, rows in which they break a rule, and values that would not
         if not rules.functions:
             return
-        values = values.copy()
+        values, given = schema.judged_spans(values.copy(), given)
         was_given = np.zeros(values.shape, dtype=bool) if given is None else given
         given = was_given.copy()
         for rule in rules.functions:
@@ -74,10 +72,9 @@ class Judged:
                 is_scored = applies & ~is_given
                 values[np.ix_(holds | is_scored, target.variables)] = np.nan
                 given[np.ix_(holds, target.variables)] = False
-                log_holds = rule.counts.log_holds + rule.log_prob_of_error(x - expected)
+                log_holds = rule.counts.log_holds - target.log_width
                 if is_target:
                     log_holds = log_holds + rule.log_share(rows)
-                log_holds -= target.log_width
                 self.terms += np.where(is_scored & holds, log_holds, 0.0)
                 self.terms += np.where(is_scored & ~holds, rule.counts.log_broken, 0.0)
                 rows_broken = np.flatnonzero(is_scored & ~holds)
@@ -368,7 +365,7 @@ class Rules:
                     put(some, i, schema.columns[i].nearest(rows[some, other], toward))
 
         def follow(functions):
-            """Put what is expected of unknown targets; return which ones are told."""
+            """Set unknown targets to the values expected by rules; return which columns are set."""
             told = np.zeros(rows.shape, dtype=bool)
             for rule in functions:
                 target, expected = rule.target, rule.expected(rows)

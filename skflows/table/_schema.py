@@ -134,7 +134,7 @@ class Schema:
         self.of_column, self.variables = [], []
         self.flag_of = {}  # the variable that says whether the value of another is missing
         self.weeks = []  # variables of dates with bounds, the week first
-        # Of each further column, the places of the earlier and the later date, and its unit.
+        # Places of each further column, of its earlier and its later date, and its unit.
         self.spans = []
         for column in self.columns:
             self._add_variables(column)
@@ -151,16 +151,16 @@ class Schema:
 
     def add_span(self, column, low, high, unit):
         """Add a column of the spans between two columns of dates, in a unit in seconds."""
+        self.spans.append((len(self.columns), low, high, unit))
         self.columns.append(column)
         self._add_variables(column)
-        self.spans.append((low, high, unit))
 
     def with_spans(self, values):
         """Return variables in which spans are known where both dates are."""
         if not self.spans:
             return values
         values = values.copy()
-        for k, (low, high, unit) in enumerate(self.spans, len(self.places)):
+        for k, low, high, unit in self.spans:
             dates = [self.columns[i].joined(values[:, self.of_column[i]]) for i in (low, high)]
             span = self.columns[k].split((dates[1] - dates[0]) / unit)
             values[:, self.of_column[k]] = np.stack(span, axis=1)
@@ -176,24 +176,22 @@ class Schema:
         if given is None or not self.spans:
             return values, given
         values, given = values.copy(), given.copy()
-        spans = [
-            (self.of_column[k], low, high)
-            for k, (low, high, _) in enumerate(self.spans, len(self.places))
-        ]
-        dates = sorted({i for _, low, high in spans for i in (low, high)})
+        dates = sorted({i for _, *pair, _ in self.spans for i in pair})
         is_given = {i: given[:, self.of_column[i]].all(axis=1) for i in dates}
-        is_told, is_open = dict(is_given), np.ones((len(spans), len(values)), dtype=bool)
-        for _ in spans:  # a date may tell another one by several spans
-            for k, (span, low, high) in enumerate(spans):
-                both = is_told[low] & is_told[high] & is_open[k]
-                given[np.ix_(both, span)] = (is_given[low] & is_given[high])[both, None]
-                values[np.ix_(both & ~given[:, span[-1]], span)] = np.nan
-                one = (is_told[low] ^ is_told[high]) & ~np.isnan(values[:, span[-1]])
+        is_told, is_used = dict(is_given), np.zeros((len(self.columns), len(values)), dtype=bool)
+        for _ in self.spans:  # a date may tell another one by several spans
+            for k, low, high, _ in self.spans:
+                tells = (is_told[low] ^ is_told[high]) & ~np.isnan(values[:, self.of_column[k][-1]])
                 for i in (low, high):
                     parts = self.of_column[i][self.columns[i].has_flag :]
-                    values[np.ix_(one & ~is_told[i], parts)] = np.nan
-                is_told[low], is_told[high] = is_told[low] | one, is_told[high] | one
-                is_open[k] &= ~both & ~one
+                    values[np.ix_(tells & ~is_told[i], parts)] = np.nan
+                    is_told[i] = is_told[i] | tells
+                is_used[k] |= tells
+        for k, low, high, _ in self.spans:
+            both = is_told[low] & is_told[high] & ~is_used[k]
+            are_given = is_given[low] & is_given[high]
+            given[np.ix_(both, self.of_column[k])] = are_given[both, None]
+            values[np.ix_(both & ~are_given, self.of_column[k])] = np.nan
         return values, given
 
     def with_rare(self, drawn, is_unknown, random_state):
@@ -369,7 +367,7 @@ class Schema:
                 )
 
     def dates(self, values, names):
-        """Yield the names of columns of dates, their dates, and the ends of those of the fit."""
+        """Yield the name of each column of dates, its dates, and the ends of its dates in fit."""
         for name in self.modelled(names):
             i = self.names.index(name)
             column = self.columns[i]

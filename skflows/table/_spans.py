@@ -15,7 +15,7 @@ from ._columns import ColumnModel, ColumnSetting
 from ._rule_kinds import UNITS, Elapsed, Target
 from ._rule_search import dates_that_add
 
-SHORT = 0.25  # of the range of the dates: longer spans are told well enough by the dates
+SHORT = 0.25  # of the range of the dates: these show longer spans well enough
 LEAST_ROWS = 30  # with both dates
 SHARES = 0.05, 0.95  # between which ranges are taken, as single dates may be far out
 
@@ -68,13 +68,11 @@ def add_spans(schema, values, weight, random_state):
         unit, column = column_of(schema, high, span, weight, random_state)
         if column is None:
             continue
+        determinants, line = (low, len(schema.columns)), ((1.0, unit), 0.0, None, 0.0)
         schema.add_span(column, low, high, unit)
         values = schema.with_spans(np.hstack([values, np.empty((len(values), 1))]))
-        of_rule = np.hstack([rows, np.empty((len(rows), len(schema.columns) - rows.shape[1]))])
-        of_rule[:, -1] = span / unit
-        determinants, factors = (low, len(schema.columns) - 1), (1.0, unit)
-        line = factors, 0.0, None, 0.0
-        rule = Span(determinants, Target.of(schema, high), *line, of_rule, weight)
+        rows = np.column_stack([rows, span / unit])
+        rule = Span(determinants, Target.of(schema, high), *line, rows, weight)
         follows = those_that_follow(rules.functions, high)
         before = [each for each in rules.functions if each not in follows]
         rules.functions = [*before, rule, *follows]
