@@ -2,6 +2,7 @@
 
 import bz2
 import copy
+import io
 import lzma
 import os
 import pickle
@@ -14,8 +15,9 @@ import zlib
 import numpy as np
 import pytest
 from _densities import AtEpochEnd
+from PIL import Image
 from sklearn.base import clone
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_digits, load_sample_image
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.estimator_checks import check_estimator
@@ -123,11 +125,24 @@ def test_columns_of_any_location_and_scale():
     assert (np.abs(compressor.decompress(data) - rows) <= step).all()
 
 
-def smallest_without_flow(rows):
-    """Return the bytes of whole numbers below 256 by the best of the general codecs."""
+MOST_BYTES_OF_HEADER = 70
+WEBP = {"format": "WEBP", "lossless": True, "quality": 100, "method": 6}
+
+
+def smallest_without_flow(rows, shape=(8, 8, 1)):
+    """Return the bytes of images with 8 bits by the best of the other codecs."""
+    n_across = {1: 1, 32: 8}.get(len(rows), 16 if len(rows) % 16 == 0 else 20)
     content = rows.astype(np.uint8).tobytes()
-    filters = [lzma_filters(distance, len(content)) for distance in (0, 1, 3, 8)]
+    pitch = shape[1] * shape[2]
+    filters = [lzma_filters(distance, len(content)) for distance in (0, 1, 3, pitch)]
     codes = [lzma.compress(content, lzma.FORMAT_RAW, filters=each) for each in filters]
+    tiles = rows.astype(np.uint8).reshape(-1, n_across, *shape).swapaxes(1, 2)
+    pixels = tiles.reshape(-1, n_across * shape[1], shape[2])
+    image = Image.fromarray(pixels if shape[2] == 3 else pixels[..., 0])
+    for options in {"format": "PNG", "optimize": True}, WEBP:
+        file = io.BytesIO()
+        image.save(file, **options)
+        codes.append(file.getvalue())
     return min(map(len, [*codes, zlib.compress(content, 9), bz2.compress(content)]))
 
 
@@ -142,17 +157,54 @@ def draws(kind, n=80):
         "inverted": 16 - some,
         "constant": np.tile(np.arange(n)[:, None] % 17.0, 64),
         "odd": np.vstack([some, np.full((1, 64), 40.0), 1e6 * noise[:1], noise[:1] / 7]),
-        "mixed": np.vstack([some[:9], noise[:9], 16 - some[:9]]),
+        "mixed": np.vstack([some[:9], noise[:14], 16 - some[:9]]),
+        "one image": some[:1],
+        "photograph": tiles_of_photograph((8, 8, 1), n),
     }[kind]
 
 
-@pytest.mark.parametrize("kind", ["digits", "noise", "inverted", "constant", "odd", "mixed"])
+def tiles_of_photograph(shape, n):
+    """Return images that cover a part of a photograph, 16 of them side by side."""
+    height, width, n_channels = shape
+    pixels = load_sample_image("china.jpg")[100:, 100:, :n_channels]
+    pixels = pixels[: n // 16 * height, : 16 * width]
+    tiles = pixels.reshape(-1, height, 16, width, n_channels).swapaxes(1, 2)
+    return tiles.reshape(n, -1).astype(float)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    "digits, noise, inverted, constant, odd, mixed, one image, photograph".split(", "),
+)
 def test_lossless(lossless, kind):
     rows = draws(kind)
     data = lossless.compress(rows)
     np.testing.assert_array_equal(lossless.decompress(data), rows)
     if kind != "odd":
-        assert len(data) <= smallest_without_flow(rows) + 80  # of headers and flags of rows
+        assert len(data) <= smallest_without_flow(rows) + MOST_BYTES_OF_HEADER
+
+
+def test_colour_photographs_are_stored_by_an_image_codec(monkeypatch):
+    shape = (12, 10, 3)
+    rows = tiles_of_photograph(shape, 32)
+    density = GlowDensity(
+        image_shape=shape, hidden_layer_sizes=4, n_transforms=1, max_iter=1, random_state=0
+    )
+    compressor = FlowCompressor(density, lossless=True).fit(rows)
+    data = compressor.compress(rows)
+    np.testing.assert_array_equal(compressor.decompress(data), rows)
+    assert len(data) <= smallest_without_flow(rows, shape) + MOST_BYTES_OF_HEADER
+    # Values beside those of the fit.
+    others = np.where(rows == 255, 254, rows + 1)
+    sparse = FlowCompressor(clone(density), lossless=True).fit(rows // 4 * 4)
+    assert (
+        len(sparse.compress(others)) <= smallest_without_flow(others, shape) + MOST_BYTES_OF_HEADER
+    )
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(ImportError, match="needs Pillow: pip install pillow"):
+        compressor.decompress(data)
+    without = compressor.compress(rows)
+    assert len(data) < len(without) and (compressor.decompress(without) == rows).all()
 
 
 def test_lossless_size_is_that_of_the_likelihood(lossless):
@@ -332,7 +384,13 @@ def test_small_bytes_take_little_memory(lossless):
     body = lossless.compress(NEW[:3])[: -CHECKSUM.size]
     head, checksum = HEADER.unpack_from(body), body[-CHECKSUM.size :]
     zeros, bombs = bytes(4 * 10**6), []
-    for code in (  # of general codecs
+    images = [io.BytesIO(), io.BytesIO()]
+    for file, name in zip(images, ("PNG", "WEBP"), strict=True):
+        Image.new("L", (3000, 3000)).save(file, name, lossless=True)
+    for code in (
+        bytes([3, 0]) + zlib.compress(bytes(1)) + images[0].getvalue(),
+        bytes([4, 0]) + zlib.compress(bytes(1)) + images[1].getvalue(),
+        bytes([4, 0]) + zlib.compress(bytes(1)) + b"no image",
         bytes([0, 0]) + zlib.compress(zeros, 9),
         bytes([1, 0]) + bz2.compress(zeros),
         bytes([2, 0]) + lzma.compress(zeros, lzma.FORMAT_RAW, filters=lzma_filters(0, len(zeros))),

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..columns.arrays import EXACT, listed, row_shape
 from ..compression import FlowCompressor
+from ..compression._pictures import pillow
 from ..density import GlowDensity, NSFDensity
 from ..persistence.atomic import replace_file
 from ._columns import numbers, select
@@ -264,12 +265,3 @@ def read_images(folder):
     if len(images) < 2:
         raise ValueError(f"{folder} has {len(images)} images: at least 2 are needed")
     return [file.name for file in files], np.stack(images).astype(np.float64)
-
-
-def pillow():
-    """Return ``PIL.Image``, or raise an error that says how to install it."""
-    try:
-        from PIL import Image
-    except ImportError:
-        raise ImportError("reading and writing images needs Pillow: pip install pillow") from None
-    return Image

@@ -1,7 +1,6 @@
 """Lossy and lossless compression of rows by a flow."""
 
 import hashlib
-import math
 import struct
 import zlib
 from numbers import Real
@@ -24,7 +23,7 @@ from ..preprocessing.validation import prepare_table
 from ..training.threads import few_threads, fit_context
 from ._checks import check, least_length
 
-MAGIC, VERSION = b"SKFC", 6
+MAGIC, VERSION = b"SKFC", 7
 # Magic, version, fingerprint, rows, columns, step (0 without loss), rows by the flow, words.
 HEADER = struct.Struct("<4sB8sIIdII")
 CHECKSUM = struct.Struct("<I")
@@ -37,19 +36,20 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
     """Compression of rows, such as images, by a flow.
 
     Use it for many rows like the rows of `fit`; for photographs, and for a few rows, use WebP,
-    whose files are smaller.
+    whose files are as small and need no model.
 
     Without loss, rows of whole numbers, or of fractions that repeat, are written exactly. On the
     sets of ``benchmarks/compression.md``, they take at most about 10 % more bits than the flow's
     likelihood (`bits_per_dim` of images) says. The flow maps integers, and
     draws the noise in the cell of a value from the bits of other rows, which get them back (iFlow).
     The first rows, which have no others, and rows with values of another kind are written by
-    general codecs (zlib, bz2, LZMA), and so are all of them if that is smaller.
+    zlib, bz2, LZMA or, if they are grey or colour images with 8 bits and Pillow is installed, as
+    PNG or WebP (up to 2**26 pixels), whichever is smallest. So are all rows if that is smaller.
 
     With loss, values are rounded to multiples of a step, and these are written exactly. No value
     is off by more than a step. Rows that are compressed again give the same bytes.
 
-    Needs constriction (``pip install constriction``).
+    Needs constriction, and Pillow for images (``pip install constriction pillow``).
 
     Parameters
     ----------
@@ -235,7 +235,7 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
         TypeError
             If data is not bytes.
         ImportError
-            If `constriction` is not installed.
+            If `constriction` is not installed, or Pillow, where data has an image in PNG or WebP.
         """
         constriction = import_constriction()
         check_is_fitted(self)
@@ -291,8 +291,7 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
 
         dequantizer = self.estimator_._dequantizer
         flow = IntegerFlow(self.estimator_.flow_, dequantizer, step * self.scale_)
-        shape = row_shape(self.estimator_)
-        return ExactRows(flow, 1 if shape is None else math.prod(shape[1:]))
+        return ExactRows(flow, row_shape(self.estimator_))
 
     def _fingerprint(self):
         """Return 8 bytes that depend on the flow, the scales of the code and the values of rows."""

@@ -2,6 +2,7 @@
 
 import bz2
 import lzma
+import math
 import zlib
 from bisect import bisect_left
 from functools import cache
@@ -10,13 +11,17 @@ import numpy as np
 
 from ._bits import CHUNK, Stack
 from ._checks import check
+from ._pictures import FORMATS, image_files, rows_of_file
 
-DTYPES = "u1", "<u2", "<i4", "<f8"  # of numbers of values, and of the values themselves
+N_GENERAL = 3  # codecs, zlib, bz2 and LZMA; those of images follow
+WHOLE = "u1", "<u2", "<i4"
+DTYPES = *WHOLE, *WHOLE, "<f8"  # of numbers of values; then of the values themselves
 DISTANCES = 0, 1, 3  # of bytes whose differences are coded
 MOST_VALUES = 2**18  # that the flow maps at once
 POWERS = 16  # of 2, that the numbers of such rows are
 BITS_TO_MAP = 14  # that a value pops before it pushes a latent coordinate, at most
 BITS_OF_CHUNK = 16  # more, for each value of a chunk
+CLEARLY = 0.9  # of the bytes without the flow, if image codecs that take longer won't save as many
 
 
 class ExactRows:
@@ -26,12 +31,13 @@ class ExactRows:
     ----------
     flow : IntegerFlow
         The flow of the rows.
-    pitch : int
-        Distance of columns that are alike, such as pixels above each other.
+    shape : tuple or None
+        Height, width and channels, if rows are images.
     """
 
-    def __init__(self, flow, pitch):
-        self.flow, self.pitch = flow, pitch
+    def __init__(self, flow, shape):
+        self.flow, self.shape = flow, shape
+        self.pitch = 1 if shape is None else math.prod(shape[1:])  # pixels above each other
 
     def encoded(self, constriction, X):
         """Return the number of rows that the flow maps, 32-bit words, and the CRC-32 of all rows.
@@ -45,15 +51,21 @@ class ExactRows:
         mapped = np.flatnonzero((is_near & has_place).all(axis=1))
 
         @cache
-        def code_without(n):  # rows to map
+        def code_without(n, slowly=False):  # n rows that the flow maps
             alone = ~np.isin(np.arange(len(X)), mapped[len(mapped) - n :])
             listed = is_near[alone].all()
-            rows = number[alone] if listed else X[alone]
-            fits = [listed and (rows.astype(dtype) == rows).all() for dtype in DTYPES[:-1]]
-            kind = fits.index(True) if listed else len(DTYPES) - 1
+            rows, kind = (number[alone], 0) if listed else (X[alone], len(WHOLE))
+            with np.errstate(invalid="ignore"):
+                while (rows.astype(DTYPES[kind]) != rows).any():
+                    kind += 1
             rows = rows.astype(DTYPES[kind])
-            content = np.packbits(alone).tobytes() + bytes([kind]) + rows.tobytes()
-            code = packed(content, most_bytes(len(X), d, alone.sum()), self.pitch * rows.itemsize)
+            head = (np.packbits(alone).tobytes() if n else b"") + bytes([kind])
+            content = head + rows.tobytes()
+            codes = packed(content, most_bytes(len(X), d, alone.sum()), self.pitch * rows.itemsize)
+            if rows.dtype == np.uint8:
+                for i, file in image_files(rows, self.shape, slowly):
+                    codes.append(bytes([N_GENERAL + i, 0]) + zlib.compress(head, 9) + file)
+            code = min(codes, key=len)
             words = np.frombuffer(code + bytes(-len(code) % 4), "<u4").astype(np.uint32)
             return words, checksum(number[~alone], content)
 
@@ -64,8 +76,6 @@ class ExactRows:
         while most < len(mapped) and not is_enough(most):
             most *= 2
         most = min(most, len(mapped))
-        words, of_all = code_without(0)
-        alone = 0, Stack(constriction, words).coder.get_compressed(), of_all
         by_flow, start = mapped[bisect_left(range(most), True, key=is_enough) :], 0
         words, of_all = code_without(len(by_flow))
         stack = Stack(constriction, words)
@@ -78,10 +88,13 @@ class ExactRows:
                 self.flow.push(number[rows], stack)
                 stack.push(np.array([power]), np.array([POWERS]))
                 start += len(rows)
+            codes = [(len(by_flow), stack.coder.get_compressed(), of_all)]
         except OverflowError:  # rows that the flow maps too far away
-            return alone
-        words = stack.coder.get_compressed()
-        return (len(by_flow), words, of_all) if len(words) < len(alone[1]) else alone
+            codes = []
+        if not codes or len(codes[0][1]) > CLEARLY * len(code_without(0)[0]):
+            words, of_all = code_without(0, slowly=self.shape is not None)
+            codes.append((0, Stack(constriction, words).coder.get_compressed(), of_all))
+        return min(codes, key=lambda code: len(code[1]))
 
     def decoded(self, constriction, words, n, n_mapped):
         """Return the n rows that `encoded` wrote, and their CRC-32."""
@@ -97,11 +110,15 @@ class ExactRows:
             code = stack.coder.get_compressed(unseal=True).astype("<u4").tobytes()
         except (AssertionError, OverflowError, ValueError) as error:
             check(False, error)
-        content = unpacked(code, most_bytes(n, d, n - n_mapped))
-        n_flags = -(-n // 8)
+        content, file = unpacked(code, most_bytes(n, d, n - n_mapped))
+        if code[0] >= N_GENERAL:
+            content += rows_of_file(file, code[0] - N_GENERAL, n - n_mapped, self.shape)
+        n_flags = -(-n // 8) if n_mapped else 0
         check(len(content) > n_flags and content[n_flags] < len(DTYPES), "rows have no kind")
-        alone = np.unpackbits(np.frombuffer(content[:n_flags], np.uint8))[:n].astype(bool)
-        kind = np.dtype(DTYPES[content[n_flags]])
+        alone = np.ones(n, dtype=bool)  # unless there are flags
+        if n_mapped:
+            alone = np.unpackbits(np.frombuffer(content[:n_flags], np.uint8))[:n].astype(bool)
+        listed, kind = content[n_flags] < len(WHOLE), np.dtype(DTYPES[content[n_flags]])
         size = (n - n_mapped) * d * kind.itemsize
         check(
             len(content) - n_flags - 1 == size and alone.sum() == n - n_mapped, "it has other rows"
@@ -109,10 +126,10 @@ class ExactRows:
         rows = np.frombuffer(content[n_flags + 1 :], kind).reshape(-1, d)
         number = np.zeros((n, d), dtype=np.int64)
         number[~alone] = np.concatenate(blocks[::-1])
-        if kind != np.float64:
+        if listed:
             number[alone] = rows
         X = np.concatenate([*map(self.flow.values, blocks_of(number))])
-        if kind == np.float64:
+        if not listed:
             X[alone] = rows
         return X, checksum(number[~alone], content)
 
@@ -145,28 +162,28 @@ def most_bytes(n, d, n_alone):
 
 
 def packed(content, most, pitch):
-    """Return the smallest code of bytes, which says where it ends."""
+    """Return codes of bytes, which say where they end."""
     codes = [bytes([0, 0]) + zlib.compress(content, 9), bytes([1, 0]) + bz2.compress(content)]
     for distance in sorted({*DISTANCES, min(pitch, 255)}):
         code = lzma.compress(content, lzma.FORMAT_RAW, filters=lzma_filters(distance, most))
         codes.append(bytes([2, distance]) + code)
-    return min(codes, key=len)
+    return codes
 
 
 def unpacked(code, most):
-    """Return the bytes of a code, at most so many."""
-    check(len(code) > 1 and code[0] < 3, "rows have no code")
+    """Return the bytes of a code, at most so many, and what comes after it."""
+    check(len(code) > 1 and code[0] < N_GENERAL + len(FORMATS), "rows have no code")
     try:
         decoder = (
             zlib.decompressobj,
             bz2.BZ2Decompressor,
             lambda: lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=lzma_filters(code[1], most)),
-        )[code[0]]()
+        )[code[0] if code[0] < N_GENERAL else 0]()  # flags before an image are a code of zlib
         content = decoder.decompress(code[2:], most + 1)
     except (zlib.error, OSError, ValueError, lzma.LZMAError) as error:
         check(False, error)
     check(decoder.eof and len(content) <= most, "rows have another code")
-    return content
+    return content, decoder.unused_data
 
 
 def lzma_filters(distance, most):

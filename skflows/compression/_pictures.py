@@ -1,0 +1,87 @@
+"""Images side by side in one PNG or WebP file, by Pillow where it is installed."""
+
+import io
+import math
+
+import numpy as np
+
+from ._checks import check
+
+FORMATS = "PNG", "WEBP"
+LONGEST = 2**14 - 1  # side of a WebP image
+MOST_PIXELS = 2**26  # Pillow warns of images that are a little larger
+
+
+def pillow():
+    """Return ``PIL.Image``, or raise an error that says how to install it."""
+    try:
+        from PIL import Image
+    except ImportError:
+        raise ImportError("reading and writing images needs Pillow: pip install pillow") from None
+    Image.init()  # its formats
+    return Image
+
+
+def layout(n, shape):
+    """Return how many of n images are below each other and side by side.
+
+    The whole is about a square, with a power of two side by side.
+    """
+    height, width, _ = shape
+    across = min(2 ** max(math.ceil(math.log2(n * height / width) / 2), 0), n)
+    return -(-n // across), across
+
+
+def image_files(rows, shape, slowly):
+    """Return files of grey or colour images with 8 bits, each after the index of its format.
+
+    Parameters
+    ----------
+    rows : ndarray of uint8, of shape (n, height * width * channels)
+        The images.
+    shape : tuple or None
+        Height, width and channels; None if rows are not images.
+    slowly : bool
+        Whether WebP tries all its methods, for slightly fewer bytes.
+    """
+    if shape is None or shape[2] not in (1, 3) or not len(rows):
+        return []
+    (down, across), (height, width, channels) = layout(len(rows), shape), shape
+    sides = down * height, across * width
+    if max(sides) > LONGEST or math.prod(sides) > MOST_PIXELS:
+        return []
+    try:
+        Image = pillow()
+    except ImportError:
+        return []
+    tiles = np.zeros((down * across, *shape), dtype=np.uint8)
+    tiles[: len(rows)] = rows.reshape(-1, *shape)
+    pixels = tiles.reshape(down, across, *shape).swapaxes(1, 2).reshape(*sides, channels)
+    image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
+    options = {"lossless": True, "quality": 100, "method": 6 if slowly else 5}  # of WebP
+    files = []
+    for i, name in enumerate(FORMATS):
+        if name in Image.SAVE:  # Pillow may be built without WebP
+            file = io.BytesIO()
+            image.save(file, name, optimize=True, **options)
+            files.append((i, file.getvalue()))
+    return files
+
+
+def rows_of_file(content, i, n, shape):
+    """Return the bytes of the n images of a file, given the index of its format."""
+    name = FORMATS[i]
+    is_image = n > 0 and shape is not None and shape[2] in (1, 3)
+    check(is_image, "it holds images, but its rows are none")
+    Image = pillow()
+    if name not in Image.SAVE:
+        raise ImportError(f"data has an image in {name}, which this Pillow was built without")
+    (down, across), (height, width, channels) = layout(n, shape), shape
+    try:
+        with Image.open(io.BytesIO(content), formats=[name]) as image:
+            check(image.size == (across * width, down * height), "its image has another size")
+            pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
+    except Exception as error:  # decoders of images raise many kinds
+        check(False, error)
+    tiles = pixels.reshape(down, height, across, width, channels).swapaxes(1, 2)
+    return tiles.reshape(down * across, -1)[:n].tobytes()
