@@ -65,6 +65,14 @@ def test_images_come_back(folder, capsys):
     assert (out, err) == ("wrote restored: 30 images\n", "")
 
 
+def test_single_images(folder, capsys):
+    write_images(folder / "one", [(4, 6, 3)])
+    assert run("compress one --model images.skflows -o one.skfc") == 0
+    assert run("decompress one.skfc --model images.skflows -o restored/") == 0
+    pixels = [np.asarray(Image.open(folder / name / "0.png")) for name in ("one", "restored")]
+    np.testing.assert_array_equal(*pixels)
+
+
 def test_tables_come_back_in_the_form_of_the_fit(folder, capsysbinary, monkeypatch):
     assert run("decompress counts.skfc --model counts.skflows -o restored.csv") == 0
     text = (folder / "counts.csv").read_text()
@@ -117,7 +125,12 @@ def test_images_need_a_folder(folder, capsys):
         ("compress other --model images.skflows", "images of 4 x 4 pixels of 1 channels, "),
         ("compress sizes --model new", "sizes/1.png has the shape (4, 6, 1)"),
         ("compress deep --model new", "0.png has pixels of mode 'I;16': convert"),
-        ("compress one --model new", "one has 1 images: at least 2"),
+        ("compress one --model new", "one has only one image, and there is no new yet"),
+        ("compress row.csv --model new", "row.csv has only one row, and there is no new yet"),
+        ("compress empty --model new", "empty has no images"),
+        ("compress one/0.png --model new", "0.png is an image: give the folder that holds it"),
+        ("decompress none.skfc --model images.skflows", "cannot read none.skfc: No such file"),
+        ("decompress images --model images.skflows", "cannot read images: Is a directory"),
         ("compress broken --model new", "cannot read broken/0.png: "),
         ("compress . --model new", "broken is no image: . may only have"),
         ("compress more.csv --model counts.skflows", "lacks, 'fourth': leave them out"),
@@ -148,11 +161,13 @@ def test_errors(folder, capsys, line, message):
     write_images(folder / "other", [(4, 4)] * 2)
     write_images(folder / "sizes", [(4, 4), (4, 6)])
     write_images(folder / "one", [(4, 4)])
+    write_images(folder / "empty", [])
     for name in "deep", "broken":
         (folder / name).mkdir()
     Image.fromarray(np.zeros((4, 4), dtype=np.uint16)).save(folder / "deep" / "0.png")
     (folder / "broken" / "0.png").write_bytes(b"no image")
     frame = pd.read_csv("counts.csv", sep=";")
+    frame[:1].to_csv("row.csv", index=False)
     frame.assign(fourth=1).to_csv("more.csv", index=False)
     frame.assign(first=frame["first"].astype(float).where(frame.index != 1, 0.5)).to_csv(
         "fractions.csv", index=False

@@ -90,7 +90,8 @@ def run_decompress(args):
             f"{target}/"
         )
     check_writable(args.output if shape is None else target / PARTS, args.data, args.model)
-    data = standard_input().read() if is_standard(args.data) else args.data.read_bytes()
+    with reading(args.data, "compressed"):
+        data = standard_input().read() if is_standard(args.data) else args.data.read_bytes()
     holds = {b"PK": "images", b"SK": "a table"}.get(data[:2])
     compresses = "a table" if shape is None else "images"
     if holds is None:
@@ -148,6 +149,11 @@ def new_compressor(args, X, form, options):
         flow = GlowDensity(image_shape=X.shape[1:], **SETTINGS, **OF_IMAGES)
     else:
         flow = NSFDensity(discrete=[*range(X.shape[1])], **SETTINGS)
+    if len(X) < 2:
+        raise ValueError(
+            f"{args.data} has only one {'image' if form is None else 'row'}, and there is no "
+            f"{args.model} yet: a new model needs at least two"
+        )
     compressor = FlowCompressor(flow.set_params(**options), lossless=True)
     interrupted = fit_with_progress(compressor, X)
     if form is not None:
@@ -222,6 +228,8 @@ def check_like_fit(X, compressor, args):
 def read_whole_numbers(args):
     """Return a table in float64 and the form of its file; other values are an error."""
     path = args.data
+    if is_plain(path.name):
+        raise ValueError(f"{path} is an image: give the folder that holds it")
     table = open_table(path, args.sep, args.decimal)
     frame = numbers(table.read(), path, "only whole numbers can be compressed")
     for name in frame:
@@ -262,6 +270,6 @@ def read_images(folder):
                 f"{file} has the shape {images[-1].shape}, {files[0]} has {images[0].shape}: all "
                 "images must have one"
             )
-    if len(images) < 2:
-        raise ValueError(f"{folder} has {len(images)} images: at least 2 are needed")
+    if not images:
+        raise ValueError(f"{folder} has no images")
     return [file.name for file in files], np.stack(images).astype(np.float64)
