@@ -39,7 +39,7 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
     whose files are as small and need no model.
 
     Without loss, rows of whole numbers, or of fractions that repeat, are written exactly. On the
-    sets of ``benchmarks/compression.md``, they take at most about 10 % more bits than the flow's
+    sets of ``benchmarks/compression.md``, they take at most about 11 % more bits than the flow's
     likelihood (`bits_per_dim` of images) says. The flow maps integers, and
     draws the noise in the cell of a value from the bits of other rows, which get them back (iFlow).
     The first rows, which have no others, and rows with values of another kind are written by
