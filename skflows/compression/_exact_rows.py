@@ -21,7 +21,7 @@ MOST_VALUES = 2**18  # that the flow maps at once
 POWERS = 16  # of 2, that the numbers of such rows are
 BITS_TO_MAP = 14  # that a value pops before it pushes a latent coordinate, at most
 BITS_OF_CHUNK = 16  # more, for each value of a chunk
-CLEARLY = 0.9  # of the bytes without the flow, if image codecs that take longer won't save as many
+CLEARLY = 0.9  # of the bytes without the flow: up to so many, WebP need not try all its methods
 
 
 class ExactRows:
@@ -115,7 +115,7 @@ class ExactRows:
             content += rows_of_file(file, code[0] - N_GENERAL, n - n_mapped, self.shape)
         n_flags = -(-n // 8) if n_mapped else 0
         check(len(content) > n_flags and content[n_flags] < len(DTYPES), "rows have no kind")
-        alone = np.ones(n, dtype=bool)  # unless there are flags
+        alone = np.ones(n, dtype=bool)
         if n_mapped:
             alone = np.unpackbits(np.frombuffer(content[:n_flags], np.uint8))[:n].astype(bool)
         listed, kind = content[n_flags] < len(WHOLE), np.dtype(DTYPES[content[n_flags]])
