@@ -24,18 +24,18 @@ class Growth:
     """
 
     def __init__(self, n, size):
-        self.n_atoms = 0
         self.used = np.zeros((n, size), dtype=np.int64)
         self.front = np.zeros(n, dtype=np.int64)
         self.distance = np.full((n, size, size), FAR, dtype=np.uint8)
 
     def add(self, bonds):
-        """Add atoms with bonds of orders ``(n, n_atoms)``; return the relation of each to them.
+        """Add an atom to each, with bonds of orders ``(n, i)``; return relations ``(n, i + 1)``.
 
-        It tells their distance or the order of their bond, the sum of the orders of the bonds of
-        the atom, and whether the next atom may be bonded to it.
+        The relation of an atom, also of the new one, to the new one tells their distance or the
+        order of their bond, the sum of the orders of the bonds of the atom, and whether the next
+        atom may be bonded to it.
         """
-        i = self.n_atoms
+        i = bonds.shape[1]
         distance = self.distance[:, : i + 1, : i + 1]
         distance[:, i, i] = 0
         bonded = bonds > 0
@@ -49,7 +49,6 @@ class Growth:
             self.used[:, i] = bonds.sum(axis=1)
             # Padding has no bonds, and no front.
             self.front = np.where(bonded.any(axis=1), bonded.argmax(axis=1), self.front)
-        self.n_atoms = i + 1
         relation = distance[:, i].astype(np.int64) + BONDED + 1
         relation[:, :i] = np.where(bonded, bonds, relation[:, :i])
         relation[:, i] = SELF

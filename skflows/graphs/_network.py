@@ -149,7 +149,7 @@ class GrowthNetwork(nn.Module):
         return self.to_bond(x + self.of_used(used.clamp(max=MOST_USED)) + bonded)
 
     def bonded_to(self, states, orders):
-        """Return what bonds to atoms with these states say to later bonds; 0 of order 0."""
+        """Return what bonds to atoms with these states give to later bonds: zero for order 0."""
         return self.of_bonded(states) * self.by_order(orders)
 
     def outputs(self, molecules):
