@@ -146,22 +146,22 @@ def test_fits_of_tables_say_how_long(capsys, monkeypatch):
     assert 0 < free_share() < 1.01
     share = 1.0
     monkeypatch.setattr("skflows.table._duration.free_share", lambda: share)
-    for params, shape, n, message in (
-        ({}, (234, 11), 1, "takes about 20 seconds on one core\n"),
-        ({}, (3376, 7), 1, "3376 rows of 7 columns, which takes about 40 seconds on one core"),
-        ({}, (50_000, 10), 1, "takes about 6 minutes on one core"),
-        ({}, (1_000_000, 10), 1, "takes about 6 minutes on one core"),  # of at most 50,000 rows
-        ({}, (240, 15), 3, "mixed columns for each of 3 classes to 240 rows of 15 columns, which "
-            "takes about 40 seconds on one core (--quick"),
-        ({"max_iter": 1}, (3376, 7), 1, "takes about 25 seconds"),
-        ({"max_iter": 75}, (3376, 7), 1, "takes about 45 seconds"),
-        ({"max_iter": 10**6}, (3376, 7), 1, "takes about 65 seconds"),
-        ({"time_limit": 30}, (3376, 7), 1, "takes about 30 seconds"),
-        ({"time_limit": 8}, (3376, 7), 1, ""),
-        ({}, (60, 11), 1, ""),
+    for params, shape, message in (
+        ({}, (234, 11), "takes about 20 seconds on one core\n"),
+        ({}, (3376, 7), "3376 rows of 7 columns, which takes about 40 seconds on one core"),
+        ({}, (50_000, 10), "takes about 6 minutes on one core"),
+        ({}, (1_000_000, 10), "takes about 6 minutes on one core"),  # of at most 50,000 rows
+        ({}, (240, 15), "a model of mixed columns with missing values to 240 rows of 15 columns, "
+            "which takes about 20 seconds on one core (--quick"),
+        ({"max_iter": 1}, (3376, 7), "takes about 25 seconds"),
+        ({"max_iter": 75}, (3376, 7), "takes about 45 seconds"),
+        ({"max_iter": 10**6}, (3376, 7), "takes about 65 seconds"),
+        ({"time_limit": 30}, (3376, 7), "takes about 30 seconds"),
+        ({"time_limit": 8}, (3376, 7), ""),
+        ({}, (60, 11), ""),
     ):  # fmt: skip
         density = skflows.TableDensity(**params)
-        _progress.announce_tables(density, pd.DataFrame(np.zeros(shape)), n)
+        _progress.announce_tables(density, pd.DataFrame(np.zeros(shape)))
         err = capsys.readouterr().err
         assert message in err and bool(message) == bool(err), (params, shape, err)
     share = 0.25

@@ -43,6 +43,7 @@ from skflows.columns.checks import ColumnWarning
 from skflows.conditional import _classifier, _probabilities, _trees
 from skflows.conditional._probabilities import ClassProbabilities, pool_weights, pooled
 from skflows.conditional._trees import Boosting, Forest
+from skflows.table._components import held_out_of_classes
 
 FLOW = NSFDensity(
     n_transforms=1, hidden_layer_sizes=(8,), max_iter=5, preprocessing="standardize", dropout=0.0
@@ -390,9 +391,9 @@ def test_classes_of_a_table_share_kinds_and_categories(as_frame, tmp_path):
     X = table if as_frame else table.to_numpy()
     density = TableDensity(max_iter=1, cv=2)
     classifier = DensityClassifier(density, reject=0.1, calibration=0.25, random_state=0).fit(X, y)
-    first, second = (own.columns_["kind"].tolist() for own in classifier.estimators_)
-    assert first == second == ["categorical", "ordinal", "continuous"]
-    assert [own.columns for own in classifier.estimators_] == [None, None]
+    (shared,) = classifier.estimators_
+    assert shared.columns_["kind"].tolist() == ["categorical", "ordinal", "continuous"]
+    assert shared.columns is None
     assert [len(scores) for scores in classifier.calibration_scores_] == [12, 10]
     proba = classifier.predict_proba(X)
     assert np.isfinite(classifier._log_densities(X)).all()
@@ -404,14 +405,60 @@ def test_classes_of_a_table_share_kinds_and_categories(as_frame, tmp_path):
     assert np.allclose(skflows.load(tmp_path / "classifier.skflows").predict_proba(X), proba)
 
 
+def mixed_classes(n):
+    """Return a table of three classes that differ in both columns, with gaps, and the classes."""
+    rng = np.random.default_rng(0)
+    y = rng.choice(3, n, p=[0.6, 0.3, 0.1])
+    color = np.where(rng.random(n) < 0.2 + 0.3 * y, "red", "blue")
+    size = np.where(rng.random(n) < 0.1, np.nan, rng.normal(y, 1.0))
+    return pd.DataFrame({"color": color, "size": size}), y
+
+
+def test_the_densities_of_classes_of_a_table_sum_to_its_density():
+    X, y = mixed_classes(150)
+    density = TableDensity(max_iter=1, n_orders=1, cv=2)
+    classifier = DensityClassifier(density, random_state=0).fit(X, y, 1.0 + y)
+    (density,) = classifier.estimators_
+    of_rows = classifier.score_samples(X)
+    np.testing.assert_allclose(of_rows, density.score_samples(X), rtol=1e-10)
+    grid = pd.DataFrame({"color": "red", "size": np.linspace(-12, 14, 2_001)})
+    densities = np.exp(classifier._log_densities(pd.concat([grid, grid.assign(color="blue")])))
+    total = densities.sum(axis=0) * (grid["size"][1] - grid["size"][0])
+    np.testing.assert_allclose(total, 1, atol=0.15)  # a class's share in the model is not exact
+    np.testing.assert_allclose(total @ classifier.priors_, 1, atol=0.02)
+
+
+def test_rows_of_a_table_calibrate_by_members_that_have_not_seen_them():
+    """In a kernel of their own, rows would be far likelier."""
+    X, y = mixed_classes(120)
+    density = TableDensity(max_iter=1, n_orders=1, cv=3)
+    classifier = DensityClassifier(density, classifiers=True, random_state=0).fit(X, y)
+    shares = np.bincount(y)[y] / len(y)
+    (density,) = classifier.estimators_
+    known = np.sort(np.concatenate(classifier.calibration_scores_))
+    unseen = np.sort(density.held_out_scores_ - np.log(shares))
+    np.testing.assert_allclose(known, unseen, atol=0.1)  # orders of a network differ a little
+    seen = classifier._log_densities(X)[np.arange(len(y)), y]
+    assert seen.mean() > known.mean() + 0.05
+
+
+def test_rare_classes_of_a_large_table_hold_out_enough_rows():
+    label = np.repeat([0, 1, 2, 3], [10_000, 90, 30, 2])
+    train, held_out = held_out_of_classes(label, 0)
+    assert np.bincount(label[held_out], minlength=4).tolist() == [1_500, 20, 10, 0]
+    assert np.array_equal(np.sort(np.concatenate([train, held_out])), np.arange(len(label)))
+
+
 def test_classes_of_a_table_share_weights():
     """Those of all rows: nothing is held out, because the density keeps held-out scores."""
     color, weight = np.tile(["green", "red", "red"], 20), np.tile([1.0, 2.0, 3.0], 20)
     density = TableDensity(max_iter=1, n_orders=1, cv=2)
     classifier = DensityClassifier(density, reject=0.1, random_state=0)
     classifier.fit(pd.DataFrame({"color": color}), np.arange(60) % 2, weight)
-    (shared,) = classifier.estimators_[0]._schema.variables
-    assert shared.counts == pytest.approx([10, 50])
+    (density,) = classifier.estimators_
+    colors, classes = density._schema.variables
+    assert colors.counts == pytest.approx([10, 50])
+    assert classes.counts == pytest.approx([30, 30])
     assert [len(scores) for scores in classifier.calibration_scores_] == [30, 30]
 
 
@@ -457,7 +504,7 @@ def test_kinds_of_classes_inside_a_detector():
     assert [schema.columns[0].kind for schema in schemas] == ["continuous"] * 2
     again = DensityClassifier(clone(classifier.estimators_[0].estimator), random_state=0)
     again.fit(table.round(), n >= 30)
-    assert [own._schema.columns[0].kind for own in again.estimators_] == ["count"] * 2
+    assert [own._schema.columns[0].kind for own in again.estimators_] == ["count"]
 
 
 def test_a_frozen_density_stays_as_it_is():
@@ -520,7 +567,7 @@ def test_the_default_density_of_other_columns_is_one_of_tables(monkeypatch, tmp_
     assert len(caught) == 1
     of_gaps = DensityClassifier(random_state=0).fit(gaps, y)
     for rows, classifier in (table, of_table), (gaps, of_gaps):
-        assert [type(density) for density in classifier.estimators_] == 2 * [TableDensity]
+        assert [type(density) for density in classifier.estimators_] == [TableDensity]
         assert len(classifier.weights_) > 1
         assert classifier.score(rows, y) > 0.9
         assert classifier.p_values(rows).shape == (60, 2)

@@ -269,5 +269,6 @@ def test_a_long_fit_says_how_long_it_takes(monkeypatch, capsys, verbose):
     assert err == told * (verbose == "auto") and out.startswith(text) == (verbose == 1)
     density.set_params(verbose="auto")
     DensityClassifier(density, classifiers=False).fit(table, table[:, 0] > 0)
+    assert capsys.readouterr() == ("", told)
     DensityOutlierDetector(density, calibration="conformal", cv=2).fit(table)
     assert capsys.readouterr() == ("", "")

@@ -83,11 +83,11 @@ def fit_target(args):
     if args.target in hints.texts or is_category(target):
         y = target[args.target].astype(str)
         check_classes(y, args)
-        model = _classifier(args, X, kinds_in(X, source.form, hints), y.nunique())
+        model = _classifier(args, X, kinds_in(X, source.form, hints))
         if not model.estimator.__sklearn_tags__().input_tags.string:
             X = numbers(X, args.data)
         if isinstance(model.estimator, TableDensity):
-            announce_tables(model.estimator, X, y.nunique())
+            announce_tables(model.estimator, X)
     else:
         y = numbers(target, args.data, TARGET)[args.target]
         has_trees = args.estimator is None and args.max_iter is None and len(X) >= ROWS_FOR_TREES
@@ -130,7 +130,7 @@ def check_classes(y, args):
         )
 
 
-def _classifier(args, X, kinds, n_classes):
+def _classifier(args, X, kinds):
     """Return the classifier of some classes that the arguments ask for."""
     name = args.estimator or ("table" if needs_table(X) else "nsf")
     if name not in (*ARCHITECTURES, "table"):
@@ -142,7 +142,7 @@ def _classifier(args, X, kinds, n_classes):
     values = {"max_iter": args.max_iter, "time_limit": time_limit_of(args)}
     density.set_params(**{name: value for name, value in values.items() if value is not None})
     if name == "table":
-        seconds = expected_duration(density, *X.shape, n_classes)
+        seconds = expected_duration(density, *X.shape)
         density.set_params(columns=kinds, handle_unknown="rare", n_jobs=n_jobs_for(seconds))
     # As by default in Python, with enough rows, unless the user wants the densities alone.
     is_pooled = args.estimator is None and len(X) >= LEAST_POOLED

@@ -62,22 +62,14 @@ def limit_of_user(args):
         yield
 
 
-def announce_tables(density, frame, n_densities=1):
-    """Print how long a long fit of densities of tables takes on one core.
-
-    Each density is fitted to a part of the rows.
-    """
-    seconds = expected_duration(density, *frame.shape, n_densities)
+def announce_tables(density, frame):
+    """Print how long a long fit of a density of tables takes on one core."""
+    seconds = expected_duration(density, *frame.shape)
     if seconds <= FIRST_LINE:
         return
-    each = "with missing values" if n_densities == 1 else f"for each of {n_densities} classes"
     is_long = seconds > QUICK_IN_ALL
-    announce(
-        frame,
-        f"a model of mixed columns {each}",
-        f"takes {said(seconds, density.time_limit)}",
-        is_long,
-    )
+    duration = f"takes {said(seconds, density.time_limit)}"
+    announce(frame, "a model of mixed columns with missing values", duration, is_long)
 
 
 def announce(frame, density, duration, is_long=True):

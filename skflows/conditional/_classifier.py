@@ -80,7 +80,7 @@ FITTED = {
 }
 ANY_ROWS = (  # added to an error
     "The rows of fit were complete rows of numbers, and so the default estimator takes no others: "
-    'fit DensityClassifier(TableDensity(handle_unknown="rare", n_orders=1), classifiers=True).'
+    'fit DensityClassifier(TableDensity(handle_unknown="rare"), classifiers=True).'
 )
 LEAST_LOG_PROBA = -1e9  # of impossible rows, which no temperature makes possible
 
@@ -112,14 +112,14 @@ class DensityClassifier(
     estimator : estimator, default=None
         A density estimator with `fit` and `score_samples`, which is cloned and fitted for each
         class. None is ``ConditionalDensity(NSFDensity(n_transforms=2, dropout=0.2,
-        input_noise=0.1))`` for tables of numbers, and ``TableDensity(handle_unknown="rare",
-        n_orders=1)`` for tables with texts, dates or missing values. The rows of `fit` decide: if
-        only later rows have missing values, give the `TableDensity`. A ``time_limit`` of it holds
-        for all of them together: each has an equal share of the time left. Ctrl-C ends the whole
-        fit, and the classifier is fitted only if it came while the last density was. Discrete
-        columns, and the kinds and categories of a `TableDensity`, are found in the rows of all
-        classes together. A `ConditionalDensity` is fitted once, to the columns given the class: the
-        classes share its networks, which suits classes of few rows, and its folds are stratified.
+        input_noise=0.1))`` for tables of numbers, and ``TableDensity(handle_unknown="rare")``
+        for tables with texts, dates or missing values. The rows of `fit` decide: if only later
+        rows have missing values, give the `TableDensity`. These two are fitted once, to the columns
+        given the class, or with the class as one more column: the classes share what the columns
+        have in common, which suits classes of few rows, and the held-out rows are stratified. A
+        ``time_limit`` of other densities holds for all of them together: each has an equal share of
+        the time left. Ctrl-C ends the whole fit, and the classifier is fitted only if it came while
+        the last density was. Discrete columns are found in the rows of all classes together.
 
     priors : array-like of shape (n_classes,), default=None
         Probability of each class, in the order of `classes_`; by default its share of the rows.
@@ -167,7 +167,7 @@ class DensityClassifier(
         The probability of each class.
 
     estimators_ : list of estimator
-        The density of each class, or the single `ConditionalDensity`.
+        The density of each class, or the single `ConditionalDensity` or `TableDensity`.
 
     temperature_ : float
         Divisor of the log-densities in `predict_proba`, at least 1.
@@ -324,6 +324,8 @@ class DensityClassifier(
                 unseen = None
             template = with_time_limit(template, shortest(limits) - (clock() - started))
         fit, n_fits = self._fit_each, len(self.classes_)
+        if self._is_table:
+            fit, n_fits = self._fit_table, 1
         if self._is_shared:
             fit, n_fits = self._fit_shared, 1
             folds = self._folds(label[~is_held_out], is_held_out.any(), seed)
@@ -401,6 +403,29 @@ class DensityClassifier(
     def _is_shared(self):
         """Whether a single density is given the class."""
         return isinstance(self._density, ConditionalDensity)
+
+    @property
+    def _is_table(self):
+        """Whether a single density of tables has the class as one more column."""
+        return hasattr(self._density, "_fit_classes") and not is_frozen(self._density)
+
+    def _fit_table(self, task, density, X, label, weight, is_held_out):
+        """Fit the density of encoded rows and their classes.
+
+        Return the rows that calibrate, and their log-densities under each class.
+        """
+        train = np.flatnonzero(~is_held_out)
+        if prints(self):
+            print(f"{len(self.classes_)} classes: {len(train)} rows")
+        rows, sample_weight = X[train], uneven(weight[train])
+        with task.inside(density):
+            joint = density._fit_classes(rows, label[train], sample_weight, self._encoding)
+        self.estimators_ = [density]
+        if is_held_out.any():
+            rows = np.flatnonzero(is_held_out)
+            return rows, self._scores(X[rows])
+        is_known = ~np.isnan(joint).any(axis=1) & (self.calibration is not None)
+        return train[is_known], joint[is_known]
 
     def _fit_shared(self, task, density, X, label, weight, is_held_out):
         """Fit the density of the rows given the class.
@@ -524,7 +549,7 @@ class DensityClassifier(
                     raise
                 raise ValueError(f"{error} {ANY_ROWS}") from error
             return X if hasattr(X, "columns") else rows
-        if hasattr(self._density, "_fit_rows"):
+        if hasattr(self._density, "_fit_classes"):
             if not reset:
                 return read_as_in_fit(self, X)
             self._encoding, rows = read(self, self._density, X)
@@ -626,6 +651,9 @@ class DensityClassifier(
         if self._is_shared:
             (density,) = self.estimators_
             return given_classes(density, X, len(self.classes_))
+        if self._is_table:
+            (density,) = self.estimators_
+            return density._score_classes_of(X)
         scores = [partial(score_rows, density) for density in self.estimators_]
         with no_more_warnings_of_names():
             return np.column_stack(results_of_each(scores, X, self._encoding))
@@ -805,7 +833,7 @@ def default_density():
 
 def default_table_density():
     """Return the density for tables with texts, dates or missing values."""
-    return TableDensity(handle_unknown="rare", n_orders=1)
+    return TableDensity(handle_unknown="rare")
 
 
 @contextmanager

@@ -139,6 +139,6 @@ class Folds:
 
     def spread(self, values):
         """Return values of the held-out rows, fold by fold, for all rows of the user, else NaN."""
-        all_values = np.full(len(self._kept), np.nan)
+        all_values = np.full((len(self._kept), *values.shape[1:]), np.nan)
         all_values[np.flatnonzero(self._kept)[self.held_out_rows]] = values
         return all_values

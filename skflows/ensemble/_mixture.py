@@ -204,7 +204,7 @@ def refitted(done, tasks, n_jobs, time_limit, started):
         if not isinstance(fitted, str):
             before = done[i][1]
             seconds = before.seconds + fitted.seconds
-            yield i, before._replace(members=fitted.members, seconds=seconds, is_refitted=True)
+            yield i, before._replace(members=fitted.members, seconds=seconds)
 
 
 def mixture_attributes(done, folds, least_weight, contamination, score):

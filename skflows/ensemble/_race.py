@@ -56,11 +56,16 @@ class Task(NamedTuple):
 class Fitted(NamedTuple):
     """A component that was fitted in all folds."""
 
-    members: list
+    members: list  # the ones of the folds, or one that was fitted to all rows
+    of_folds: list
     scores: np.ndarray  # of the held-out rows, fold by fold
     seconds: float  # its share of the time of its tasks
     interrupted: bool
-    is_refitted: bool = False  # whether there is one member, which was fitted to all rows
+
+    @property
+    def is_refitted(self):
+        """Whether a member that was fitted to all rows has replaced the ones of the folds."""
+        return self.members is not self.of_folds
 
     def __str__(self):
         return f"held-out score {self.scores.mean():.4f}, {self.seconds:.1f} s"
@@ -207,7 +212,8 @@ def whole(pairs):
     folds, seconds = zip(*pairs, strict=True)
     members = [fold.member for fold in folds]
     scores = np.concatenate([fold.scores for fold in folds])
-    return Fitted(members, scores, sum(seconds), any(fold.interrupted for fold in folds))
+    interrupted = any(fold.interrupted for fold in folds)
+    return Fitted(members, members, scores, sum(seconds), interrupted)
 
 
 def start_workers(n_jobs, time_limit):

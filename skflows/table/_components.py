@@ -14,6 +14,7 @@ from ._view import MemberOfFold, TableView
 ROWS_WITH_FOLDS = 1_000  # beyond, a single held-out part is accurate enough
 HELD_OUT = 0.15
 MAX_HELD_OUT = 2_000
+HELD_OUT_OF_CLASS = 20  # rows of a class at least, for its p-values, but at most a third of it
 N_CLASSES = {"quantile": (1, 2, 4, 12, 32), "linear": (2, 3, 4, 5, 6, 8, 12, 16)}
 N_BINNED_CLASSES = (4, 8, 24)
 MAX_ROWS = 50_000  # of a component that is no network, and of an epoch of a network
@@ -215,12 +216,29 @@ def random_orders(schema, n_orders, random_state):
     return np.argsort(places, axis=1)
 
 
-def make_splits(cv, copy_of, seed):
-    """Return the folds of a table, in which the first copy of each row is ``copy_of``."""
+def make_splits(cv, copy_of, seed, label=None):
+    """Return the folds of a table, in which the first copy of each row is ``copy_of``.
+
+    Rows of each class are held out, if there are labels.
+    """
     n = len(copy_of)
     automatic = automatic_cv(n, seed, ROWS_WITH_FOLDS, HELD_OUT, MAX_HELD_OUT)
+    if label is not None and n > ROWS_WITH_FOLDS:
+        automatic = [held_out_of_classes(label, seed)]
     cv = automatic if cv == "auto" else min(cv, n)
-    return make_folds(cv, n, seed, copy_of=copy_of, least=1)
+    return make_folds(cv, n, seed, copy_of=copy_of, label=label, least=1)
+
+
+def held_out_of_classes(label, seed):
+    """Return training rows, and a held-out part of each class, larger in classes of few rows."""
+    share = min(HELD_OUT, MAX_HELD_OUT / len(label))
+    counts = np.bincount(label)
+    n_held_out = np.maximum(np.rint(share * counts), np.minimum(HELD_OUT_OF_CLASS, counts // 3))
+    order = np.random.RandomState(seed).permutation(len(label))
+    by_class = order[np.argsort(label[order], kind="stable")]
+    rank = np.arange(len(label)) - np.repeat(np.cumsum(counts) - counts, counts)
+    is_held_out = rank < np.repeat(n_held_out, counts)
+    return np.sort(by_class[~is_held_out]), np.sort(by_class[is_held_out])
 
 
 def first_copies(schema, values):
@@ -297,6 +315,8 @@ def fit_to_all(fit, start, view, seed, seconds):
 
 
 def with_own_maps(fitted, views):
-    """Return a component, each member of which uses the maps of its own fold."""
-    pairs = zip(fitted.members, views, strict=True)
-    return fitted._replace(members=[MemberOfFold(one, train.schema) for one, (train, _) in pairs])
+    """Return a component, the members of which use the maps of their own folds."""
+    pairs = zip(fitted.of_folds, views, strict=True)
+    of_folds = [MemberOfFold(one, train.schema) for one, (train, _) in pairs]
+    members = fitted.members if fitted.is_refitted else of_folds
+    return fitted._replace(members=members, of_folds=of_folds)

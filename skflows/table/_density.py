@@ -36,6 +36,7 @@ from ..ensemble._mixture import (
     mixture_attributes,
     run_mixture,
     scores_of,
+    weighted_members,
     weights_of,
 )
 from ..preprocessing.sklearn_compat import Interval, StrOptions
@@ -338,7 +339,17 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         """Fit the density to the rows of a table that a wrapper has encoded."""
         return self._fit(rows, None, sample_weight, encoding=encoding)
 
-    def _fit(self, X, y, sample_weight, held_out=None, encoding=None):
+    @fit_context(prefer_skip_nested_validation=True)
+    def _fit_classes(self, rows, label, sample_weight, encoding):
+        """Fit the density of encoded rows and their classes, which are one more column.
+
+        Return the log-density of each row in each class by members that have not seen it, NaN if
+        there are none, of shape (n_samples, n_classes).
+        """
+        self._fit(rows, None, sample_weight, encoding=encoding, label=label)
+        return vars(self).pop("_held_out_in_classes")
+
+    def _fit(self, X, y, sample_weight, held_out=None, encoding=None, label=None):
         from ..training.data_parallel import current_group
         from ._components import (
             MAX_ROWS,
@@ -376,8 +387,12 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             self._schema.rules = find_rules(self._schema, rows, weight, copy_of)
             rows = add_spans(self._schema, rows, weight, random_state)
         self._schema.ranges = Ranges(self._schema.variables, rows)
+        if label is not None:
+            n_classes, label = label.max() + 1, label[kept]
+            self._schema = self._schema.with_classes(label, weight, n_classes)
+            rows = np.column_stack([rows, label])
         if held_out is None:
-            splits = make_splits(self.cv, copy_of, seed)
+            splits = make_splits(self.cv, copy_of, seed, label)
         else:
             mask = held_out[kept]
             splits = [(np.flatnonzero(~mask), np.flatnonzero(mask))]
@@ -398,7 +413,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             len(splits),
             partial(tasks_of, portfolio, views, seed),
             partial(self._refits, TableView(self._schema, rows, weight), folds, views, seed),
-            partial(self._attributes, rows, folds, views),
+            partial(self._attributes, rows, folds, views, label is not None),
             can_gain=partial(can_gain, weight[splits[0][1]]),
             started=started,
             expected=expected,
@@ -406,6 +421,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             y=y,
             sample_weight=sample_weight,
         )
+        if label is not None:  # of whose rows only scores are asked
+            return self
         if levels := levels_without(self._schema, rows, is_missing):
             self._levels_without = levels
         if self.missing == "ignore" and is_missing.any():
@@ -519,14 +536,11 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         ]
         return refits_of(starts, view, seed)
 
-    def _attributes(self, rows, folds, views, done):
+    def _attributes(self, rows, folds, views, has_classes, done):
         """Return the attributes of a density that consists of fitted components."""
         from ._components import with_own_maps
 
-        done = [
-            (c, fitted if fitted.is_refitted else with_own_maps(fitted, views))
-            for c, fitted in done
-        ]
+        done = [(c, with_own_maps(fitted, views)) for c, fitted in done]
         rules, held_out = self._schema.rules, rows[folds.held_out_rows]
         attributes, members = self._mixture(done, folds, rows)
         if rules.orders:  # only the whole mixture tells how often it breaks them
@@ -538,6 +552,13 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         n_iter = [getattr(each, "n_iter", 1) for _, fitted in done for each in fitted.members]
         scores = folds.of_held_out(attributes["held_out_scores_"])
         usual = UsualScores.fit(self._schema.variables, held_out, scores, folds.held_out_weight)
+        if has_classes:
+            in_classes = []
+            for i, (_, unseen) in enumerate(folds.splits):
+                of_fold = [[fitted.of_folds[i]] for _, fitted in done]
+                members_of_fold = weighted_members(of_fold, attributes["weights_"])
+                in_classes.append(self._in_classes(rows[unseen], members_of_fold))
+            attributes["_held_out_in_classes"] = folds.spread(np.concatenate(in_classes))
         return attributes | {
             "_members": members,
             "n_iter_": max(n_iter),
@@ -706,6 +727,31 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         """Return `_log_prob`, with a warning of values outside of their kind."""
         self._schema.warn_of_outside(values)
         return self._log_prob(values, given)
+
+    def _score_classes_of(self, rows):
+        """Return the log-density of encoded rows in each class of `_fit_classes`."""
+        values = self._schema.split(rows)
+        self._schema.warn_of_outside(values)
+        return self._in_classes(values, self._members)
+
+    @in_one_thread
+    def _in_classes(self, values, members):
+        """Return the log-density of rows in each class under members, ``(n, n_classes)``."""
+        class_ = len(self._schema.variables) - 1
+        shares = self._schema.variables[class_].counts
+        joint = []
+        for some in in_chunks(values):
+            some = some.copy()
+            some[:, class_] = np.nan
+            view = TableView(self._schema, some)
+            by_member = [
+                np.log(weight)
+                + view.judged.log_prob(member)[:, None]
+                + np.log(member.predictive(view, class_).levels)
+                for member, weight in members
+            ]
+            joint.append(logsumexp(by_member, axis=0))
+        return np.concatenate(joint) - np.log(shares / shares.sum())
 
     @in_one_thread
     def _log_prob(self, values, given=None, members=None):

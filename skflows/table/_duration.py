@@ -16,19 +16,16 @@ FREE = 0.6  # share of a core above which nothing is said
 LEAST_SHARE = 0.05  # clocks have steps
 
 
-def expected_duration(density, n_rows, n_columns, n_densities=1):
-    """Return about how many seconds of one core a fit takes, with its epochs and time limit.
-
-    Several densities are fitted to a part of the rows each.
-    """
+def expected_duration(density, n_rows, n_columns):
+    """Return about how many seconds of one core a fit takes, with its epochs and time limit."""
     from ._components import MAX_ROWS, ROWS_WITH_FOLDS, automatic_epochs
 
-    n_values = min(n_rows, n_densities * MAX_ROWS) * n_columns
-    small = SECONDS_OF_SMALL + n_values / n_densities / VALUES_OF_SMALL
-    seconds = n_densities * min(small, LEAST_SECONDS) + n_values / VALUES_PER_SECOND
+    n_values = min(n_rows, MAX_ROWS) * n_columns
+    small = SECONDS_OF_SMALL + n_values / VALUES_OF_SMALL
+    seconds = min(small, LEAST_SECONDS) + n_values / VALUES_PER_SECOND
     if density.max_iter != "auto":
-        n = n_rows // n_densities
-        times = density.max_iter / automatic_epochs(n, N_FOLDS if n <= ROWS_WITH_FOLDS else 1)
+        n_folds = N_FOLDS if n_rows <= ROWS_WITH_FOLDS else 1
+        times = density.max_iter / automatic_epochs(n_rows, n_folds)
         seconds *= 1 - SHARE_OF_NETWORKS + SHARE_OF_NETWORKS * min(times, MOST_TIMES)
     return seconds if density.time_limit is None else min(seconds, density.time_limit)
 

@@ -17,7 +17,8 @@ from ..columns.checks import (
     warn_user,
 )
 from ..columns.encoding import NUMERIC
-from ..columns.kinds import GIVEN, IDENTIFIER, decide, stated
+from ..columns.frames import Column
+from ..columns.kinds import GIVEN, IDENTIFIER, Kind, decide, stated
 from ._columns import ColumnModel, ColumnSetting, Weeks
 from ._maps import fit_quantile_maps, forward_together
 from ._rules import Rules
@@ -154,6 +155,20 @@ class Schema:
         self.spans.append((len(self.columns), low, high, unit))
         self.columns.append(column)
         self._add_variables(column)
+
+    def with_classes(self, label, weight, n_classes):
+        """Return a copy that has the class of each row as its last column, beside the table's."""
+        schema = copy.copy(self)
+        schema.columns, schema.variables = [*self.columns], [*self.variables]
+        schema.of_column = [*self.of_column]
+        # As booleans, classes are all there are: none is rare or unseen.
+        column = Column(label.astype(np.float64), np.ones(len(label), dtype=bool), "bool", "")
+        classes = [*range(n_classes)]
+        setting = ColumnSetting("class", "error", None, weight, 0.0, False, classes)
+        kind = Kind("categorical", (), "classes")
+        schema.columns.append(ColumnModel(column, kind, setting, models_missing=False))
+        schema._add_variables(schema.columns[-1])
+        return schema
 
     def with_spans(self, values):
         """Return variables in which spans are known where both dates are."""
