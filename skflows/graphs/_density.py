@@ -160,13 +160,8 @@ class MoleculeDensity(ObjectDensity):
             sizes = len(self.atom_types_), self.hidden_size, self.n_layers
             return GrowthNetwork(HEADS[self.head](), *sizes), GrowthLikelihood(molecules)
 
-        self._train(
-            X,
-            graphs,
-            build,
-            identity=tuple(tensor.numpy() for tensor in molecules),
-            started=started,
-        )
+        identity = tuple(tensor.numpy() for tensor in molecules)
+        self._train(X, graphs, build, identity=identity, started=started)
         return self
 
     def _scores_of(self, network, graphs):

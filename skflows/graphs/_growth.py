@@ -24,14 +24,18 @@ class Growth:
     """
 
     def __init__(self, n, size):
-        self.n_atoms = 0
-        self.used = np.zeros((n, size), dtype=np.uint8)
+        self.used = np.zeros((n, size), dtype=np.int64)
         self.front = np.zeros(n, dtype=np.int64)
         self.distance = np.full((n, size, size), FAR, dtype=np.uint8)
 
     def add(self, bonds):
-        """Add atoms with bonds of orders ``(n, n_atoms)``; return the relation of each to them."""
-        i = self.n_atoms
+        """Add an atom to each, with bonds of orders ``(n, i)``; return relations ``(n, i + 1)``.
+
+        The relation of an atom, also of the new one, to the new one tells their distance or the
+        order of their bond, the sum of the orders of the bonds of the atom, and whether the next
+        atom may be bonded to it.
+        """
+        i = bonds.shape[1]
         distance = self.distance[:, : i + 1, : i + 1]
         distance[:, i, i] = 0
         bonded = bonds > 0
@@ -41,11 +45,10 @@ class Growth:
             distance[:, i, :i] = distance[:, :i, i] = new
             around = new[:, :, None] + new[:, None, :]
             np.minimum(distance[:, :i, :i], around, out=distance[:, :i, :i])
-            self.used[:, :i] += bonds.astype(np.uint8)
+            self.used[:, :i] += bonds
             self.used[:, i] = bonds.sum(axis=1)
             # Padding has no bonds, and no front.
             self.front = np.where(bonded.any(axis=1), bonded.argmax(axis=1), self.front)
-        self.n_atoms = i + 1
         relation = distance[:, i].astype(np.int64) + BONDED + 1
         relation[:, :i] = np.where(bonded, bonds, relation[:, :i])
         relation[:, i] = SELF
@@ -53,29 +56,27 @@ class Growth:
         in_front = np.arange(i + 1) >= self.front[:, None]
         return (relation * (MOST_USED + 1) + used) * 2 + in_front
 
-    def rings(self, bonds, to=slice(None)):
-        """Return the size of the ring that bonds of the next atom to others would close, or 0.
+    def ring(self, bonds):
+        """Return the size of the ring that the next bond of the next atom would close, or 0.
 
-        Of its bonds ``(n, n_atoms)``, the ones to earlier atoms count.
+        The atom has bonds ``(n, k)`` with the first k atoms; its next one is with atom k.
         """
-        is_there = (bonds > 0)[:, :, None] & ~np.tri(self.n_atoms, dtype=bool)[:, to]
-        distance = self.distance[:, : self.n_atoms, : self.n_atoms][:, :, to]
-        nearest = distance.min(axis=1, where=is_there, initial=LARGEST_RING)
-        return np.where(is_there.any(axis=1), np.minimum(nearest + 2, LARGEST_RING), 0)
+        k = bonds.shape[1]
+        bonded = bonds > 0
+        nearest = self.distance[:, :k, k].min(axis=1, where=bonded, initial=LARGEST_RING)
+        return np.where(bonded.any(axis=1), np.minimum(nearest + 2, LARGEST_RING), 0)
 
 
 def history(bonds):
     """Return the inputs of a network at each step of growing molecules with these bonds.
 
-    They are the relations of earlier atoms to each and the sizes of rings that bonds would close,
-    of shape ``(n, size, size)`` like the bonds, and the front ``(n, size)`` before each atom.
+    They are the relations of earlier atoms to each, and the sizes of rings that bonds would close,
+    of shape ``(n, size, size)`` like the bonds.
     """
-    n, size, _ = bonds.shape
-    growth = Growth(n, size)
-    relations, rings = np.zeros((2, n, size, size), dtype=np.uint8)
-    front = np.zeros((n, size), dtype=np.int16)
-    for i in range(size):
-        front[:, i] = growth.front
-        rings[:, i, :i] = growth.rings(bonds[:, i, :i])
+    growth = Growth(*bonds.shape[:2])
+    relations, rings = np.zeros((2, *bonds.shape), dtype=np.uint8)
+    for i in range(bonds.shape[1]):
+        for k in range(i):
+            rings[:, i, k] = growth.ring(bonds[:, i, :k])
         relations[:, i, : i + 1] = growth.add(bonds[:, i, :i])
-    return relations, rings, front
+    return relations, rings

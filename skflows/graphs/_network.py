@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ..training.losses import Likelihood, gradients_by_autograd
+from ..training.losses import LikelihoodByAutograd
 from ._growth import LARGEST_RING, MOST_USED, N_RELATIONS, START, Growth, history
 from ._molecules import N_ORDERS_OF_BONDS
 
@@ -31,15 +31,13 @@ class Molecules(NamedTuple):
     bonds: torch.Tensor  # (n, size, size): orders, in the lower triangles
     relations: torch.Tensor
     rings: torch.Tensor
-    front: torch.Tensor
 
     def rows(self, rows):
         """Return some of the molecules, without the padding that all have, as integers."""
         types = self.types[rows]
         size = int((types != PADDING).sum(1).max()) - 1
-        squares = [tensor[rows, :size, :size] for tensor in self[1:4]]
-        parts = types[:, : size + 1], *squares, self.front[rows, :size]
-        return Molecules(*(part.long() for part in parts))
+        squares = [tensor[rows, :size, :size] for tensor in self[1:]]
+        return Molecules(*(part.long() for part in (types[:, : size + 1], *squares)))
 
 
 def arranged(graphs, atom_types):
@@ -75,12 +73,10 @@ class Layer(nn.Module):
         """
         parts = self.query_key_value(self.attended(x)).unflatten(-1, (3, N_HEADS, -1))
         query, *new = parts.permute(2, 0, 3, 1, 4)
-        new = torch.stack(new)
-        if past is not None:
-            new = torch.cat([past, new], 3)
-        seen = F.scaled_dot_product_attention(query, new[0], new[1], attn_mask=bias)
+        known = torch.stack(new) if past is None else torch.cat([past, torch.stack(new)], 3)
+        seen = F.scaled_dot_product_attention(query, known[0], known[1], attn_mask=bias)
         x = x + self.output(seen.transpose(1, 2).flatten(2))
-        return x + self.mlp(self.mixed(x)), new
+        return x + self.mlp(self.mixed(x)), known
 
 
 class GrowthNetwork(nn.Module):
@@ -99,7 +95,9 @@ class GrowthNetwork(nn.Module):
         self.layers = nn.ModuleList(Layer(width) for _ in range(n_layers))
         self.last = nn.LayerNorm(width)
         self.to_type = nn.Sequential(
-            nn.Linear(width, width), nn.SiLU(), nn.Linear(width, head.n_outputs(n_types + 1))
+            nn.Linear(width, width),
+            nn.SiLU(),
+            nn.Linear(width, head.outputs_of_value * (n_types + 1)),
         )
         # Of a bond between the next atom and an earlier one.
         self.new, self.old = nn.Linear(width, width), nn.Linear(width, width)
@@ -108,23 +106,25 @@ class GrowthNetwork(nn.Module):
         self.of_ring = nn.Embedding(LARGEST_RING + 1, width)
         self.of_used = nn.Embedding(MOST_USED + 1, width)
         self.of_bonded = nn.Linear(width, width, bias=False)
-        self.by_order = nn.Embedding(N_ORDERS_OF_BONDS, width)
+        self.by_order = nn.Embedding(N_ORDERS_OF_BONDS, width, padding_idx=0)
         self.to_bond = nn.Sequential(
             nn.SiLU(),
             nn.Linear(width, width),
             nn.SiLU(),
-            nn.Linear(width, head.n_outputs(N_ORDERS_OF_BONDS)),
+            nn.Linear(width, head.outputs_of_value * N_ORDERS_OF_BONDS),
         )
 
-    def states(self, types, bonds, relations, past=None):
+    def states(self, types, relations, past=None):
         """Return the states of tokens, the start and each atom, which know all up to them.
 
-        Types are of shape ``(n, t)``; bonds and relations to earlier tokens ``(n, t, t_all)``. The
-        past of each layer is a list that is updated.
+        Types are of shape ``(n, t)``, relations to earlier tokens ``(n, t, t_all)``. The past of
+        each layer is a list that is updated.
         """
-        n_before = bonds.shape[2] - bonds.shape[1]
-        place = torch.arange(n_before, bonds.shape[2], device=bonds.device).clamp(max=FARTHEST)
-        x = self.atom(types) + self.used(bonds.sum(-1).clamp(max=MOST_USED)) + self.place(place)
+        _, n_new, n_all = relations.shape
+        n_before = n_all - n_new
+        used = relations.diagonal(n_before, 1, 2) // 2 % (MOST_USED + 1)  # see `Growth.add`
+        place = torch.arange(n_before, n_all).clamp(max=FARTHEST)
+        x = self.atom(types) + self.used(used) + self.place(place)
         later = torch.ones_like(relations[0], dtype=torch.bool).triu(n_before + 1)
         bias = self.relation(relations).permute(0, 3, 1, 2).masked_fill(later, -torch.inf)
         for i, layer in enumerate(self.layers):
@@ -136,8 +136,7 @@ class GrowthNetwork(nn.Module):
     def tokens(self, molecules):
         """Return the arguments of `states` for whole molecules."""
         types = F.pad(molecules.types[:, :-1].clamp(min=0), (1, 0), value=self.n_types)
-        bonds = F.pad(molecules.bonds, (1, 0, 1, 0))
-        return types, bonds, F.pad(molecules.relations, (1, 0, 1, 0), value=START)
+        return types, F.pad(molecules.relations, (1, 0, 1, 0), value=START)
 
     def bond_outputs(self, new, old, types, relation, ring, used, bonded):
         """Return the outputs for bonds between next atoms and earlier ones.
@@ -150,7 +149,7 @@ class GrowthNetwork(nn.Module):
         return self.to_bond(x + self.of_used(used.clamp(max=MOST_USED)) + bonded)
 
     def bonded_to(self, states, orders):
-        """Return the input of later bonds of an atom from a bond to an atom with a state."""
+        """Return what bonds to atoms with these states give to later bonds: zero for order 0."""
         return self.of_bonded(states) * self.by_order(orders)
 
     def outputs(self, molecules):
@@ -164,48 +163,45 @@ class GrowthNetwork(nn.Module):
         row, place = (types != PADDING).nonzero(as_tuple=True)
         values = types[row, place]
         values = values.where(values >= 0, self.n_types)
-        allowed = torch.ones(len(row), self.n_types + 1, dtype=torch.bool, device=row.device)
+        allowed = torch.ones(len(row), self.n_types + 1, dtype=torch.bool)
         allowed[place == 0, self.n_types] = False  # a molecule has an atom
         of_types = self.to_type(states[row, place]), values, allowed, row
 
-        size = bonds.shape[1]
-        j = torch.arange(size, device=bonds.device)
-        exists = types[:, :-1] >= 0
-        may = (j >= molecules.front[..., None]) & (j < j[:, None]) & exists[..., None]
-        row, i, j = may.nonzero(as_tuple=True)
+        exists = types[:, 1:-1] >= 0
+        may = (molecules.relations[:, :-1] % 2 == 1) & exists[..., None]  # see `Growth.add`
+        row, latest, j = may.nonzero(as_tuple=True)
+        i = latest + 1
         order = bonds[row, i, j]
         # Each bond is an input of the later steps of its atom: `reach` of them.
         bond = order.nonzero().squeeze(1)
         reach = (i - j - 1)[bond]
         source = bond.repeat_interleave(reach)
         first = (reach.cumsum(0) - reach).repeat_interleave(reach)
-        target = source + 1 + torch.arange(len(source), device=source.device) - first
+        target = source + 1 + torch.arange(len(source)) - first
         message = self.bonded_to(states[row[source], j[source] + 1], order[source])
-        bonded = torch.zeros(len(row), states.shape[2], dtype=states.dtype, device=row.device)
-        bonded = bonded.index_add(0, target, message)
-        before = bonds.cumsum(-1) - bonds
-        used = before[row, i, j]
+        bonded = states.new_zeros(len(row), states.shape[2]).index_add(0, target, message)
+        used = (bonds.cumsum(-1) - bonds)[row, i, j]
         outputs = self.bond_outputs(
             self.new(states)[row, i],
             self.old(states)[row, j + 1],
             types[row, i],
-            molecules.relations[row, i - 1, j],
+            molecules.relations[row, latest, j],
             molecules.rings[row, i, j],
             used,
             bonded,
         )
-        allowed = torch.ones(len(row), N_ORDERS_OF_BONDS, dtype=torch.bool, device=row.device)
-        allowed[(used == 0) & (j == i - 1), 0] = False  # a molecule is in one piece
+        allowed = torch.ones(len(row), N_ORDERS_OF_BONDS, dtype=torch.bool)
+        allowed[(used == 0) & (j == latest), 0] = False  # a molecule is in one piece
         return of_types, (outputs, order, allowed, row)
 
     def log_probs(self, molecules):
         """Return the log-probability of growing each molecule."""
-        sums = []
+        total = 0.0
         for outputs, values, allowed, row in self.outputs(molecules):
             of_values = self.head.log_probs(outputs, values, allowed)
-            zeros = torch.zeros(len(molecules.types), dtype=of_values.dtype, device=row.device)
-            sums.append(zeros.index_add(0, row, of_values))
-        return sum(sums)
+            zeros = of_values.new_zeros(len(molecules.types))
+            total = total + zeros.index_add(0, row, of_values)
+        return total
 
     def mean_states(self, molecules):
         """Return the mean state of the atoms of each molecule."""
@@ -233,37 +229,34 @@ class GrowthNetwork(nn.Module):
         types = np.full((n, size), END)
         bonds = np.zeros((n, size, size), dtype=np.int64)
         past = [None] * len(self.layers)
-        token = torch.full((n, 1), n_types), torch.zeros(n, 1, 1, dtype=torch.long)
+        token = torch.full((n, 1), n_types)
         relation = torch.full((n, 1, 1), START)  # of the start, then of the atoms, to the latest
         states, olds = [], []  # of the start and the atoms
         growing = np.ones(n, dtype=bool)
         for i in range(size):
-            states.append(self.states(*token, relation, past)[:, 0])
+            states.append(self.states(token, relation, past)[:, 0])
             olds.append(self.old(states[-1]))
-            free = np.maximum(limit[types] - growth.used, 0)  # of each atom; types -1 have none
-            j = np.arange(size)
-            open_ = (j >= growth.front[:, None]) & (j < i) & (free > 0)
-            allowed = np.ones((n, n_types + 1), dtype=bool)
+            free = np.maximum(limit[types[:, :i]] - growth.used[:, :i], 0)  # of each atom
+            open_ = (np.arange(i) >= growth.front[:, None]) & (free > 0)
+            allowed = torch.ones(n, n_types + 1, dtype=torch.bool)
             if i:
-                allowed[:, :-1] = open_.any(axis=1)[:, None] & (limit[:-1] > 0)
+                can_grow = open_.any(axis=1)[:, None] & (limit[:-1] > 0)
+                allowed[:, :-1] = torch.from_numpy(can_grow)
             else:
                 allowed[:, -1] = False
-            new = head.draw(
-                self.to_type(states[-1]), torch.from_numpy(allowed), temperature, generator
-            )
+            new = head.draw(self.to_type(states[-1]), allowed, temperature, generator)
             growing &= new.numpy() < n_types
             if not growing.any():
                 break
-            types[growing, i] = new.numpy()[growing]
+            types[growing, i] = new[growing]
             new_types = new.clamp(max=n_types - 1)
             of_new = self.new(states[-1])
             bonded = torch.zeros_like(of_new)
-            for k in range(int(growth.front[growing].min()) if i else 0, i):
+            for k in range(growth.front[growing].min(), i):
                 rows = np.flatnonzero(growing & (k >= growth.front))
                 used = bonds[rows, i, :k].sum(axis=1)
                 left = np.minimum(limit[types[rows, i]] - used, free[rows, k])
-                may = np.arange(N_ORDERS_OF_BONDS) <= left[:, None]
-                may[:, 0] |= True
+                may = torch.arange(N_ORDERS_OF_BONDS) <= torch.from_numpy(left)[:, None]
                 # Without a bond so far, the last atom that can have one gets it.
                 may[(used == 0) & open_[rows, k] & ~open_[rows, k + 1 :].any(axis=1), 0] = False
                 outputs = self.bond_outputs(
@@ -271,21 +264,19 @@ class GrowthNetwork(nn.Module):
                     olds[k + 1][rows],
                     new_types[rows],
                     relation[rows, 0, k + 1],
-                    torch.from_numpy(growth.rings(bonds[:, i, :i], [k])[rows, 0].astype(np.int64)),
+                    torch.from_numpy(growth.ring(bonds[:, i, :k])[rows].astype(np.int64)),
                     torch.from_numpy(used),
                     bonded[rows],
                 )
-                orders = head.draw(outputs, torch.from_numpy(may), temperature, generator)
-                bonds[rows, i, k] = orders.numpy()
-                message = self.bonded_to(states[k + 1][rows], orders)
-                bonded[rows] += message * (orders > 0)[:, None]
-            relation = torch.from_numpy(growth.add(bonds[:, i, :i]))
-            relation = F.pad(relation[:, None], (1, 0), value=START)
-            token = new_types[:, None], F.pad(torch.from_numpy(bonds[:, None, i, : i + 1]), (1, 0))
+                orders = head.draw(outputs, may, temperature, generator)
+                bonds[rows, i, k] = orders
+                bonded[rows] += self.bonded_to(states[k + 1][rows], orders)
+            relation = torch.from_numpy(growth.add(bonds[:, i, :i]))[:, None]
+            relation, token = F.pad(relation, (1, 0), value=START), new_types[:, None]
         return types, bonds
 
 
-class GrowthLikelihood(Likelihood):
+class GrowthLikelihood(LikelihoodByAutograd):
     """The likelihood of growing molecules; a row is the number of a molecule."""
 
     in_nats: ClassVar[tuple[str, ...]] = ()
@@ -298,6 +289,3 @@ class GrowthLikelihood(Likelihood):
             bijection.log_probs(self.molecules.rows(rows)) for rows in y[:, 0].long().split(AT_ONCE)
         ]
         return y[:, :0], torch.cat(scores).to(y.dtype)
-
-    def gradients(self, bijection, y, weight, n):
-        return gradients_by_autograd(self.losses, bijection, y, weight, n)

@@ -3,7 +3,7 @@
 import reprlib
 
 import numpy as np
-from sklearn.utils import assert_all_finite, check_array
+from sklearn.utils import check_array
 
 from ..columns.arrays import check_magnitude
 
@@ -38,14 +38,14 @@ def read_clouds(X, n_features=None):
                 "n_features), or a list of arrays of shape (n_points, n_features), with one point "
                 "at least: [X] for a single cloud."
             )
-        with np.errstate(invalid="ignore"):  # of infinite coordinates
-            assert_all_finite(points, input_name=name)
+        if not np.isfinite(points).all():
+            raise ValueError(f"{name} contains NaN or infinity; leave such points out.")
         check_magnitude(points, what=name)
         n_features = n_features or points.shape[1]
         if points.shape[1] != n_features:
             raise ValueError(
                 f"{name} has points with {points.shape[1]} coordinates; it must have {n_features}, "
-                "as the other clouds."
+                "as all clouds of X and of fit."
             )
         clouds.append(points)
     return clouds

@@ -187,13 +187,12 @@ class PointCloudDensity(ObjectDensity):
             inputs = points.float(), torch.from_numpy(ends), self.code_size, self.n_points
             return network, CloudBound(objective, *inputs)
 
-        identity = points.numpy(), ends
         log_det = np.add.reduceat(log_det.numpy(), ends[:-1])
         self._train(
             X,
             clouds,
             build,
-            identity=identity,
+            identity=(points.numpy(), ends),
             started=started,
             log_det=log_det,
             n_each=self.n_points,
@@ -207,7 +206,8 @@ class PointCloudDensity(ObjectDensity):
         """Return the log-weights of codes of each cloud, whose exponentials sum to its bound."""
         from ..density import _evaluation
 
-        noise = np.random.default_rng(0).standard_normal((self.n_draws, network.code_size))
+        size = network.encoder.code_size
+        noise = np.random.default_rng(0).standard_normal((self.n_draws, size))
         log_weights = np.empty((len(clouds), self.n_draws))
         for row, cloud in enumerate(clouds):
             codes, divergence = network.codes(cloud, noise)
@@ -283,9 +283,13 @@ class PointCloudDensity(ObjectDensity):
             Where the prior maps the mean code that the encoder gives: standard normal if the fit is
             perfect.
         """
+        from ..density import _evaluation
+
         check_is_fitted(self)
-        clouds = read_clouds(X, self.n_features_in_)
-        return np.vstack([self.network_.latent_code(cloud) for cloud in clouds])
+        clouds, network = read_clouds(X, self.n_features_in_), self.network_
+        no_noise = np.zeros((1, network.encoder.code_size))
+        means = np.vstack([network.codes(cloud, no_noise)[0] for cloud in clouds])
+        return _evaluation.map_rows(network.prior, "forward", means)[0]
 
     def inverse_transform(
         self, X: ArrayLike, n_points: Any = None, random_state: RandomState = None
@@ -312,7 +316,7 @@ class PointCloudDensity(ObjectDensity):
 
         check_is_fitted(self)
         latent = check_array(X, dtype=np.float64, input_name="X")
-        if latent.shape[1] != (size := self.network_.code_size):
+        if latent.shape[1] != (size := self.network_.encoder.code_size):
             raise ValueError(
                 f"X has {latent.shape[1]} columns; it must have code_size={size}, as the output of "
                 "transform."
@@ -383,7 +387,7 @@ class PointCloudDensity(ObjectDensity):
         check_is_fitted(self)
         check_integer("n_samples", n_samples)
         rng = check_random_state(random_state)
-        latent = rng.standard_normal((n_samples, self.network_.code_size))
+        latent = rng.standard_normal((n_samples, self.network_.encoder.code_size))
         return self.inverse_transform(latent, n_points, rng)
 
     def __sklearn_tags__(self):

@@ -12,7 +12,7 @@ from torch import nn
 
 from ..bijections._flow import standard_normal_log_prob
 from ..nn.random_draws import normal_draws, uniform_draws
-from ..training.losses import Likelihood, gradients_by_autograd
+from ..training.losses import LikelihoodByAutograd
 
 SCALE_BOUND = 5.0  # of the log-scales of codes
 SHARE_IN_FLOW = 4  # one in so many of the drawn points trains the flow; the encoder sees all
@@ -36,6 +36,7 @@ class Encoder(nn.Module):
 
     def __init__(self, n_features, code_size, width):
         super().__init__()
+        self.code_size = code_size
         self.of_point = nn.Sequential(
             nn.Linear(n_features, width),
             nn.SiLU(),
@@ -71,11 +72,6 @@ class CloudNetwork(nn.Module):
         super().__init__()
         self.encoder, self.prior, self.points = encoder, prior, points
 
-    @property
-    def code_size(self):
-        """Size of a code."""
-        return self.encoder.of_cloud[-1].out_features // 2
-
     def is_sequential(self, inverse=False):
         """Whether a direction takes many small operations (see `Bijection.is_sequential`)."""
         return self.points.is_sequential(inverse)
@@ -98,20 +94,8 @@ class CloudNetwork(nn.Module):
         points, _ = self.points.preprocess.bijection(points)
         return [tensor.numpy() for tensor in self.draw_codes(points[None], noise)]
 
-    @torch.inference_mode()
-    def latent_code(self, cloud):
-        """Return where the prior maps the mean code of a cloud, both as arrays."""
-        points, _ = self.points.preprocess.bijection(torch.from_numpy(cloud))
-        return self.prior(self.encoder(points[None])[0])[0].numpy()
 
-
-def with_codes(points, codes):
-    """Return rows of points ``(n, n_points, d)``, each with the code of its cloud."""
-    n_points = points.shape[1]
-    return torch.cat([points.flatten(0, 1), codes.repeat_interleave(n_points, 0)], -1)
-
-
-class CloudBound(Likelihood):
+class CloudBound(LikelihoodByAutograd):
     """The variational bound; a row is the number of a cloud.
 
     Parameters
@@ -150,7 +134,9 @@ class CloudBound(Likelihood):
         place = (places * count).long().clamp(max=count - 1)
         points = self.points[self.start[cloud, None] + place]
         code, divergence = network.draw_codes(points, noise)
-        return with_codes(points[:, ::SHARE_IN_FLOW], code), divergence
+        points = points[:, ::SHARE_IN_FLOW]
+        codes = code[:, None].expand(-1, points.shape[1], -1)
+        return torch.cat([points, codes], -1).flatten(0, 1), divergence
 
     def latent(self, network, y):
         """Return the bound by the same places and the same noise in every call."""
@@ -175,6 +161,3 @@ class CloudBound(Likelihood):
         of_points = self.objective.losses(flow, rows, share.repeat_interleave(n_each))["loss"]
         divergence = (weight * divergence).sum()
         return {"loss": of_points + divergence, "divergence": divergence}
-
-    def gradients(self, network, y, weight, n):
-        return gradients_by_autograd(self.losses, network, y, weight, n)

@@ -9,7 +9,7 @@ from ..bijections._conditional import apart
 from ..bijections._flow import standard_normal_log_prob
 from ..bijections._ode import RungeKutta4
 from ..nn.random_draws import normal_draws, uniform_draws
-from .losses import Likelihood, gradients_by_autograd
+from .losses import LikelihoodByAutograd
 
 
 def early(t):
@@ -48,7 +48,7 @@ SHARED_DRAWS = 64  # of time and noise, if all rows share them
 
 
 @dataclass(frozen=True)
-class SolvedLikelihood(Likelihood):
+class SolvedLikelihood(LikelihoodByAutograd):
     """The likelihood by a cheaper solver than for the scores.
 
     Parameters
@@ -80,9 +80,6 @@ class SolvedLikelihood(Likelihood):
 
     def _training_solver(self):
         return replace(self.solver, jitter=JITTER)
-
-    def gradients(self, bijection, y, weight, n):
-        return gradients_by_autograd(self.losses, bijection, y, weight, n)
 
     def losses(self, bijection, y, weight):
         if not (self.kinetic_penalty or self.jacobian_penalty):

@@ -51,12 +51,14 @@ class Likelihood:
 LIKELIHOOD = Likelihood()
 
 
-def gradients_by_autograd(losses_of, bijection, y, weight, n):
-    """Return what `Likelihood.gradients` does, for any function of losses."""
-    losses = losses_of(bijection, y, weight)
-    total = (losses["loss"] / n).sum()
-    gradients = torch.autograd.grad(total, list(bijection.parameters()), materialize_grads=True)
-    return {name: loss.detach() for name, loss in losses.items()}, gradients
+class LikelihoodByAutograd(Likelihood):
+    """A likelihood whose gradients autograd computes, whatever the losses."""
+
+    def gradients(self, bijection, y, weight, n):
+        losses = self.losses(bijection, y, weight)
+        total = (losses["loss"] / n).sum()
+        gradients = torch.autograd.grad(total, list(bijection.parameters()), materialize_grads=True)
+        return {name: loss.detach() for name, loss in losses.items()}, gradients
 
 
 @torch.no_grad()
