@@ -565,6 +565,9 @@ def test_the_default_density_of_other_columns_is_one_of_tables(monkeypatch, tmp_
     with pytest.warns(ColumnWarning, match="'who' seems to name the rows") as caught:
         of_table = DensityClassifier(random_state=0).fit(table, y)
     assert len(caught) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # names of new rows are new
+        of_table.predict(table.assign(who=[f"New person {i}" for i in range(60)]))
     of_gaps = DensityClassifier(random_state=0).fit(gaps, y)
     for rows, classifier in (table, of_table), (gaps, of_gaps):
         assert [type(density) for density in classifier.estimators_] == [TableDensity]

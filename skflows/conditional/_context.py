@@ -102,11 +102,12 @@ class ContextEncoder(PersistenceMixin, TransformerMixin, BaseEstimator):
             (np.fmin.reduce(dates), np.fmax.reduce(dates))  # NaN if no date is known
             for dates in (encoding.local_dates(rows, j) for j in np.flatnonzero(self.is_date_))
         ]
+        self.row_names_ = []  # columns that name the rows, of which `fit` warns
         if encoding is not None:
             columns = encoding.values(rows, ["text"])
-            row_names = warn_of_row_names(columns)
+            self.row_names_ = warn_of_row_names(columns)
             for name, texts in columns.items():
-                if name not in row_names:
+                if name not in self.row_names_:
                     warn_of_texts(name, texts)
             for name, moments in encoding.values(rows, ["datetime"]).items():
                 warn_of_far_dates(name, moments)
@@ -186,6 +187,8 @@ class ContextEncoder(PersistenceMixin, TransformerMixin, BaseEstimator):
         encoding = self.encoding_
         for j, known in zip(np.flatnonzero(self.is_category_), self.known_, strict=True):
             column, name, names = rows[:, j], encoding.keys[j], encoding.categories[j]
+            if name in self.row_names_:
+                continue
             others = column[~np.isin(column, known) & ~np.isnan(column)].astype(int)
             if len(others) > len(column) / 2:
                 first = names[others[0]] if others[0] < len(names) else unseen[name][0]
