@@ -77,20 +77,19 @@ def sizes_of_others(test, shape, n_across):
     if shape is None:
         return sizes
     image = Image.fromarray(side_by_side(test, shape, n_across).astype(np.uint8))
-    settings = {
-        "PNG": {"optimize": True},
-        "WebP": {"lossless": True, "quality": 100, "method": 6},
-    }
+    webp = [{}, {"method": 6}, {"quality": 100}, {"quality": 100, "method": 6}]
+    settings = {"PNG": [{"optimize": True}], "WebP": webp}
     try:
         import pillow_jxl  # noqa: F401 - it registers the format
 
-        settings["JXL"] = {"lossless": True, "effort": 9}
+        settings["JXL"] = [{"effort": 9}]
     except ImportError:
         pass
-    for kind, options in settings.items():
-        file = io.BytesIO()
-        image.save(file, kind, **options)
-        sizes[kind] = file.getbuffer().nbytes
+    for kind, each in settings.items():
+        files = [io.BytesIO() for _ in each]
+        for file, options in zip(files, each, strict=True):
+            image.save(file, kind, lossless=True, **options)
+        sizes[kind] = min(file.getbuffer().nbytes for file in files)
     return sizes
 
 

@@ -10,10 +10,12 @@ import zipfile
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 
 from skflows import FlowCompressor, NICEDensity
 from skflows.cli import _main
+
+pytest.importorskip("constriction")
+Image = pytest.importorskip("PIL.Image")
 
 
 def run(line):
@@ -68,6 +70,7 @@ def test_images_come_back(folder, capsys):
 def test_single_images(folder, capsys):
     write_images(folder / "one", [(4, 6, 3)])
     assert run("compress one --model images.skflows -o one.skfc") == 0
+    assert " bytes for 1 image, " in capsys.readouterr().out
     assert run("decompress one.skfc --model images.skflows -o restored/") == 0
     pixels = [np.asarray(Image.open(folder / name / "0.png")) for name in ("one", "restored")]
     np.testing.assert_array_equal(*pixels)
@@ -128,7 +131,9 @@ def test_images_need_a_folder(folder, capsys):
         ("compress one --model new", "one has only one image, and there is no new yet"),
         ("compress row.csv --model new", "row.csv has only one row, and there is no new yet"),
         ("compress empty --model new", "empty has no images"),
-        ("compress one/0.png --model new", "0.png is an image: give the folder that holds it"),
+        ("compress one/0.png --model new", "0.png is an image: give a folder of images (.png"),
+        ("compress texts.WEBP --model new", "texts.WEBP is an image: give a folder of images"),
+        ("compress none.png --model new", "cannot read none.png: No such file"),
         ("decompress none.skfc --model images.skflows", "cannot read none.skfc: No such file"),
         ("decompress images --model images.skflows", "cannot read images: Is a directory"),
         ("compress broken --model new", "cannot read broken/0.png: "),
@@ -172,7 +177,8 @@ def test_errors(folder, capsys, line, message):
     frame.assign(first=frame["first"].astype(float).where(frame.index != 1, 0.5)).to_csv(
         "fractions.csv", index=False
     )
-    frame.assign(first="word").to_csv("texts.csv", index=False)
+    for name in "texts.csv", "texts.WEBP":
+        frame.assign(first="word").to_csv(name, index=False)
     other = FlowCompressor(NICEDensity(n_transforms=1, max_iter=1), lossless=True)
     other.fit(frame).save("other.skflows")
     before = {file.name for file in folder.iterdir()}

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..columns.arrays import EXACT, listed, row_shape
 from ..compression import FlowCompressor
-from ..compression._pictures import pillow
+from ..compression._images import pillow
 from ..density import GlowDensity, NSFDensity
 from ..persistence.atomic import replace_file
 from ._columns import numbers, select
@@ -33,6 +33,7 @@ from ._tables import (
 )
 
 SUFFIXES = ".png", ".bmp", ".pgm", ".ppm"  # of images without loss
+OTHER_SUFFIXES = ".jpg", ".jpeg", ".webp", ".gif", ".tif", ".tiff"  # of images that are refused
 SUFFIX = ".skfc"  # of compressed files
 MODES = {"L": 1, "RGB": 3}  # with the number of channels
 SETTINGS = {"dropout": 0.0, "learning_rate_init": 4e-3, "contamination": None}
@@ -60,9 +61,9 @@ def run_compress(args):
         compressor, interrupted = new_compressor(args, X, form, options)
     check_like_fit(X, compressor, args)
     if form is None:
-        data, unit = packed(names, compressor.compress(X)), "images"
+        data, unit = packed(names, compressor.compress(X)), "image"
     else:
-        data, unit = compressor.compress(X[compressor.feature_names_in_]), "rows"
+        data, unit = compressor.compress(X[compressor.feature_names_in_]), "row"
     if is_standard(output):
         sys.stdout.buffer.write(data)
     else:
@@ -72,8 +73,9 @@ def run_compress(args):
             file.write(data)
     rate = f"{8 * len(data) / np.size(X):.3g} bits a value"
     if is_new:
-        rate += f" (the model was fitted to these {unit}: new ones may need more)"
-    say(f"wrote {shown(output)}: {len(data)} bytes for {len(X)} {unit}, {rate}", output)
+        rate += f" (the model was fitted to these {unit}s: new ones may need more)"
+    size = f"{len(data)} bytes for {counted(len(X), unit)}"
+    say(f"wrote {shown(output)}: {size}, {rate}", output)
     return interrupted
 
 
@@ -105,7 +107,7 @@ def run_decompress(args):
         rows = compressor.decompress(data).astype(np.int64)
         columns = dict(zip(compressor.feature_names_in_, rows.T, strict=True))
         write_table(columns, args.output, form_of(compressor))
-        say(f"wrote {shown(args.output)}: {len(rows)} rows", args.output)
+        say(f"wrote {shown(args.output)}: {counted(len(rows), 'row')}", args.output)
         return
     names, rows = unpacked(data, args.data)
     images = compressor.decompress(rows).reshape(-1, *shape).astype(np.uint8)
@@ -116,7 +118,7 @@ def run_decompress(args):
     with new_folder(target) as folder:
         for name, image in zip(names, images, strict=True):
             pillow().fromarray(image[..., 0] if shape[2] == 1 else image).save(folder / name)
-    say(f"wrote {target}: {len(images)} images")
+    say(f"wrote {target}: {counted(len(images), 'image')}")
 
 
 def output_file(args):
@@ -162,6 +164,11 @@ def new_compressor(args, X, form, options):
     size = args.model.stat().st_size
     say(f"wrote {args.model}: {size} bytes, which skflows decompress needs", args.output)
     return compressor, interrupted
+
+
+def counted(n, unit):
+    """Return a number of images or rows as text."""
+    return f"{n} {unit}{'' if n == 1 else 's'}"
 
 
 def packed(names, rows):
@@ -228,8 +235,8 @@ def check_like_fit(X, compressor, args):
 def read_whole_numbers(args):
     """Return a table in float64 and the form of its file; other values are an error."""
     path = args.data
-    if is_plain(path.name):
-        raise ValueError(f"{path} is an image: give the folder that holds it")
+    if path.is_file() and path.name.lower().endswith((*SUFFIXES, *OTHER_SUFFIXES)):
+        raise ValueError(f"{path} is an image: give a folder of images ({', '.join(SUFFIXES)})")
     table = open_table(path, args.sep, args.decimal)
     frame = numbers(table.read(), path, "only whole numbers can be compressed")
     for name in frame:

@@ -43,8 +43,14 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
     likelihood (`bits_per_dim` of images) says. The flow maps integers, and
     draws the noise in the cell of a value from the bits of other rows, which get them back (iFlow).
     The first rows, which have no others, and rows with values of another kind are written by
-    zlib, bz2, LZMA or, if they are grey or colour images with 8 bits and Pillow is installed, as
-    PNG or WebP (up to 2**26 pixels), whichever is smallest. So are all rows if that is smaller.
+    zlib, bz2, LZMA or, if Pillow is installed and they are images with one or three channels and
+    integers from 0 to 255, as PNG or WebP, whichever is smallest. So are all rows if that is
+    smaller. Images are then side by side; PNG and WebP are left out if these have more than 2**26
+    pixels, or more than 16,383 in a side. WebP has Pillow's default settings or, for all rows,
+    ``method=6`` if that is smaller (up to 2**18 pixels), also with ``quality=100`` (up to 2**12).
+
+    Bytes are padded to one for each 128 values beyond 2**20, so files of very regular rows are
+    larger than by other codecs.
 
     With loss, values are rounded to multiples of a step, and these are written exactly. No value
     is off by more than a step. Rows that are compressed again give the same bytes.

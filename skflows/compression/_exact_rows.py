@@ -1,4 +1,4 @@
-"""Rows of whole numbers as bytes: a few by general codecs, which give bits for the others."""
+"""Rows of whole numbers as bytes: a few by other codecs, which give bits for the flow."""
 
 import bz2
 import lzma
@@ -11,7 +11,7 @@ import numpy as np
 
 from ._bits import CHUNK, Stack
 from ._checks import check
-from ._pictures import FORMATS, image_files, rows_of_file
+from ._images import FORMATS, image_files, rows_of_file
 
 N_GENERAL = 3  # codecs, zlib, bz2 and LZMA; those of images follow
 WHOLE = "u1", "<u2", "<i4"
@@ -21,11 +21,10 @@ MOST_VALUES = 2**18  # that the flow maps at once
 POWERS = 16  # of 2, that the numbers of such rows are
 BITS_TO_MAP = 14  # that a value pops before it pushes a latent coordinate, at most
 BITS_OF_CHUNK = 16  # more, for each value of a chunk
-CLEARLY = 0.9  # of the bytes without the flow: up to so many, WebP need not try all its methods
 
 
 class ExactRows:
-    """The code of rows by a flow of integers and general codecs.
+    """The code of rows by a flow of integers, general codecs and codecs of images.
 
     Parameters
     ----------
@@ -42,7 +41,7 @@ class ExactRows:
     def encoded(self, constriction, X):
         """Return the number of rows that the flow maps, 32-bit words, and the CRC-32 of all rows.
 
-        The general codecs take rows with values outside the lattices of their columns.
+        Other codecs take rows with values outside the lattices of their columns.
         """
         d = X.shape[1]
         number, X, is_near, has_place = (
@@ -51,34 +50,39 @@ class ExactRows:
         mapped = np.flatnonzero((is_near & has_place).all(axis=1))
 
         @cache
-        def code_without(n, slowly=False):  # n rows that the flow maps
-            alone = ~np.isin(np.arange(len(X)), mapped[len(mapped) - n :])
-            listed = is_near[alone].all()
-            rows, kind = (number[alone], 0) if listed else (X[alone], len(WHOLE))
-            with np.errstate(invalid="ignore"):
-                while (rows.astype(DTYPES[kind]) != rows).any():
-                    kind += 1
-            rows = rows.astype(DTYPES[kind])
-            head = (np.packbits(alone).tobytes() if n else b"") + bytes([kind])
-            content = head + rows.tobytes()
-            codes = packed(content, most_bytes(len(X), d, alone.sum()), self.pitch * rows.itemsize)
-            if rows.dtype == np.uint8:
-                for i, file in image_files(rows, self.shape, slowly):
-                    codes.append(bytes([N_GENERAL + i, 0]) + zlib.compress(head, 9) + file)
-            code = min(codes, key=len)
-            words = np.frombuffer(code + bytes(-len(code) % 4), "<u4").astype(np.uint32)
-            return words, checksum(number[~alone], content)
+        def code_beside(n_mapped, slowly=False):
+            """Return the shortest code of the rows that the flow does not map, and the CRC-32."""
+            alone = ~np.isin(np.arange(len(X)), mapped[len(mapped) - n_mapped :])
+            narrow = [narrowest(X[alone], len(WHOLE))]
+            if is_near[alone].all():
+                numbers = narrowest(number[alone], 0)
+                differ = not np.array_equal(number[alone], X[alone])
+                narrow = [numbers, *narrow] if differ else [numbers]
+            narrow.sort(key=lambda each: each[1].itemsize)
+            codes = [code_beside(n_mapped)] if slowly else []
+            for i, (kind, rows) in enumerate(narrow):
+                head = (np.packbits(alone).tobytes() if n_mapped else b"") + bytes([kind])
+                content, found = head + rows.tobytes(), []
+                if not slowly and i == 0:
+                    most = most_bytes(len(X), d, alone.sum())
+                    found += packed(content, most, self.pitch * rows.itemsize)
+                if rows.dtype == np.uint8:
+                    for k, file in image_files(rows, self.shape, slowly):
+                        found.append(bytes([N_GENERAL + k, 0]) + zlib.compress(head, 9) + file)
+                of_all = checksum(number[~alone], content)
+                codes += [(code, of_all) for code in found]
+            return min(codes, key=lambda each: len(each[0]))
 
         def is_enough(n):
-            return most_values(32 * len(code_without(len(mapped) - n)[0])) >= d
+            return most_values(32 * len(words_of(code_beside(len(mapped) - n)[0]))) >= d
 
         most = 1  # rows that give their bits
         while most < len(mapped) and not is_enough(most):
             most *= 2
         most = min(most, len(mapped))
         by_flow, start = mapped[bisect_left(range(most), True, key=is_enough) :], 0
-        words, of_all = code_without(len(by_flow))
-        stack = Stack(constriction, words)
+        code, of_all = code_beside(len(by_flow))
+        stack = Stack(constriction, words_of(code))
         try:
             while start < len(by_flow):
                 rows = by_flow[start : start + most_rows(d)]
@@ -91,9 +95,8 @@ class ExactRows:
             codes = [(len(by_flow), stack.coder.get_compressed(), of_all)]
         except OverflowError:  # rows that the flow maps too far away
             codes = []
-        if not codes or len(codes[0][1]) > CLEARLY * len(code_without(0)[0]):
-            words, of_all = code_without(0, slowly=self.shape is not None)
-            codes.append((0, Stack(constriction, words).coder.get_compressed(), of_all))
+        code, of_all = code_beside(0, slowly=self.shape is not None)
+        codes.append((0, Stack(constriction, words_of(code)).coder.get_compressed(), of_all))
         return min(codes, key=lambda code: len(code[1]))
 
     def decoded(self, constriction, words, n, n_mapped):
@@ -104,7 +107,8 @@ class ExactRows:
             stack = Stack(constriction, words, is_decoder=True)
             while n_left:
                 size = 2 ** int(stack.pop(np.array([POWERS]))[0])
-                check(size <= min(n_left, most_rows(d)), f"{size} rows come together")
+                if size > min(n_left, most_rows(d)):
+                    raise ValueError(f"{size} rows come together")
                 blocks.append(self.flow.pop(size, stack))
                 n_left -= size
             code = stack.coder.get_compressed(unseal=True).astype("<u4").tobytes()
@@ -132,6 +136,19 @@ class ExactRows:
         if not listed:
             X[alone] = rows
         return X, checksum(number[~alone], content)
+
+
+def narrowest(rows, kind):
+    """Return the first kind from this one on that holds the rows exactly, and the rows in it."""
+    with np.errstate(invalid="ignore"):
+        while (rows.astype(DTYPES[kind]) != rows).any():
+            kind += 1
+    return kind, rows.astype(DTYPES[kind])
+
+
+def words_of(code):
+    """Return the 32-bit words of a code, padded by zeros."""
+    return np.frombuffer(code + bytes(-len(code) % 4), "<u4").astype(np.uint32)
 
 
 def checksum(number, content):

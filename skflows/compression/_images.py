@@ -10,6 +10,8 @@ from ._checks import check
 FORMATS = "PNG", "WEBP"
 LONGEST = 2**14 - 1  # side of a WebP image
 MOST_PIXELS = 2**26  # Pillow warns of images that are a little larger
+# Slower settings of WebP, with the most pixels for which they take less than about a second.
+SLOW_SETTINGS = ({"method": 6}, 2**18), ({"method": 6, "quality": 100}, 2**12)
 
 
 def pillow():
@@ -33,7 +35,7 @@ def layout(n, shape):
 
 
 def image_files(rows, shape, slowly):
-    """Return files of grey or colour images with 8 bits, each after the index of its format.
+    """Return files of images with one or three channels, each after the index of its format.
 
     Parameters
     ----------
@@ -42,7 +44,7 @@ def image_files(rows, shape, slowly):
     shape : tuple or None
         Height, width and channels; None if rows are not images.
     slowly : bool
-        Whether WebP tries all its methods, for slightly fewer bytes.
+        Whether to return files by slower settings of WebP, rather than one of each format.
     """
     if shape is None or shape[2] not in (1, 3) or not len(rows):
         return []
@@ -58,12 +60,14 @@ def image_files(rows, shape, slowly):
     tiles[: len(rows)] = rows.reshape(-1, *shape)
     pixels = tiles.reshape(down, across, *shape).swapaxes(1, 2).reshape(*sides, channels)
     image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
-    options = {"lossless": True, "quality": 100, "method": 6 if slowly else 5}  # of WebP
+    settings: list = [(0, {"optimize": True}), (1, {})]
+    if slowly:
+        settings = [(1, given) for given, most in SLOW_SETTINGS if math.prod(sides) <= most]
     files = []
-    for i, name in enumerate(FORMATS):
-        if name in Image.SAVE:  # Pillow may be built without WebP
+    for i, given in settings:
+        if FORMATS[i] in Image.SAVE:  # Pillow may be built without WebP
             file = io.BytesIO()
-            image.save(file, name, optimize=True, **options)
+            image.save(file, FORMATS[i], lossless=True, **given)
             files.append((i, file.getvalue()))
     return files
 
@@ -77,11 +81,21 @@ def rows_of_file(content, i, n, shape):
     if name not in Image.SAVE:
         raise ImportError(f"data has an image in {name}, which this Pillow was built without")
     (down, across), (height, width, channels) = layout(n, shape), shape
+    size = across * width, down * height
+    if Image.MAX_IMAGE_PIXELS is not None and math.prod(size) > 2 * Image.MAX_IMAGE_PIXELS:
+        raise ValueError(
+            f"data has an image of {size[0]} x {size[1]} pixels, which Pillow refuses: increase "
+            "PIL.Image.MAX_IMAGE_PIXELS."
+        )
     try:
         with Image.open(io.BytesIO(content), formats=[name]) as image:
-            check(image.size == (across * width, down * height), "its image has another size")
-            pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
-    except Exception as error:  # decoders of images raise many kinds
-        check(False, error)
+            is_right = image.size == size
+            if is_right:
+                pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
+    except (MemoryError, Warning):  # a filter may raise warnings
+        raise
+    except Exception:  # decoders of images raise many kinds
+        check(False, f"its image in {name} cannot be read")
+    check(is_right, "its image has another size")
     tiles = pixels.reshape(down, height, across, width, channels).swapaxes(1, 2)
     return tiles.reshape(down * across, -1)[:n].tobytes()
