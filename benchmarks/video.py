@@ -229,8 +229,10 @@ def show(lines):
         "bits": ("all frames", 3),
         "bits_se": ("standard error", 3),
         "bits_given_frames": ("given frames", 3),
-        "psnr_0.5": ("PSNR", 1),
-        "ssim_0.5": ("SSIM", 3),
+        "psnr_0.5": ("PSNR, 0.5", 1),
+        "ssim_0.5": ("SSIM, 0.5", 3),
+        "psnr_1.0": ("PSNR, 1", 1),
+        "ssim_1.0": ("SSIM, 1", 3),
         "epochs": ("epochs", 0),
         "seconds": ("seconds", 0),
     }
