@@ -134,10 +134,11 @@ class DensityClassifier(
     calibration : "auto", float or None, default="auto"
         The rows that p-values and the temperature come from. "auto" uses the held-out scores that
         `AutoDensity` and `StackedDensity` keep, and the folds of a `ConditionalDensity` or
-        `TableDensity`, which beyond 1,000 rows is a single part; p-values are then somewhat too large, because new rows are scored by
-        all folds. For other estimators it holds out a fifth of each class, if `reject` is set,
-        `classifiers` is True or every class has at least 20 rows. A fraction holds out that part in
-        any case. With None there are no p-values, and `predict_proba` is Bayes' rule.
+        `TableDensity`, which beyond 1,000 rows is a single part; p-values are then somewhat too
+        large, because new rows are scored by all folds. For other estimators it holds out a fifth
+        of each class, if `reject` is set, `classifiers` is True or every class has at least 20
+        rows. A fraction holds out that part in any case. With None there are no p-values, and
+        `predict_proba` is Bayes' rule.
 
     classifiers : "auto" or bool, default="auto"
         Whether `predict_proba` pools Bayes' rule with the probabilities of classifiers of
