@@ -5,7 +5,7 @@ import warnings
 from contextlib import contextmanager, nullcontext
 from functools import cache, partial
 from numbers import Integral, Real
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -133,11 +133,12 @@ class DensityClassifier(
 
     calibration : "auto", float or None, default="auto"
         The rows that p-values and the temperature come from. "auto" uses the held-out scores that
-        `AutoDensity`, `StackedDensity` and `TableDensity` keep, and the folds of a
-        `ConditionalDensity`; p-values are then somewhat too large, because new rows are scored by
-        all folds. For other estimators it holds out a fifth of each class, if `reject` is set,
-        `classifiers` is True or every class has at least 20 rows. A fraction holds out that part in
-        any case. With None there are no p-values, and `predict_proba` is Bayes' rule.
+        `AutoDensity` and `StackedDensity` keep, and the folds of a `ConditionalDensity` or
+        `TableDensity`, which beyond 1,000 rows is a single part; p-values are then somewhat too
+        large, because new rows are scored by all folds. For other estimators it holds out a fifth
+        of each class, if `reject` is set, `classifiers` is True or every class has at least 20
+        rows. A fraction holds out that part in any case. With None there are no p-values, and
+        `predict_proba` is Bayes' rule.
 
     classifiers : "auto" or bool, default="auto"
         Whether `predict_proba` pools Bayes' rule with the probabilities of classifiers of
@@ -167,7 +168,8 @@ class DensityClassifier(
         The probability of each class.
 
     estimators_ : list of estimator
-        The density of each class, or the single `ConditionalDensity` or `TableDensity`.
+        The density of each class, or the single `ConditionalDensity` or `TableDensity`. The latter
+        is the density of rows, whatever their class: the classifier alone asks it about classes.
 
     temperature_ : float
         Divisor of the log-densities in `predict_proba`, at least 1.
@@ -363,7 +365,7 @@ class DensityClassifier(
         self._warn_of_few_rows(all_calibrate=len(rows) == len(label))
         return self
 
-    _encoding = None  # of rows for a TableDensity
+    _encoding: Any = None  # of rows for a TableDensity
     _needs_table = False  # whether the default density is one of tables
 
     @property
@@ -418,6 +420,13 @@ class DensityClassifier(
         if prints(self):
             print(f"{len(self.classes_)} classes: {len(train)} rows")
         rows, sample_weight = X[train], uneven(weight[train])
+        names_rows = np.isin(np.arange(X.shape[1]), list(self._encoding.identifiers))
+        has_value = (~np.isnan(rows) & ~names_rows).any(axis=1)
+        if missing := set(label[train]) - set(label[train][has_value]):
+            raise ValueError(
+                f"no row of class {self.classes_[min(missing)]} has a known value: leave the class "
+                "out."
+            )
         with task.inside(density):
             joint = density._fit_classes(rows, label[train], sample_weight, self._encoding)
         self.estimators_ = [density]
@@ -522,6 +531,8 @@ class DensityClassifier(
                 "use a TableDensity or a ConditionalDensity, whose folds calibrate with all rows; "
                 "a larger fraction as calibration leaves fewer rows to train on"
             )
+            if self._is_table and self.calibration == "auto":
+                remedy = "set cv=5 of the TableDensity, whose folds calibrate with all rows"
             if all_calibrate:
                 remedy = "fit to more rows of this class"
             warn_user(
@@ -872,9 +883,10 @@ def log_proba_of(log_density, priors, temperature, prior_weight):
     """Return the log-probability of each class from the log-density of each row under each."""
     with np.errstate(divide="ignore"):
         log_priors = np.log(priors)
-    joint = log_density / temperature + log_priors
     # A row of density 0 under all classes carries no information about its class.
-    joint[np.isneginf(joint).all(axis=1)] = log_priors
+    greatest = log_density.max(axis=1, keepdims=True)
+    log_ratio = np.where(np.isneginf(greatest), 0.0, log_density - greatest)
+    joint = log_ratio / temperature + log_priors
     posterior = joint - logsumexp(joint, axis=1, keepdims=True)
     return mixed_with_priors(posterior, priors, prior_weight)
 

@@ -219,14 +219,19 @@ def random_orders(schema, n_orders, random_state):
 def make_splits(cv, copy_of, seed, label=None):
     """Return the folds of a table, in which the first copy of each row is ``copy_of``.
 
-    Rows of each class are held out, if there are labels.
+    If rows have labels, each fold has all of them, or nearly.
     """
     n = len(copy_of)
     automatic = automatic_cv(n, seed, ROWS_WITH_FOLDS, HELD_OUT, MAX_HELD_OUT)
     if label is not None and n > ROWS_WITH_FOLDS:
-        automatic = [held_out_of_classes(label, seed)]
+        split = held_out_of_classes(label, seed)
+        automatic = [split] if len(split[1]) else None
     cv = automatic if cv == "auto" else min(cv, n)
-    return make_folds(cv, n, seed, copy_of=copy_of, label=label, least=1)
+    splits = make_folds(cv, n, seed, copy_of=copy_of, label=label, least=1)
+    if label is not None and any(set(label) - set(label[train]) for train, _ in splits):
+        # Copies may be all rows of a class: it would have none to train on.
+        splits = make_folds(cv, n, seed, label=label, least=1)
+    return splits
 
 
 def held_out_of_classes(label, seed):

@@ -42,6 +42,7 @@ from ..ensemble._mixture import (
 from ..preprocessing.sklearn_compat import Interval, StrOptions
 from ..preprocessing.validation import validate_weight
 from ..training.threads import fit_context, in_one_thread
+from ._class_column import ClassColumn
 from ._dates import DateDistribution
 from ._duration import expected_duration, said
 from ._missing import (
@@ -363,7 +364,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
 
         group = current_group()
         started = group.clock()
-        group.check_same(self, X, sample_weight)
+        group.check_same(self, X, sample_weight, label)
         # A fit that does not end leaves nothing.
         for name in ("offset_", "_missing_pattern", "_levels_without"):
             vars(self).pop(name, None)
@@ -553,11 +554,13 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         scores = folds.of_held_out(attributes["held_out_scores_"])
         usual = UsualScores.fit(self._schema.variables, held_out, scores, folds.held_out_weight)
         if has_classes:
+            attributes["_class_column"] = ClassColumn(self._schema, rows, folds.weight)
             in_classes = []
-            for i, (_, unseen) in enumerate(folds.splits):
+            for i, (train, others) in enumerate(folds.splits):
+                column = ClassColumn(self._schema, rows[train], folds.weight[train])
                 of_fold = [[fitted.of_folds[i]] for _, fitted in done]
                 members_of_fold = weighted_members(of_fold, attributes["weights_"])
-                in_classes.append(self._in_classes(rows[unseen], members_of_fold))
+                in_classes.append(column.log_densities(rows[others], members_of_fold))
             attributes["_held_out_in_classes"] = folds.spread(np.concatenate(in_classes))
         return attributes | {
             "_members": members,
@@ -732,26 +735,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         """Return the log-density of encoded rows in each class of `_fit_classes`."""
         values = self._schema.split(rows)
         self._schema.warn_of_outside(values)
-        return self._in_classes(values, self._members)
-
-    @in_one_thread
-    def _in_classes(self, values, members):
-        """Return the log-density of rows in each class under members, ``(n, n_classes)``."""
-        class_ = len(self._schema.variables) - 1
-        shares = self._schema.variables[class_].counts
-        joint = []
-        for some in in_chunks(values):
-            some = some.copy()
-            some[:, class_] = np.nan
-            view = TableView(self._schema, some)
-            by_member = [
-                np.log(weight)
-                + view.judged.log_prob(member)[:, None]
-                + np.log(member.predictive(view, class_).levels)
-                for member, weight in members
-            ]
-            joint.append(logsumexp(by_member, axis=0))
-        return np.concatenate(joint) - np.log(shares / shares.sum())
+        return self._class_column.log_densities(values, self._members)
 
     @in_one_thread
     def _log_prob(self, values, given=None, members=None):

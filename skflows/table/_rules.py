@@ -193,6 +193,15 @@ class Rules:
             kept &= ~rule.is_broken(rows)
         return kept
 
+    def broken(self, schema, values):
+        """Return whether rows break each function, 1 or 0, NaN where it tells nothing."""
+        rows = self.encoded(schema, values)
+        return [
+            np.where(np.isnan(rows[:, rule.target.column] - rule.expected(rows)), np.nan, broken)
+            for rule in self.functions
+            for broken in [rule.is_broken(rows)]
+        ]
+
     def without_orders(self):
         """Return the other rules."""
         return Rules(self.functions)
