@@ -463,6 +463,10 @@ def test_rows_of_a_table_that_have_no_class():
     classifier = DensityClassifier(density, random_state=0).fit(X, y)
     far = pd.DataFrame({"color": "red", "size": [1e6, 1e9, 1e15]})
     np.testing.assert_allclose(classifier.predict_proba(far).sum(axis=1), 1, rtol=1e-12)
+    never = np.array([[-3.0, -np.inf, -np.inf], [-np.inf] * 3])  # but in a class of prior 0
+    priors = np.array([0.0, 0.5, 0.5])
+    log_proba = _classifier.log_proba_of(never, priors, 1.0, 0.0)
+    np.testing.assert_array_equal(np.exp(log_proba), np.tile(priors, (2, 1)))
     X[y == 2] = None
     with pytest.raises(ValueError, match="no row of class 2 has a known value: leave the class"):
         classifier.fit(X, y)

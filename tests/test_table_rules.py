@@ -10,7 +10,7 @@ import pytest
 from _tables import quick, schema_of, two_components  # noqa: F401
 from scipy.special import logsumexp
 
-from skflows import DensityClassifier, TableDensity, load
+from skflows import DensityClassifier, DensityOutlierDetector, TableDensity, load
 from skflows.columns.checks import ColumnWarning
 from skflows.table import _rule_search
 from skflows.table._rule_kinds import Order, RoundedSum, Target
@@ -183,8 +183,10 @@ def test_wrappers_share_rules_with_the_densities_of_small_classes():
     """A rule that only a large class shows would make rows of the others improbable."""
     table = orders(300)
     y = np.where(np.arange(300) < 270, "many", "few")
-    classifier = DensityClassifier(quick(), random_state=0).fit(table, y)
-    names = [one.rules_["rule"].tolist() for one in classifier.estimators_]
+    detector = DensityOutlierDetector(quick(), calibration=None)
+    classifier = DensityClassifier(detector, random_state=0).fit(table, y)
+    densities = [one.models_[0].density.estimator for one in classifier.estimators_]
+    names = [density.rules_["rule"].tolist() for density in densities]
     assert names[0] == names[1] and "city follows from postcode" in names[0]
 
 

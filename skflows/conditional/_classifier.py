@@ -362,7 +362,9 @@ class DensityClassifier(
                 self._weight_classifiers(joint, unseen[:, rows], label[rows], unseen_weight)
                 own = equally_pooled(unseen[:, rows])
                 self.calibration_log_proba_ = [own[some, k] for k, some in enumerate(of_class)]
-        self._warn_of_few_rows(all_calibrate=len(rows) == len(label))
+        # All but rows without a known value.
+        all_calibrate = 2 * len(rows) > len(label) if self._is_table else len(rows) == len(label)
+        self._warn_of_few_rows(all_calibrate)
         return self
 
     _encoding: Any = None  # of rows for a TableDensity
@@ -422,7 +424,8 @@ class DensityClassifier(
         rows, sample_weight = X[train], uneven(weight[train])
         names_rows = np.isin(np.arange(X.shape[1]), list(self._encoding.identifiers))
         has_value = (~np.isnan(rows) & ~names_rows).any(axis=1)
-        if missing := set(label[train]) - set(label[train][has_value]):
+        missing = set(label[train]) - set(label[train][has_value])
+        if missing and density.missing == "ignore":
             raise ValueError(
                 f"no row of class {self.classes_[min(missing)]} has a known value: leave the class "
                 "out."
@@ -531,7 +534,9 @@ class DensityClassifier(
                 "use a TableDensity or a ConditionalDensity, whose folds calibrate with all rows; "
                 "a larger fraction as calibration leaves fewer rows to train on"
             )
-            if self._is_table and self.calibration == "auto":
+            if self._is_table:
+                remedy = 'use calibration="auto"'
+            if self._is_table and isinstance(self.calibration, str):  # a single part is held out
                 remedy = "set cv=5 of the TableDensity, whose folds calibrate with all rows"
             if all_calibrate:
                 remedy = "fit to more rows of this class"
@@ -883,10 +888,12 @@ def log_proba_of(log_density, priors, temperature, prior_weight):
     """Return the log-probability of each class from the log-density of each row under each."""
     with np.errstate(divide="ignore"):
         log_priors = np.log(priors)
-    # A row of density 0 under all classes carries no information about its class.
+    log_density = np.where(priors > 0, log_density, -np.inf)
     greatest = log_density.max(axis=1, keepdims=True)
-    log_ratio = np.where(np.isneginf(greatest), 0.0, log_density - greatest)
-    joint = log_ratio / temperature + log_priors
+    # A row of density 0 under all classes carries no information about its class.
+    has_density = np.isfinite(greatest)
+    log_density = np.where(has_density, log_density, 0.0)
+    joint = (log_density - np.where(has_density, greatest, 0.0)) / temperature + log_priors
     posterior = joint - logsumexp(joint, axis=1, keepdims=True)
     return mixed_with_priors(posterior, priors, prior_weight)
 

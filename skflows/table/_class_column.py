@@ -2,8 +2,8 @@
 
 Members that were fitted to rows and their classes know the density of a row, whatever its class,
 and the probabilities of the classes given the row. By Bayes' rule, these give the density of the
-row in each class. Members do not see whether a row breaks a rule: how many rows of each class do is
-counted, and is part of its density.
+row in each class. Members are asked without the columns that rules tell: how many rows of each
+class break a rule is counted, and is part of its density.
 """
 
 import numpy as np
@@ -12,8 +12,6 @@ from scipy.special import logsumexp
 from ..training.threads import in_one_thread
 from ._variables import in_chunks
 from ._view import TableView
-
-PRIOR_ROWS = 2  # with the share of exceptions of all classes, beside the rows of each
 
 
 class ClassColumn:
@@ -34,13 +32,14 @@ class ClassColumn:
         n_classes = schema.variables[-1].n_levels
         # Logarithms of how much likelier rows of each class keep or break a rule than all rows.
         self.log_ratios = []
-        for broken in schema.rules.broken(schema, values):
+        for broken in schema.rules.broken_functions(schema, values):
             tells = ~np.isnan(broken)
             label, of_rows = values[tells, -1].astype(int), weight[tells]
             count = np.bincount(label, of_rows, n_classes)
             n_broken = np.bincount(label, of_rows * broken[tells], n_classes)
             share = (n_broken.sum() + 1) / (count.sum() + 2)
-            shares = (n_broken + PRIOR_ROWS * share) / (count + PRIOR_ROWS)
+            # Each class has half an exception more, among half as many rows as have one.
+            shares = (n_broken + 0.5) / (count + 0.5 / share)
             self.log_ratios.append((np.log1p(-shares) - np.log1p(-share), np.log(shares / share)))
 
     @in_one_thread
@@ -65,12 +64,12 @@ class ClassColumn:
             by_member = [
                 np.log(weight)
                 + view.judged.log_prob(member)[:, None]
-                + np.log(member.predictive(view, class_).levels)
+                + np.log(member.predictive(view.judged.view, class_).levels)
                 - log_share
                 for (member, weight), log_share in zip(members, log_shares, strict=True)
             ]
             log_density = logsumexp(by_member, axis=0)
-            of_rules = self.schema.rules.broken(self.schema, some)
+            of_rules = self.schema.rules.broken_functions(self.schema, some)
             for broken, (kept, lost) in zip(of_rules, self.log_ratios, strict=True):
                 log_density += np.where(broken[:, None] == 0, kept, 0.0)
                 log_density += np.where(broken[:, None] == 1, lost, 0.0)

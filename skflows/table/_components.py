@@ -219,7 +219,7 @@ def random_orders(schema, n_orders, random_state):
 def make_splits(cv, copy_of, seed, label=None):
     """Return the folds of a table, in which the first copy of each row is ``copy_of``.
 
-    If rows have labels, each fold has all of them, or nearly.
+    If rows have labels, each fold has rows of all of them to train on, or nearly.
     """
     n = len(copy_of)
     automatic = automatic_cv(n, seed, ROWS_WITH_FOLDS, HELD_OUT, MAX_HELD_OUT)
@@ -228,9 +228,11 @@ def make_splits(cv, copy_of, seed, label=None):
         automatic = [split] if len(split[1]) else None
     cv = automatic if cv == "auto" else min(cv, n)
     splits = make_folds(cv, n, seed, copy_of=copy_of, label=label, least=1)
-    if label is not None and any(set(label) - set(label[train]) for train, _ in splits):
-        # Copies may be all rows of a class: it would have none to train on.
-        splits = make_folds(cv, n, seed, label=label, least=1)
+    if label is not None:
+        lost = set().union(*(set(label) - set(label[train]) for train, _ in splits))
+        if lost:  # copies may be all rows of a class: it would have none to train on
+            copy_of = np.where(np.isin(label, [*lost]), np.arange(n), copy_of)
+            splits = make_folds(cv, n, seed, copy_of=copy_of, label=label, least=1)
     return splits
 
 

@@ -193,14 +193,13 @@ class Rules:
             kept &= ~rule.is_broken(rows)
         return kept
 
-    def broken(self, schema, values):
+    def broken_functions(self, schema, values):
         """Return whether rows break each function, 1 or 0, NaN where it tells nothing."""
-        rows = self.encoded(schema, values)
-        return [
-            np.where(np.isnan(rows[:, rule.target.column] - rule.expected(rows)), np.nan, broken)
-            for rule in self.functions
-            for broken in [rule.is_broken(rows)]
-        ]
+        rows, functions = self.encoded(schema, values), []
+        for rule in self.functions:
+            error = np.abs(rows[:, rule.target.column] - rule.expected(rows))
+            functions.append(np.where(np.isnan(error), np.nan, error > rule.target.tolerance))
+        return functions
 
     def without_orders(self):
         """Return the other rules."""
