@@ -20,8 +20,8 @@ class VideoFlowDensity(MultiscaleDensity):
     """Density of videos by VideoFlow: each frame is distributed given a few frames before it.
 
     Use it for likelihoods and predictions of frames of a few hundred pixels; for larger ones, a
-    `GlowDensity` of single frames scores nearly the same after ten minutes of training, and is
-    simpler (``benchmarks/video.md``).
+    `GlowDensity` of single frames scores nearly the same or better after ten minutes of training,
+    and is simpler (``benchmarks/video.md``).
 
     A row is a window of frames, flattened one after another; all methods take arrays of shape
     ``(n_samples, n_frames, height, width, channels)`` too. Each frame goes through the same
