@@ -13,7 +13,7 @@ from ._bits import CHUNK, Stack
 from ._checks import check
 from ._images import FORMATS, image_files, rows_of_file
 
-N_GENERAL = 3  # codecs, zlib, bz2 and LZMA; those of images follow
+N_GENERAL = 3  # codecs, zlib, bz2 and LZMA; codecs of images follow
 WHOLE = "u1", "<u2", "<i4"
 DTYPES = *WHOLE, *WHOLE, "<f8"  # of numbers of values; then of the values themselves
 DISTANCES = 0, 1, 3  # of bytes whose differences are coded

@@ -97,9 +97,13 @@ class Function:
         """The determinants and the target."""
         return *self.determinants, self.target.column
 
+    def error(self, rows):
+        """Return how far the target is from its expected value, NaN where one is unknown."""
+        return np.abs(rows[:, self.target.column] - self.expected(rows))
+
     def is_broken(self, rows):
         """Return which rows break the rule; none with an unknown value does."""
-        return np.abs(rows[:, self.target.column] - self.expected(rows)) > self.target.tolerance
+        return self.error(rows) > self.target.tolerance
 
     def possible(self, expected):
         """Return the values of the target for which the rule holds, of shape (k, n)."""

@@ -181,8 +181,8 @@ class Rules:
         rows, is_far = self.encoded(schema, values), is_far.copy()
         for rule in self.functions:
             determinants = np.concatenate([schema.of_column[i] for i in rule.determinants])
-            error = np.abs(rows[:, rule.target.column] - rule.expected(rows))
-            holds = (error <= rule.target.tolerance) & ~is_far[:, determinants].any(axis=1)
+            is_kept = rule.error(rows) <= rule.target.tolerance
+            holds = is_kept & ~is_far[:, determinants].any(axis=1)
             is_far[np.ix_(holds, rule.target.variables)] = False
         return is_far
 
@@ -197,7 +197,7 @@ class Rules:
         """Return whether rows break each function, 1 or 0, NaN where it tells nothing."""
         rows, functions = self.encoded(schema, values), []
         for rule in self.functions:
-            error = np.abs(rows[:, rule.target.column] - rule.expected(rows))
+            error = rule.error(rows)
             functions.append(np.where(np.isnan(error), np.nan, error > rule.target.tolerance))
         return functions
 
