@@ -10,6 +10,7 @@ from scipy.special import gammaln, logit, logsumexp
 from scipy.stats import norm
 
 from skflows import TableDensity
+from skflows.distribution.normal import log_normal_mass
 from skflows.table import _components, _latent_classes, _maps
 from skflows.table._binned_classes import fit_binned_classes
 from skflows.table._latent_classes import (
@@ -189,6 +190,26 @@ def test_numbers_far_from_all_classes_keep_their_probability(n_covariances):
     found = logsumexp(with_numbers(levels, means, covariances, y, below, above), axis=1)
     assert expected.min() < -800
     assert found == pytest.approx(expected, rel=1e-10)
+
+
+def test_kernels_far_from_a_row_keep_a_bound_of_their_probability():
+    """Bounds are never below the probability, and rows with them score the same."""
+    rng = np.random.default_rng(0)
+    n, k, d = 100, 400, 4
+    means = rng.normal(scale=3, size=(k, d))
+    y = means[:n] + rng.normal(size=(n, d))
+    below = np.exp(rng.normal(-1, 1.5, size=(n, d)))
+    above = below.copy()
+    above[:20, 0] = np.inf
+    levels, covariances = np.zeros((n, k)), 0.3 * np.eye(d)[None] + 0.1
+    inverse = np.linalg.inv(np.linalg.cholesky(covariances[0]))
+    unit = (y[:, None] - means) @ inverse.T
+    low, high = (unit + (e - y)[:, None] * np.diag(inverse) for e in (y - below, y + above))
+    exact = log_normal_mass(low, unit, high, 0.0, 1.0).sum(axis=2)
+    found = with_numbers(levels, means, covariances, y, below, above)
+    assert (found > exact - 1e-9).all()
+    assert (found > exact + 0.1).mean() > 0.3  # otherwise, there is no bound to test
+    assert np.abs(logsumexp(found, axis=1) - logsumexp(exact, axis=1)).max() < 1e-6
 
 
 def test_known_mixture():

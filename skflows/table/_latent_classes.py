@@ -15,7 +15,14 @@ from scipy.spatial.distance import cdist
 from scipy.special import gammaln, softmax
 
 from ..columns.arrays import some_rows
-from ..distribution.normal import LOG_SQRT_2PI, NARROW, log_normal_mass, normal_mass
+from ..distribution.normal import (
+    LOG_SQRT_2PI,
+    NARROW,
+    SQRT_HALF,
+    erfc,
+    log_normal_mass,
+    normal_mass,
+)
 from ..training.torch_state import one_thread
 from ._classes import Classes
 from ._network import choose
@@ -37,7 +44,7 @@ MANY_OF_A_PATTERN = 256  # rows, which are not worth being divided
 MANY_VALUES = 3e6  # of numbers and levels, beyond which k-means takes too long on all rows
 WORK_AT_ONCE = 4e6  # products of classes, rows and numbers, to bound the memory
 LEAST_VARIANCE = 1e-12  # of a number given others, which rounding errors may make negative
-NEGLIGIBLE = 30.0  # nats below the likeliest class: of 2,000 such, a share of 2e-10
+NEGLIGIBLE = 20.0  # nats below the likeliest class: of 2,000 such, a share of 4e-6
 LOG_LEAST = np.log(1e-290)  # of a mass that is a difference of two
 SLACK = 4.0  # of a bound of the mass of a cell: where the bound is closest, in deviations
 BLOCK = 2**17  # rows times classes at once, which fit in a processor's cache
@@ -209,14 +216,20 @@ def kernels_with_numbers(levels, centres, sd, y, low, high):
         Standardised middles of cells, and distances of their ends.
     """
     width, farthest = low + high, np.maximum(low, high)
-    is_smooth, is_open = width < NARROW, np.isinf(width)
+    is_smooth, is_wide = width < NARROW, farthest > 1
     slope, constant = smooth_density(np.where(is_smooth, width, 0.0), sd)
     with np.errstate(divide="ignore", invalid="ignore"):
-        # Of the cell around z, the point x that is nearest to 0 is h away from z at most. Then
+        # A cell from z - h to z + h has the mass of the one around 0 times exp(-z^2 / 2) and a mean
+        # of cosh(zx) over the latter, which is less than the one of a uniform x, sinh(zh) / (zh),
+        # and so less than exp(z^2 h^2 / 6).
+        of_0 = np.log1p(-erfc(farthest * SQRT_HALF))
+        # In a wide cell, the point x that is nearest to 0 is h away from z at most. Then
         # x^2 > z^2 / (1 + a) - h^2 / a for each a > 0, also for a = h / SLACK.
-        log_greatest = np.minimum(np.log(width) - LOG_SQRT_2PI, 0.0) + SLACK * farthest / 2
-        slope = np.where(is_smooth, slope, 0.5 / (1 + farthest / SLACK))
-        constant = np.where(is_smooth, constant, np.where(is_open, 0.0, log_greatest))
+        of_wide = np.minimum(np.log(width) - LOG_SQRT_2PI, 0.0) + SLACK * farthest / 2
+        slopes = slope, 0.5 / (1 + farthest / SLACK)
+        slope = np.select([is_smooth, is_wide], slopes, 0.5 - farthest**2 / 6)
+        constants = constant, 0.0, of_wide
+        constant = np.select([is_smooth, np.isinf(width), is_wide], constants, of_0)
     joint = levels + (constant - slope * y**2).sum(axis=1, keepdims=True)
     joint += np.hstack([2 * slope * y, -slope]) @ np.hstack([centres, centres**2]).T
     if is_smooth.all():
