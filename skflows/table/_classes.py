@@ -44,9 +44,8 @@ class Classes:
         if view.kept.get(self, (None, None))[1] is None:
             log_prob, shares = np.empty(len(view)), np.empty((len(view), len(self.log_weights)))
             for rows, joint in self._joint(view.cells(self.space), view.known):
-                log_prob[rows] = log_sum_exp(joint.copy())
-                joint -= log_prob[rows, None]
-                shares[rows] = exp_in_place(joint)
+                log_prob[rows] = log_sum_exp(joint)  # which leaves the shares, up to a factor
+                shares[rows] = joint / joint.sum(axis=1, keepdims=True)
             view.kept[self] = log_prob, shares
         return view.kept[self]
 
@@ -60,7 +59,10 @@ class Classes:
 
 
 def log_sum_exp(x, axis=1):
-    """Return the logarithm of the sum of exponentials along an axis; x is overwritten."""
+    """Return the logarithm of the sum of exponentials along an axis.
+
+    These, divided by the largest of them, overwrite x.
+    """
     greatest = x.max(axis=axis, keepdims=True)
     x -= greatest
     total = exp_in_place(x).sum(axis=axis, keepdims=True)
