@@ -231,3 +231,17 @@ def test_days_over_a_change_of_summer_time_have_no_span(one_class):
     zoned = table.apply(lambda dates: dates.dt.tz_localize("Europe/Berlin"))
     assert list(quick().fit(table).rules_["kind"]) == ["span", "order"]
     assert list(quick().fit(zoned).rules_["kind"]) == ["order"]
+
+
+def test_draws_of_a_date_in_the_middle_keep_both_orders(one_class):
+    rng = np.random.default_rng(0)
+    ordered = pd.Timestamp("2022-01-01") + rng.integers(0, 700, 400) * DAY
+    sent = ordered + rng.integers(0, 8, 400) * DAY
+    arrived = sent + rng.integers(0, 20, 400) * DAY
+    table = pd.DataFrame({"ordered": ordered, "sent": sent, "arrived": arrived})
+    density = quick().fit(table[:300])
+    assert (density.rules_["kind"] == "span").sum() == 2
+    gaps = table[300:].assign(sent=pd.NaT)
+    for drawn in density.impute(gaps, "draw", n_draws=3, random_state=0):
+        assert (drawn["ordered"] <= drawn["sent"]).all()
+        assert (drawn["sent"] <= drawn["arrived"]).all()

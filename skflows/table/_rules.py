@@ -126,6 +126,11 @@ class Rules:
         yield from self.orders
 
     @property
+    def formulas(self):
+        """The rules that compute a number from others."""
+        return [rule for rule in self.functions if isinstance(rule, Formula)]
+
+    @property
     def columns(self):
         """The columns that rules are about."""
         return sorted({i for rule in self for i in rule.columns})
@@ -214,13 +219,15 @@ class Rules:
         for i in range(ROUNDS_OF_RULES):
             if not len(pending):
                 return drawn
-            known = self._with_terms(schema, values[pending], drawn[pending])
-            if i >= CHEAP_ROUNDS:
-                known = self._with_determinants(density, known, random_state)
             # Of several draws of each row, the first that keeps the rules: rounds take time.
             n_draws = int(np.clip(DRAWS_AT_ONCE // len(pending), 1, MAX_DRAWS))
-            again = self._drawn(density, np.repeat(known, n_draws, axis=0), random_state)
-            given = np.repeat(values[pending], n_draws, axis=0)
+            given, terms = (np.repeat(each[pending], n_draws, axis=0) for each in (values, drawn))
+            if i and self.formulas:  # the drawn terms were rejected before
+                terms = self._drawn(density, given, random_state)
+            known = self._with_terms(schema, given, terms)
+            if i >= CHEAP_ROUNDS:
+                known = self._with_determinants(density, known, random_state)
+            again = self._drawn(density, known, random_state)
             is_rejected = self._rejected(schema, again, given, random_state).reshape(-1, n_draws)
             first = is_rejected.argmin(axis=1) + n_draws * np.arange(len(pending))
             drawn[pending], pending = again[first], pending[is_rejected.all(axis=1)]
@@ -229,11 +236,10 @@ class Rules:
 
     def solved(self, schema, values):
         """Return variables in which formulas tell the only unknown determinant."""
-        formulas = [rule for rule in self.functions if isinstance(rule, Formula)]
-        if not formulas or not np.isnan(values).any():
+        if not self.formulas or not np.isnan(values).any():
             return values
         values, rows = values.copy(), self.encoded(schema, values)
-        for rule in formulas:
+        for rule in self.formulas:
             for i in rule.determinants:
                 unknown = np.flatnonzero(np.isnan(rows[:, i]))
                 told = rule.told(schema, rows[unknown], i)
@@ -267,9 +273,7 @@ class Rules:
         Drawn terms beside which no value of the largest one gives the target stay unknown.
         """
         rows, values = self.encoded(schema, drawn), values.copy()
-        for rule in self.functions:
-            if not isinstance(rule, Formula):
-                continue
+        for rule in self.formulas:
             given = self.encoded(schema, values)
             is_open = np.isnan(given[:, rule.determinants])
             open_rows = np.flatnonzero(
