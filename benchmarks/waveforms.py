@@ -80,6 +80,8 @@ N_FRAMES = 8  # of a window
 WIDTH_OF_BAND = 102  # mel
 SPOKEN = 40  # windows a second that the vocoder is fitted to
 TEMPERATURES = 0.4, 0.6, 0.8, 1.0
+ORDER = 64  # of linear prediction
+N_FILTERED = 20  # times that what a model speaks is filtered towards the frames
 N_ITER = 60  # of Griffin-Lim
 SETTINGS_OF_VOCODER = {"n_transforms": 3, "hidden_layer_sizes": (32, 32, 32, 32)}
 SETTINGS = {
@@ -175,7 +177,14 @@ class MelFrames:
         self.hop = rate // FRAMES
         self.length = N_FRAMES * self.hop
         self.n_fft = 4 * self.hop
+        self.edge = (self.n_fft - self.hop) // 2
         self.taper = np.hanning(self.n_fft + 1)[:-1]
+        self.window = np.hanning(self.n_fft + 2)[1:-1]  # without zeros: its inverse divides by it
+        self.options = {
+            "nperseg": self.n_fft,
+            "noverlap": self.n_fft - self.hop,
+            "window": self.window,
+        }
         top = 2595 * np.log10(1 + rate / 2 / 700)
         mel = np.linspace(0, top, round(top / WIDTH_OF_BAND) + 1)
         edges = 700 * (10 ** (mel / 2595) - 1)
@@ -190,11 +199,36 @@ class MelFrames:
 
     def power(self, x):
         """Return the power spectra of frames."""
-        pad = [(0, 0)] * (x.ndim - 1) + [2 * [(self.n_fft - self.hop) // 2]]
+        pad = [(0, 0)] * (x.ndim - 1) + [2 * [self.edge]]
         x = np.pad(x, pad, "reflect")
         frames = np.lib.stride_tricks.sliding_window_view(x, self.n_fft, axis=-1)
         spectra = np.fft.rfft(frames[..., :: self.hop, :] * self.taper)
         return np.abs(spectra) ** 2 / (self.taper**2).sum()
+
+    def stft(self, x):
+        return signal.stft(x, boundary=None, padded=False, **self.options)[2]
+
+    def istft(self, spectra):
+        return signal.istft(spectra, boundary=False, **self.options)[1]
+
+    def at_frequencies(self, bands):
+        """Return values of bands, spread over the frequencies of a spectrum."""
+        return bands @ (self.bank / np.maximum(self.bank.sum(axis=0), 1e-9))
+
+    def autocovariances(self, frames):
+        """Return the autocovariances of signals with the spectra of frames, up to half a frame."""
+        density = self.at_frequencies(np.exp(frames))
+        density[..., self.bank.sum(axis=0) == 0] = np.exp(frames).min(axis=-1, keepdims=True)
+        lags = np.fft.irfft(density)[..., : self.n_fft // 2]
+        return lags * np.hanning(self.n_fft + 1)[self.n_fft // 2 : -1]
+
+    def shares(self, n_frames):
+        """Return the share of each frame in the samples of a window, ``(n_frames, length)``."""
+        # Frames are in the middle of eighths; between them, they are mixed.
+        place = np.arange(self.length) / self.hop - 0.5
+        shares = np.maximum(1 - np.abs(place - np.arange(n_frames)[:, None]), 0)
+        shares[0, place < 0] = shares[-1, place > n_frames - 1] = 1
+        return shares
 
 
 # ---- Parts of the benchmark
@@ -247,14 +281,11 @@ def vocoder(data, mel, record, seconds, height, wav):
         if isinstance(model, GriffinLim):
             temperature, score = None, None
         else:
-            by_temperature = {t: distances(model, data["validate"], t)[0] for t in TEMPERATURES}
-            temperature = min(by_temperature, key=by_temperature.get)
+            tried = {t: distances(model, data["validate"], t) for t in TEMPERATURES}
+            temperature = min(tried, key=lambda t: tried[t]["filtered_log_mel_distance"])
             score, line["temperature"] = model.score(test), temperature
             line["nats_per_sample_of_fit"] = model.score(train[::SPOKEN])
-        line["log_mel_distance"], line["spectral_distance"] = distances(
-            model, data["test"], temperature, wav
-        )
-        record.add(score, taken, **line)
+        record.add(score, taken, **line | distances(model, data["test"], temperature, wav))
 
 
 def distances(model, recordings, temperature, wav=None):
@@ -264,16 +295,35 @@ def distances(model, recordings, temperature, wav=None):
         step = mel.length - mel.hop  # windows that are spoken overlap by a frame
         x = x[: (len(x) - mel.hop) // step * step + mel.hop]
         x = x[: len(x) // mel.hop * mel.hop]
+        frames = mel.log_mel(x)
         if isinstance(model, GriffinLim):
-            y = model.spoken(mel.log_mel(x))
+            y = model.spoken(frames)
         else:
             rows = model.sample(mel.log_mel(windows({title: x}, step, mel.length)), temperature)
             y = overlap_added(rows, mel.hop, len(x))
-        pairs = [(mel.log_mel(each), np.log(mel.power(each) + NOISE**2)) for each in (x, y)]
-        found.append([np.sqrt(((a - b) ** 2).mean()) for a, b in zip(*pairs, strict=True)])
+        copies = {"": y, "filtered_": filtered(y, frames, mel)}
+        line = {}
+        for kind, y in copies.items():
+            line[f"{kind}log_mel_distance"] = rms(frames - mel.log_mel(y))
+            logs = [np.log(mel.power(each) + NOISE**2) for each in (x, y)]
+            line[f"{kind}spectral_distance"] = rms(logs[0] - logs[1])
+        found.append(line)
         if wav:
             write(Path(wav) / f"{title}_{type(model).__name__}.wav", y, mel.rate)
-    return np.mean(found, axis=0).tolist()
+    return pd.DataFrame(found).mean().to_dict()
+
+
+def rms(x):
+    return np.sqrt((x**2).mean())
+
+
+def filtered(y, frames, mel):
+    """Return a signal whose bands are louder or softer, so that they have nearly the frames."""
+    for _ in range(N_FILTERED):
+        gains = np.exp(0.5 * mel.at_frequencies(frames - mel.log_mel(y)))
+        spectra = mel.stft(np.pad(y, mel.edge, "reflect")) * gains.T
+        y = mel.istft(spectra)[mel.edge : mel.edge + len(y)]
+    return y
 
 
 class GriffinLim:
@@ -281,35 +331,23 @@ class GriffinLim:
 
     def __init__(self, mel):
         self.mel = mel
-        self.window = np.hanning(mel.n_fft + 2)[1:-1]  # without zeros: its inverse divides by it
-        self.options = {
-            "nperseg": mel.n_fft,
-            "noverlap": mel.n_fft - mel.hop,
-            "window": self.window,
-        }
 
     def fit(self, X):
         pass
 
     def spoken(self, frames):
-        bank, hop, window = self.mel.bank, self.mel.hop, self.window
+        mel, bank, window = self.mel, self.mel.bank, self.mel.window
         energy = np.maximum(np.exp(frames) - NOISE**2, 0) * bank.sum(axis=1)
         magnitude = np.sqrt([optimize.nnls(bank, each)[0] for each in energy]).T
         magnitude = magnitude * np.sqrt((window**2).sum()) / window.sum()
-        length = len(frames) * hop
-        edge = (self.mel.n_fft - hop) // 2
         phase = np.exp(2j * np.pi * np.random.default_rng(0).random(magnitude.shape))
         previous = 0
         for _ in range(N_ITER):  # with momentum, as in librosa
-            x = self.inverse(magnitude * phase)
-            new = signal.stft(x, boundary=None, padded=False, **self.options)[2]
+            new = mel.stft(mel.istft(magnitude * phase))
             phase = new - 0.99 / 1.99 * previous
             phase /= np.maximum(np.abs(phase), 1e-12)
             previous = new
-        return self.inverse(magnitude * phase)[edge : edge + length]
-
-    def inverse(self, spectra):
-        return signal.istft(spectra, boundary=False, **self.options)[1]
+        return mel.istft(magnitude * phase)[mel.edge :][: len(frames) * mel.hop]
 
 
 class MelGaussian:
@@ -343,28 +381,83 @@ class MelGaussian:
 
     def covariance(self, frames, gain):
         """Return the covariance of a window."""
-        # Frames are in the middle of eighths; between them, spectra are mixed.
-        length, n_fft, bank = self.mel.length, self.mel.n_fft, self.mel.bank
-        place = (np.arange(length)) / self.mel.hop - 0.5
-        shares = np.maximum(1 - np.abs(place - np.arange(len(frames))[:, None]), 0)
-        shares[0, place < 0] = shares[-1, place > len(frames) - 1] = 1
+        length = self.mel.length
         found = np.zeros((length, length))
-        spread = bank / np.maximum(bank.sum(axis=0), 1e-9)
-        for share, frame in zip(shares, frames, strict=True):
-            density = np.exp(frame) @ spread
-            density[bank.sum(axis=0) == 0] = np.exp(frame).min()
-            lags = np.fft.irfft(density)[: n_fft // 2]
-            lags *= np.hanning(n_fft + 1)[n_fft // 2 : -1]
+        pairs = zip(self.mel.shares(len(frames)), self.mel.autocovariances(frames), strict=True)
+        for share, lags in pairs:
             lags = np.pad(lags, (0, length - len(lags)))
             found += np.sqrt(np.outer(share, share)) * linalg.toeplitz(lags)
         return gain * found + NOISE**2 * np.eye(length)
 
 
+class LinearPrediction:
+    """Errors of the samples of windows, predicted by linear filters with the spectra of frames.
+
+    They are divided by their standard deviations: a Gaussian with these spectra becomes white
+    noise, and a voice nearly the pulses that go through its throat. Filters are mixed between
+    frames; the first samples have shorter ones.
+
+    References
+    ----------
+    Valin & Skoglund, "LPCNet: Improving Neural Speech Synthesis Through Linear Prediction", 2019.
+    """
+
+    def __init__(self, mel):
+        self.mel = mel
+
+    def filters(self, frames):
+        """Return filters of samples, ``(n, length, ORDER)``, and log-deviations of their errors."""
+        weights, variances = levinson(self.mel.autocovariances(frames))
+        order = np.minimum(np.arange(self.mel.length), ORDER)
+        shares = self.mel.shares(frames.shape[1])
+        mixed = np.einsum("ft,nfk->ntk", shares, weights[ORDER])
+        deviations = np.einsum("ft,tnf->nt", shares, 0.5 * np.log(variances[order]))
+        for t in range(ORDER):
+            mixed[:, t] = np.einsum("f,nfk->nk", shares[:, t], weights[t])
+        return mixed, deviations
+
+    def errors(self, X, frames):
+        """Return errors in deviations, and the logarithms of these."""
+        filters, deviations = self.filters(frames)
+        padded = np.pad(X, [(0, 0), (ORDER, 0)])[:, :-1]
+        before = np.lib.stride_tricks.sliding_window_view(padded, ORDER, axis=1)[..., ::-1]
+        return (X - (filters * before).sum(axis=2)) * np.exp(-deviations), deviations
+
+    def windows(self, errors, frames):
+        """Return the windows that have some errors."""
+        filters, deviations = self.filters(frames)
+        X = np.pad(errors * np.exp(deviations), [(0, 0), (ORDER, 0)])
+        for t in range(errors.shape[1]):
+            X[:, ORDER + t] += (filters[:, t] * X[:, t : ORDER + t][:, ::-1]).sum(axis=1)
+        return X[:, ORDER:]
+
+
+def levinson(autocovariances):
+    """Return the best linear predictors of all orders and the variances of their errors.
+
+    Returns
+    -------
+    weights : ndarray of shape (ORDER + 1, ..., ORDER)
+        Of the last sample, the one before it and so on.
+    variances : ndarray of shape (ORDER + 1, ...)
+    """
+    weights = np.zeros((ORDER + 1, *autocovariances.shape[:-1], ORDER))
+    variances = [autocovariances[..., 0]]
+    for k in range(ORDER):
+        known = weights[k][..., :k]
+        left = autocovariances[..., k + 1] - (known * autocovariances[..., k:0:-1]).sum(axis=-1)
+        reflection = left / variances[k]
+        weights[k + 1][..., :k] = known - reflection[..., None] * known[..., ::-1]
+        weights[k + 1][..., k] = reflection
+        variances.append(variances[k] * (1 - reflection**2))
+    return weights, np.array(variances)
+
+
 class MelFlow:
-    """Windows divided by their loudness at each sample, which their frames give."""
+    """A flow of the errors of linear prediction, given the frames."""
 
     def __init__(self, mel, seconds, height):
-        self.mel = mel
+        self.mel, self.prediction = mel, LinearPrediction(mel)
         flow = WaveFlowDensity(
             height=height,
             n_frames=N_FRAMES,
@@ -376,31 +469,35 @@ class MelFlow:
         )
         self.density = ConditionalDensity(flow, cv=None, random_state=0)
 
-    def prepared(self, frames):
-        """Return the context of windows, and their standard deviation at each sample."""
+    def context(self, frames):
+        """Return frames relative to their levels, and these."""
         shares = self.mel.bank.sum(axis=1) / self.mel.bank.sum()
-        level = 0.5 * np.log(np.exp(frames) @ shares)
-        place = (np.arange(self.mel.length) + 0.5) / self.mel.hop - 0.5
-        at = [np.interp(place, np.arange(len(each)), each) for each in level]
-        context = np.concatenate([frames - 2 * level[..., None], level[..., None]], axis=-1)
-        return context.reshape(len(frames), -1), np.exp(at)
+        level = 0.5 * np.log(np.exp(frames) @ shares)[..., None]
+        return np.concatenate([frames - 2 * level, level], axis=-1).reshape(len(frames), -1)
+
+    def errors(self, X, frames):
+        parts = zip(*(np.array_split(each, 1 + len(X) // 256) for each in (X, frames)), strict=True)
+        found = [self.prediction.errors(*part) for part in parts]
+        return [np.concatenate(each) for each in zip(*found, strict=True)]
 
     def fit(self, X):
-        context, scale = self.prepared(self.mel.log_mel(X))
+        frames = self.mel.log_mel(X)
         with limits_of_processor_time():
-            self.density.fit(context, X / scale)
+            self.density.fit(self.context(frames), self.errors(X, frames)[0])
 
     def score(self, X):
-        context, scale = self.prepared(self.mel.log_mel(X))
-        score = self.density.score(context, X / scale) / self.mel.length
-        return score - float(np.log(scale).mean())
+        frames = self.mel.log_mel(X)
+        errors, deviations = self.errors(X, frames)
+        score = self.density.score(self.context(frames), errors) / self.mel.length
+        return score - float(deviations.mean())
 
     def sample(self, frames, temperature):
-        context, scale = self.prepared(frames)
-        noise = np.random.default_rng(0).standard_normal(scale.shape)
-        rows = np.hstack([temperature * noise, self.density.encoder_.transform(context)])
+        context = self.density.encoder_.transform(self.context(frames))
+        noise = np.random.default_rng(0).standard_normal((len(frames), self.mel.length))
+        rows = torch.from_numpy(np.hstack([temperature * noise, context]))
         with torch.no_grad():
-            return scale * self.density.flows_[0].inverse(torch.from_numpy(rows))[0].numpy()
+            errors = self.density.flows_[0].inverse(rows)[0].numpy()
+        return self.prediction.windows(errors, frames)
 
 
 def overlap_added(rows, overlap, length):

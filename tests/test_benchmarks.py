@@ -157,3 +157,19 @@ def test_densities_of_the_tables_of_the_literature(uci_density, tmp_path):
         pytest.raises(ValueError, match="43 columns are published"),
     ):
         uci_density["load"]("MINIBOONE", tmp_path)
+
+
+def test_linear_prediction_of_waveforms(monkeypatch):
+    """Errors are a linear map of windows, whose determinant the deviations give."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    waveforms = SimpleNamespace(**runpy.run_path(str(FOLDER / "waveforms.py")))
+    mel = waveforms.MelFrames(8_000)
+    rng = np.random.default_rng(0)
+    x = np.cumsum(rng.normal(size=(1, mel.length)), axis=1) / 20
+    frames, prediction = mel.log_mel(x), waveforms.LinearPrediction(mel)
+    errors, deviations = prediction.errors(x, frames)
+    assert prediction.windows(errors, frames) == pytest.approx(x, abs=1e-10)
+    assert errors.std() < 1.5  # nearly white
+    ones = np.eye(mel.length)
+    map_, _ = prediction.errors(ones, np.repeat(frames, mel.length, axis=0))
+    assert np.linalg.slogdet(map_)[1] == pytest.approx(-deviations.sum())

@@ -22,7 +22,8 @@ import wave
 import matplotlib.pyplot as plt
 import numpy as np
 from scipy.interpolate import CubicSpline
-from scipy.signal import lfilter, resample_poly
+from scipy.linalg import solve_toeplitz
+from scipy.signal import istft, lfilter, lfiltic, resample_poly, stft
 
 RATE = 8_000
 TRAIN = """
@@ -69,46 +70,101 @@ train, new = (read(TRAIN), read(NEW)) if is_installed else (voice(0, 20), voice(
 train, new = (x + 0.01 * np.random.default_rng(2).normal(size=len(x)) for x in (train, new))
 
 # %%
-# Windows and mel frames
-# ----------------------
-# A window has 256 samples. It comes with two frames of log energies in 16 bands of the mel scale.
-LENGTH, HOP, FRAMES, BANDS = 256, 64, 2, 16
+# Mel frames
+# ----------
+# Every 8 ms, a frame has the log energies of 20 bands of the mel scale.
+HOP, SIZE, BANDS = 64, 256, 20
 
-size = LENGTH // FRAMES
 mel = np.linspace(0, 2595 * np.log10(1 + RATE / 2 / 700), BANDS + 2)
 edges = 700 * (10 ** (mel / 2595) - 1)
-frequency = np.fft.rfftfreq(size, 1 / RATE)
+frequency = np.fft.rfftfreq(SIZE, 1 / RATE)
 rising = (frequency - edges[:-2, None]) / np.diff(edges)[:-1, None]
 falling = (edges[2:, None] - frequency) / np.diff(edges)[1:, None]
 BANK = np.maximum(np.minimum(rising, falling), 0)
+SPREAD = BANK / np.maximum(BANK.sum(axis=0), 1e-9)
+TAPER = np.hanning(SIZE + 2)[1:-1]
+STFT = {"nperseg": SIZE, "noverlap": SIZE - HOP, "window": TAPER}
 
 
-def windows(sound, hop):
-    return np.lib.stride_tricks.sliding_window_view(sound, LENGTH)[::hop]
+def log_mel(sound):
+    padded = np.pad(sound, (SIZE - HOP) // 2, "reflect")
+    frames = np.lib.stride_tricks.sliding_window_view(padded, SIZE)[::HOP] * TAPER
+    power = np.abs(np.fft.rfft(frames)) ** 2 / (TAPER**2).sum()
+    return np.log(power @ BANK.T / BANK.sum(axis=1) + 1e-6)
 
 
-def log_mel(rows):
-    frames = rows.reshape(len(rows), FRAMES, size) * np.hanning(size)
-    power = np.abs(np.fft.rfft(frames)) ** 2
-    return np.log(power @ BANK.T / BANK.sum(axis=1) + 1e-3).reshape(len(rows), -1)
+train, new = (x[: len(x) // HOP * HOP] for x in (train, new))
+frames, frames_new = log_mel(train), log_mel(new)
+
+# %%
+# Linear prediction
+# -----------------
+# The spectrum of a frame says how well a sample can be predicted from the samples before it, by a
+# linear filter. What is left are the pulses and the noise that go through the throat of a speaker.
+# The flow learns these errors, as in `LPCNet <https://arxiv.org/abs/1810.11846>`__: their
+# loudness hardly changes, and they are much the same whatever is said.
+ORDER = 32
 
 
-X = windows(train, HOP)
-X_new = windows(new, LENGTH)
+def filters(frames):
+    """Return a linear predictor for each frame, and the deviations of its errors."""
+    power = np.exp(frames) @ SPREAD
+    power[:, 0] = power[:, -1] = power.min(axis=1)  # which no band covers
+    lags = np.fft.irfft(power)[:, : ORDER + 1]
+    found = np.array([solve_toeplitz(each[:-1], each[1:]) for each in lags])
+    return found, np.sqrt(lags[:, 0] - (found * lags[:, 1:]).sum(axis=1))
+
+
+def errors(sound, frames):
+    """Return errors of prediction, in deviations, and the logarithms of these."""
+    found, padded = np.empty(len(sound)), np.pad(sound, (ORDER, 0))
+    predictors, deviations = filters(frames)
+    for i, (predictor, deviation) in enumerate(zip(predictors, deviations, strict=True)):
+        part = padded[i * HOP : (i + 1) * HOP + ORDER]
+        found[i * HOP : (i + 1) * HOP] = lfilter([1, *-predictor], 1, part)[ORDER:] / deviation
+    return found, np.repeat(np.log(deviations), HOP)
+
+
+def spoken(errors, frames):
+    """Return the sound that has some errors of prediction."""
+    found = np.zeros(ORDER + len(errors))
+    for i, (predictor, deviation) in enumerate(zip(*filters(frames), strict=True)):
+        start, end = ORDER + i * HOP, ORDER + (i + 1) * HOP
+        state = lfiltic([1], [1, *-predictor], found[start - ORDER : start][::-1])
+        part = deviation * errors[i * HOP : (i + 1) * HOP]
+        found[start:end], _ = lfilter([1], [1, *-predictor], part, zi=state)
+    return found[ORDER:]
+
 
 # %%
 # Fit
 # ---
-# Beside the vocoder, a flow without mel frames and a Gaussian of windows. Scores are in nats per
-# sample, of windows of the new sound.
+# Rows are windows of the errors, given the frames of the window. Scores are in nats per sample of
+# the new sound: those of errors, less the log-deviations. Beside the flow, a Gaussian of errors,
+# which is as good as a Gaussian with the spectra of the frames can be.
 from sklearn.mixture import GaussianMixture
 
 from skflows import ConditionalDensity, WaveFlowDensity
 
+N_FRAMES = 4
+LENGTH = N_FRAMES * HOP
+
+
+def windows(sound, frames, step):
+    """Return windows of a sound and of its frames, which begin every few frames."""
+    rows = np.lib.stride_tricks.sliding_window_view(sound, LENGTH)[:: step * HOP]
+    parts = np.lib.stride_tricks.sliding_window_view(frames, N_FRAMES, axis=0)[::step]
+    return rows, parts.swapaxes(1, 2).reshape(len(parts), -1)
+
+
+X, context = windows(errors(train, frames)[0], frames, 1)
+of_new, log_deviations = errors(new, frames_new)
+X_new, context_new = windows(of_new, frames_new, N_FRAMES)
+
 flow = WaveFlowDensity(
     height=32,
     n_transforms=2,
-    n_frames=FRAMES,
+    n_frames=N_FRAMES,
     hidden_layer_sizes=(16, 16, 16, 16),
     learning_rate_init=5e-3,
     batch_size=32,
@@ -117,46 +173,46 @@ flow = WaveFlowDensity(
     max_iter=10,
     random_state=0,
 )
-vocoder = ConditionalDensity(flow, cv=None, random_state=0).fit(log_mel(X), X)
-alone = flow.fit(X)
-gaussian = GaussianMixture(reg_covar=1e-4).fit(X)
-scores = {
-    "flow given mel frames": vocoder.score(log_mel(X_new), X_new),
-    "flow": alone.score(X_new),
-    "Gaussian": gaussian.score(X_new),
-}
+vocoder = ConditionalDensity(flow, cv=None, random_state=0).fit(context, X)
+gaussian = GaussianMixture(covariance_type="spherical", random_state=0).fit(X)
+scores = {"flow": vocoder.score(context_new, X_new), "Gaussian": gaussian.score(X_new)}
 for name, score in scores.items():
-    print(f"{name:22}{score / LENGTH:6.3f}")
+    print(f"{name:10}{score / LENGTH - log_deviations.mean():6.3f}")
 
 # %%
 # Speak
 # -----
-# Each window of the new sound is drawn given its mel frames. Windows overlap by half, and are faded
-# into each other. With the voice of espeak-ng, after so short a training, loud and hissing sounds
-# are where they should be, but vowels are hoarse. The log-mel distance is the root mean square
-# difference between the mel frames of the spoken and the new sound.
-parts = windows(new, LENGTH // 2)
-fade = np.sin(np.pi * (np.arange(LENGTH) + 0.5) / LENGTH)
+# Errors are drawn given the frames of the new sound, and become a sound. Its frames are not quite
+# the given ones: filters make each band louder or softer, a few times. The log-mel distance is the
+# root mean square difference between the frames of the spoken and the new sound.
 
 
-def joined(rows):
-    sound = np.zeros(len(new))
-    for i, row in enumerate(rows):
-        sound[i * LENGTH // 2 :][:LENGTH] += fade * row
+def distance(sound):
+    return np.sqrt(((log_mel(sound) - frames_new[: len(sound) // HOP]) ** 2).mean())
+
+
+def filtered(sound, frames):
+    """Return a sound whose bands have nearly the energies of frames."""
+    edge = (SIZE - HOP) // 2
+    for _ in range(20):
+        gains = np.exp((frames - log_mel(sound)) @ SPREAD / 2)
+        spectra = stft(np.pad(sound, edge, "reflect"), boundary=None, padded=False, **STFT)[2]
+        sound = istft(spectra * gains.T, boundary=False, **STFT)[1][edge : edge + len(sound)]
     return sound
 
 
-spoken = joined(vocoder.sample(log_mel(parts), random_state=0)[:, 0])
-sounds = {
-    "flow given mel frames": spoken,
-    "flow": joined(alone.sample(len(parts), random_state=0)),
+drawn = {
+    "flow": vocoder.sample(context_new, random_state=0)[:, 0],
+    "Gaussian": gaussian.sample(len(X_new))[0],
 }
-for name, sound in sounds.items():
-    difference = log_mel(windows(sound, LENGTH)) - log_mel(X_new)
-    print(f"{name:22}{np.sqrt((difference**2).mean()):6.2f}")
+sounds, n = {}, len(X_new) * N_FRAMES
+for name, rows in drawn.items():
+    sound = spoken(rows.ravel(), frames_new[:n])
+    sounds[name] = filtered(sound, frames_new[:n])
+    print(f"{name:10}{distance(sound):6.2f}, filtered{distance(sounds[name]):6.2f}")
 
 fig, axes = plt.subplots(2, 1, figsize=(8, 4), sharex=True, sharey=True, layout="constrained")
-for ax, (name, sound) in zip(axes, {"new": new, "spoken": spoken}.items(), strict=True):
+for ax, (name, sound) in zip(axes, {"new": new, "flow": sounds["flow"]}.items(), strict=True):
     ax.specgram(sound, NFFT=256, Fs=RATE, noverlap=192, vmin=-90, vmax=-25)
     ax.set(ylabel="frequency (Hz)", title=name)
 axes[1].set_xlabel("seconds")
@@ -182,4 +238,8 @@ Sound(new)
 
 # %%
 # Spoken by the flow:
-Sound(spoken)
+Sound(sounds["flow"])
+
+# %%
+# Spoken by a Gaussian, which only whispers:
+Sound(sounds["Gaussian"])
