@@ -245,3 +245,4 @@ def test_draws_of_a_date_in_the_middle_keep_both_orders(one_class):
     for drawn in density.impute(gaps, "draw", n_draws=3, random_state=0):
         assert (drawn["ordered"] <= drawn["sent"]).all()
         assert (drawn["sent"] <= drawn["arrived"]).all()
+        assert (drawn["sent"] < drawn["ordered"] + 8 * DAY).mean() > 0.9

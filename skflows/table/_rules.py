@@ -16,6 +16,7 @@ from ._view import TableView
 
 ROUNDS_OF_RULES = 15  # of draws in place of rows that break a rule
 DRAWS_AT_ONCE, MAX_DRAWS = 1_000, 20  # in each round, of all rows and of each
+LEAST_WEIGHTED = 8  # draws of each row, if one of them is chosen by its weight
 CHEAP_ROUNDS = 2  # after which determinants of given targets are drawn on their own
 N_WEIGHED = 4_000  # samples that tell how often the mixture breaks an order
 RULE_FIELDS = ["rule", "kind", "exceptions", "rows"]  # of the table of rules
@@ -219,18 +220,23 @@ class Rules:
         for i in range(ROUNDS_OF_RULES):
             if not len(pending):
                 return drawn
-            # Of several draws of each row, the first that keeps the rules: rounds take time.
+            # Several draws of each row: rounds take time.
             n_draws = int(np.clip(DRAWS_AT_ONCE // len(pending), 1, MAX_DRAWS))
-            given, terms = (np.repeat(each[pending], n_draws, axis=0) for each in (values, drawn))
-            if i and self.formulas:  # the drawn terms were rejected before
-                terms = self._drawn(density, given, random_state)
-            known = self._with_terms(schema, given, terms)
+            if self._open_formulas(schema, values[pending]).any():
+                n_draws = max(n_draws, LEAST_WEIGHTED)
+            given = np.repeat(values[pending], n_draws, axis=0)
+            known, log_weights = self._with_terms(density, given, random_state)
             if i >= CHEAP_ROUNDS:
                 known = self._with_determinants(density, known, random_state)
             again = self._drawn(density, known, random_state)
-            is_rejected = self._rejected(schema, again, given, random_state).reshape(-1, n_draws)
-            first = is_rejected.argmin(axis=1) + n_draws * np.arange(len(pending))
-            drawn[pending], pending = again[first], pending[is_rejected.all(axis=1)]
+            # By the largest of these sums, a draw that keeps the rules is chosen by its weight.
+            log_weights += random_state.gumbel(size=len(given))
+            is_rejected = self._rejected(schema, again, given, random_state)
+            log_weights[is_rejected] = -np.inf
+            first = log_weights.reshape(-1, n_draws).argmax(axis=1)
+            first += n_draws * np.arange(len(pending))
+            is_rejected = is_rejected.reshape(-1, n_draws).all(axis=1)
+            drawn[pending], pending = again[first], pending[is_rejected]
         self._exchange(schema, drawn, values, pending)
         return drawn
 
@@ -267,14 +273,29 @@ class Rules:
             rejected |= is_broken & (random_state.uniform(size=len(rows)) >= rule.counts.share)
         return rejected
 
-    def _with_terms(self, schema, values, drawn):
-        """Return values with the drawn terms of a given target, except for the largest one.
-
-        Drawn terms beside which no value of the largest one gives the target stay unknown.
-        """
-        rows, values = self.encoded(schema, drawn), values.copy()
+    def _open_formulas(self, schema, values):
+        """Return which rows have a given target of a formula, and an unknown determinant."""
+        rows, is_open = self.encoded(schema, values), np.zeros(len(values), dtype=bool)
         for rule in self.formulas:
-            given = self.encoded(schema, values)
+            is_unknown = np.isnan(rows[:, rule.determinants]).any(axis=1)
+            is_open |= is_unknown & ~np.isnan(rows[:, rule.target.column])
+        return is_open
+
+    def _with_terms(self, density, values, random_state):
+        """Return values with drawn terms of given targets, and the logarithms of their weights.
+
+        All unknown terms but the largest are drawn, and formulas tell this one: its probability is
+        the weight. Drawn terms beside which no value of the largest one gives the target stay
+        unknown.
+        """
+        schema, log_weights = density._schema, np.zeros(len(values))
+        some = np.flatnonzero(self._open_formulas(schema, values))
+        if not len(some):
+            return values, log_weights
+        drawn, terms = self._drawn(density, values[some], random_state), values[some]
+        rows = self.encoded(schema, drawn)
+        for rule in self.formulas:
+            given = self.encoded(schema, terms)
             is_open = np.isnan(given[:, rule.determinants])
             open_rows = np.flatnonzero(
                 is_open.any(axis=1) & ~np.isnan(given[:, rule.target.column])
@@ -285,9 +306,17 @@ class Rules:
             told = np.stack(told, axis=1)[np.arange(len(rows)), largest]
             open_rows = open_rows[~np.isnan(told[open_rows])]
             for k, j in enumerate(rule.determinants):
-                some = open_rows[is_open[open_rows, k] & (largest[open_rows] != k)]
-                values[np.ix_(some, schema.of_column[j])] = drawn[np.ix_(some, schema.of_column[j])]
-        return self.solved(schema, values)
+                at = np.ix_(
+                    open_rows[is_open[open_rows, k] & (largest[open_rows] != k)],
+                    schema.of_column[j],
+                )
+                terms[at] = drawn[at]
+        known, values = self.solved(schema, terms), values.copy()
+        log_probs = [density._log_prob(each) for each in (known, terms)]
+        with np.errstate(invalid="ignore"):  # impossible values may be given
+            log_weights[some] = np.nan_to_num(log_probs[0] - log_probs[1], nan=-np.inf)
+        values[some] = known
+        return values, log_weights
 
     def _with_determinants(self, density, values, random_state):
         """Return values with determinants drawn so that they agree with given targets."""
