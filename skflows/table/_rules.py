@@ -16,7 +16,7 @@ from ._view import TableView
 
 ROUNDS_OF_RULES = 15  # of draws in place of rows that break a rule
 DRAWS_AT_ONCE, MAX_DRAWS = 1_000, 20  # in each round, of all rows and of each
-LEAST_WEIGHTED = 8  # draws of each row, if one of them is chosen by its weight
+ROUNDS_IN_RANGE = 8  # in which what follows from a given target stays in the range of the fit
 CHEAP_ROUNDS = 2  # after which determinants of given targets are drawn on their own
 N_WEIGHED = 4_000  # samples that tell how often the mixture breaks an order
 RULE_FIELDS = ["rule", "kind", "exceptions", "rows"]  # of the table of rules
@@ -220,23 +220,19 @@ class Rules:
         for i in range(ROUNDS_OF_RULES):
             if not len(pending):
                 return drawn
-            # Several draws of each row: rounds take time.
+            # Of several draws of each row, the first that keeps the rules: rounds take time.
             n_draws = int(np.clip(DRAWS_AT_ONCE // len(pending), 1, MAX_DRAWS))
-            if self._open_formulas(schema, values[pending]).any():
-                n_draws = max(n_draws, LEAST_WEIGHTED)
             given = np.repeat(values[pending], n_draws, axis=0)
-            known, log_weights = self._with_terms(density, given, random_state)
+            known = self._with_terms(density, given, random_state)
             if i >= CHEAP_ROUNDS:
                 known = self._with_determinants(density, known, random_state)
             again = self._drawn(density, known, random_state)
-            # By the largest of these sums, a draw that keeps the rules is chosen by its weight.
-            log_weights += random_state.gumbel(size=len(given))
             is_rejected = self._rejected(schema, again, given, random_state)
-            log_weights[is_rejected] = -np.inf
-            first = log_weights.reshape(-1, n_draws).argmax(axis=1)
-            first += n_draws * np.arange(len(pending))
-            is_rejected = is_rejected.reshape(-1, n_draws).all(axis=1)
-            drawn[pending], pending = again[first], pending[is_rejected]
+            if i < ROUNDS_IN_RANGE:
+                is_rejected |= self._is_beyond(schema, again, given)
+            is_rejected = is_rejected.reshape(-1, n_draws)
+            first = is_rejected.argmin(axis=1) + n_draws * np.arange(len(pending))
+            drawn[pending], pending = again[first], pending[is_rejected.all(axis=1)]
         self._exchange(schema, drawn, values, pending)
         return drawn
 
@@ -273,25 +269,38 @@ class Rules:
             rejected |= is_broken & (random_state.uniform(size=len(rows)) >= rule.counts.share)
         return rejected
 
-    def _open_formulas(self, schema, values):
-        """Return which rows have a given target of a formula, and an unknown determinant."""
+    def _open_rows(self, schema, values):
+        """Return the rows with a given target of a formula and an unknown determinant."""
         rows, is_open = self.encoded(schema, values), np.zeros(len(values), dtype=bool)
         for rule in self.formulas:
             is_unknown = np.isnan(rows[:, rule.determinants]).any(axis=1)
             is_open |= is_unknown & ~np.isnan(rows[:, rule.target.column])
-        return is_open
+        return np.flatnonzero(is_open)
+
+    def _is_beyond(self, schema, drawn, values):
+        """Return which rows have a determinant, told by a given target, that no row of fit has.
+
+        It would lie outside of the range of the fit: nothing else has drawn it.
+        """
+        is_beyond, some = np.zeros(len(drawn), dtype=bool), self._open_rows(schema, values)
+        if len(some):
+            given, rows = (
+                self.encoded(schema, schema.with_spans(each[some])) for each in (values, drawn)
+            )
+            for i in {i for rule in self.formulas for i in rule.determinants}:
+                low, high = schema.columns[i].seen
+                is_outside = (rows[:, i] < low) | (rows[:, i] > high)
+                is_beyond[some] |= np.isnan(given[:, i]) & is_outside
+        return is_beyond
 
     def _with_terms(self, density, values, random_state):
-        """Return values with drawn terms of given targets, and the logarithms of their weights.
+        """Return values with drawn terms of given targets, and the largest one, which follows.
 
-        All unknown terms but the largest are drawn, and formulas tell this one: its probability is
-        the weight. Drawn terms beside which no value of the largest one gives the target stay
-        unknown.
+        Drawn terms beside which no value of the largest one gives the target stay unknown.
         """
-        schema, log_weights = density._schema, np.zeros(len(values))
-        some = np.flatnonzero(self._open_formulas(schema, values))
+        schema, some = density._schema, self._open_rows(density._schema, values)
         if not len(some):
-            return values, log_weights
+            return values
         drawn, terms = self._drawn(density, values[some], random_state), values[some]
         rows = self.encoded(schema, drawn)
         for rule in self.formulas:
@@ -311,12 +320,9 @@ class Rules:
                     schema.of_column[j],
                 )
                 terms[at] = drawn[at]
-        known, values = self.solved(schema, terms), values.copy()
-        log_probs = [density._log_prob(each) for each in (known, terms)]
-        with np.errstate(invalid="ignore"):  # impossible values may be given
-            log_weights[some] = np.nan_to_num(log_probs[0] - log_probs[1], nan=-np.inf)
-        values[some] = known
-        return values, log_weights
+        values = values.copy()
+        values[some] = self.solved(schema, terms)
+        return values
 
     def _with_determinants(self, density, values, random_state):
         """Return values with determinants drawn so that they agree with given targets."""
