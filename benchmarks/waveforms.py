@@ -282,7 +282,7 @@ def vocoder(data, mel, record, seconds, height, wav):
             temperature, score = None, None
         else:
             tried = {t: distances(model, data["validate"], t) for t in TEMPERATURES}
-            temperature = min(tried, key=lambda t: tried[t]["filtered_log_mel_distance"])
+            temperature = min(tried, key=lambda t: tried[t]["filtered_spectral_distance"])
             score, line["temperature"] = model.score(test), temperature
             line["nats_per_sample_of_fit"] = model.score(train[::SPOKEN])
         record.add(score, taken, **line | distances(model, data["test"], temperature, wav))
