@@ -278,17 +278,23 @@ def vocoder(data, mel, record, seconds, height, wav):
         model.fit(train)
         line = {}
         taken = time.process_time() - started
-        if isinstance(model, GriffinLim):
-            temperature, score = None, None
-        else:
-            tried = {t: distances(model, data["validate"], t) for t in TEMPERATURES}
-            temperature = min(tried, key=lambda t: tried[t]["filtered_spectral_distance"])
-            score, line["temperature"] = model.score(test), temperature
+        is_density = not isinstance(model, GriffinLim)
+        score = model.score(test) if is_density else None
+        if is_density:
             line["nats_per_sample_of_fit"] = model.score(train[::SPOKEN])
-        record.add(score, taken, **line | distances(model, data["test"], temperature, wav))
+        for is_filtered, prefix in ((False, ""), (True, "filtered_")):
+            found = {}
+            if is_density:
+                tried = {
+                    t: distances(model, data["validate"], is_filtered, t) for t in TEMPERATURES
+                }
+                found["temperature"] = min(tried, key=lambda t: tried[t]["log_mel_distance"])
+            found |= distances(model, data["test"], is_filtered, *found.values(), wav=wav)
+            line |= {prefix + name: value for name, value in found.items()}
+        record.add(score, taken, **line)
 
 
-def distances(model, recordings, temperature, wav=None):
+def distances(model, recordings, is_filtered, temperature=None, wav=None):
     """Return the mean distances of frames and of spectra between recordings and their copies."""
     found, mel = [], model.mel
     for title, x in recordings.items():
@@ -301,15 +307,14 @@ def distances(model, recordings, temperature, wav=None):
         else:
             rows = model.sample(mel.log_mel(windows({title: x}, step, mel.length)), temperature)
             y = overlap_added(rows, mel.hop, len(x))
-        copies = {"": y, "filtered_": filtered(y, frames, mel)}
-        line = {}
-        for kind, y in copies.items():
-            line[f"{kind}log_mel_distance"] = rms(frames - mel.log_mel(y))
-            logs = [np.log(mel.power(each) + NOISE**2) for each in (x, y)]
-            line[f"{kind}spectral_distance"] = rms(logs[0] - logs[1])
-        found.append(line)
+        if is_filtered:
+            y = filtered(y, frames, mel)
+        logs = [np.log(mel.power(each) + NOISE**2) for each in (x, y)]
+        line = {"log_mel_distance": rms(frames - mel.log_mel(y))}
+        found.append(line | {"spectral_distance": rms(logs[0] - logs[1])})
         if wav:
-            write(Path(wav) / f"{title}_{type(model).__name__}.wav", y, mel.rate)
+            kind = type(model).__name__ + "_filtered" * is_filtered
+            write(Path(wav) / f"{title}_{kind}.wav", y, mel.rate)
     return pd.DataFrame(found).mean().to_dict()
 
 
@@ -549,6 +554,8 @@ def show(lines):
         "log_mel_distance": ("log-mel distance", 2),
         "spectral_distance": ("spectral distance", 2),
         "temperature": ("temperature", 1),
+        "filtered_log_mel_distance": ("log-mel, filtered", 2),
+        "filtered_spectral_distance": ("spectral, filtered", 2),
         "seconds": ("seconds", 0),
     }
     known = ["nats_per_sample", "nats_per_sample_of_fit"]
