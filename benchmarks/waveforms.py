@@ -289,7 +289,7 @@ def vocoder(data, mel, record, seconds, height, wav):
                     t: distances(model, data["validate"], is_filtered, t) for t in TEMPERATURES
                 }
                 found["temperature"] = min(tried, key=lambda t: tried[t]["log_mel_distance"])
-            found |= distances(model, data["test"], is_filtered, *found.values(), wav=wav)
+            found |= distances(model, data["test"], is_filtered, found.get("temperature"), wav)
             line |= {prefix + name: value for name, value in found.items()}
         record.add(score, taken, **line)
 

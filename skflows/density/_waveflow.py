@@ -11,8 +11,8 @@ MAX_HEIGHT = 16
 class WaveFlowDensity(FlowDensity):
     """Density of waveforms by WaveFlow: few autoregressive steps on a folded window.
 
-    Use it for likelihoods; to turn spectra into sound, Griffin-Lim stays closer to them
-    (``benchmarks/waveforms.md``).
+    Use it for likelihoods, and as a vocoder whose rows are errors of linear prediction; to turn
+    spectra into sound without a training, use Griffin-Lim (``benchmarks/waveforms.md``).
 
     A row is a window of a waveform. It is folded into a grid with ``height`` neighbouring samples
     in each column, and each value is scaled and shifted given the rows of the grid above it, by

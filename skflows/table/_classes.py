@@ -61,7 +61,7 @@ class Classes:
 def log_sum_exp(x, axis=1):
     """Return the logarithm of the sum of exponentials along an axis.
 
-    These, divided by the largest of them, overwrite x.
+    x is overwritten by exp(x - max).
     """
     greatest = x.max(axis=axis, keepdims=True)
     x -= greatest

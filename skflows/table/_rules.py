@@ -16,7 +16,8 @@ from ._view import TableView
 
 ROUNDS_OF_RULES = 15  # of draws in place of rows that break a rule
 DRAWS_AT_ONCE, MAX_DRAWS = 1_000, 20  # in each round, of all rows and of each
-ROUNDS_IN_RANGE = 8  # in which what follows from a given target stays in the range of the fit
+ROUNDS_OF_SPANS = 8  # after which a span outside of the range of the fit is accepted
+REJECTED = 2  # cost of a draw that breaks a rule; of such a span, 1
 CHEAP_ROUNDS = 2  # after which determinants of given targets are drawn on their own
 N_WEIGHED = 4_000  # samples that tell how often the mixture breaks an order
 RULE_FIELDS = ["rule", "kind", "exceptions", "rows"]  # of the table of rules
@@ -217,6 +218,7 @@ class Rules:
         values = self.solved(schema, values)
         drawn = self._drawn(density, values, random_state)
         pending = np.flatnonzero(self._rejected(schema, drawn, values, random_state))
+        cost = np.full(len(drawn), REJECTED)
         for i in range(ROUNDS_OF_RULES):
             if not len(pending):
                 return drawn
@@ -227,12 +229,16 @@ class Rules:
             if i >= CHEAP_ROUNDS:
                 known = self._with_determinants(density, known, random_state)
             again = self._drawn(density, known, random_state)
-            is_rejected = self._rejected(schema, again, given, random_state)
-            if i < ROUNDS_IN_RANGE:
-                is_rejected |= self._is_beyond(schema, again, given)
-            is_rejected = is_rejected.reshape(-1, n_draws)
-            first = is_rejected.argmin(axis=1) + n_draws * np.arange(len(pending))
-            drawn[pending], pending = again[first], pending[is_rejected.all(axis=1)]
+            costs = REJECTED * self._rejected(schema, again, given, random_state)
+            costs += self._has_unseen_span(schema, again, given)
+            costs = costs.reshape(-1, n_draws)
+            first, costs = costs.argmin(axis=1), costs.min(axis=1)
+            is_better = costs <= cost[pending]
+            some = pending[is_better]
+            drawn[some] = again[(first + n_draws * np.arange(len(first)))[is_better]]
+            cost[some] = costs[is_better]
+            most = 0 if i + 1 < ROUNDS_OF_SPANS else REJECTED - 1
+            pending = pending[cost[pending] > most]
         self._exchange(schema, drawn, values, pending)
         return drawn
 
@@ -277,21 +283,22 @@ class Rules:
             is_open |= is_unknown & ~np.isnan(rows[:, rule.target.column])
         return np.flatnonzero(is_open)
 
-    def _is_beyond(self, schema, drawn, values):
-        """Return which rows have a determinant, told by a given target, that no row of fit has.
+    def _has_unseen_span(self, schema, drawn, values):
+        """Return which rows have a span outside of the range of the fit, between given dates.
 
-        It would lie outside of the range of the fit: nothing else has drawn it.
+        A date between these follows from one span, and no member has drawn the other one.
         """
-        is_beyond, some = np.zeros(len(drawn), dtype=bool), self._open_rows(schema, values)
+        is_unseen, some = np.zeros(len(drawn), dtype=bool), self._open_rows(schema, values)
         if len(some):
             given, rows = (
                 self.encoded(schema, schema.with_spans(each[some])) for each in (values, drawn)
             )
-            for i in {i for rule in self.formulas for i in rule.determinants}:
-                low, high = schema.columns[i].seen
-                is_outside = (rows[:, i] < low) | (rows[:, i] > high)
-                is_beyond[some] |= np.isnan(given[:, i]) & is_outside
-        return is_beyond
+            for k, *_ in schema.spans:
+                low, high = schema.columns[k].seen
+                is_unseen[some] |= np.isnan(given[:, k]) & (
+                    (rows[:, k] < low) | (rows[:, k] > high)
+                )
+        return is_unseen
 
     def _with_terms(self, density, values, random_state):
         """Return values with drawn terms of given targets, and the largest one, which follows.
@@ -315,10 +322,8 @@ class Rules:
             told = np.stack(told, axis=1)[np.arange(len(rows)), largest]
             open_rows = open_rows[~np.isnan(told[open_rows])]
             for k, j in enumerate(rule.determinants):
-                at = np.ix_(
-                    open_rows[is_open[open_rows, k] & (largest[open_rows] != k)],
-                    schema.of_column[j],
-                )
+                rows_of_k = open_rows[is_open[open_rows, k] & (largest[open_rows] != k)]
+                at = np.ix_(rows_of_k, schema.of_column[j])
                 terms[at] = drawn[at]
         values = values.copy()
         values[some] = self.solved(schema, terms)
