@@ -242,6 +242,11 @@ def test_draws_of_a_date_in_the_middle_keep_both_orders(one_class):
     density = quick().fit(table[:300])
     assert (density.rules_["kind"] == "span").sum() == 2
     gaps = table[300:].assign(sent=pd.NaT)
+    for days in (0, 60):  # no spans of the fit add up to 60 days
+        asked = gaps[:20].assign(arrived=gaps["ordered"][:20] + days * DAY)
+        drawn = density.impute(asked, "draw", random_state=0)
+        assert (drawn["ordered"] <= drawn["sent"]).all()
+        assert (drawn["sent"] <= drawn["arrived"]).all()
     for drawn in density.impute(gaps, "draw", n_draws=3, random_state=0):
         assert (drawn["ordered"] <= drawn["sent"]).all()
         assert (drawn["sent"] <= drawn["arrived"]).all()

@@ -141,7 +141,8 @@ def spoken(errors, frames):
 # ---
 # Rows are windows of the errors, given the frames of the window. Scores are in nats per sample of
 # the new sound: those of errors, less the log-deviations. Beside the flow, a Gaussian of errors,
-# which is as good as a Gaussian with the spectra of the frames can be.
+# which is about as good as a Gaussian of sound with the spectra of the frames. The settings are for
+# a short example; `benchmarks/waveforms.md` has larger ones, for ten minutes of ten voices.
 from sklearn.mixture import GaussianMixture
 
 from skflows import ConditionalDensity, WaveFlowDensity
@@ -177,14 +178,16 @@ vocoder = ConditionalDensity(flow, cv=None, random_state=0).fit(context, X)
 gaussian = GaussianMixture(covariance_type="spherical", random_state=0).fit(X)
 scores = {"flow": vocoder.score(context_new, X_new), "Gaussian": gaussian.score(X_new)}
 for name, score in scores.items():
-    print(f"{name:10}{score / LENGTH - log_deviations.mean():6.3f}")
+    print(f"{name:10}{score / LENGTH - log_deviations[: X_new.size].mean():6.3f}")
 
 # %%
 # Speak
 # -----
 # Errors are drawn given the frames of the new sound, and become a sound. Its frames are not quite
 # the given ones: filters make each band louder or softer, a few times. The log-mel distance is the
-# root mean square difference between the frames of the spoken and the new sound.
+# root mean square difference between the frames of the spoken and the new sound. After the filters
+# it hardly depends on the model; the pulses of a voice do, which one hears. Windows are drawn one
+# by one, so that pulses may jump where two meet.
 
 
 def distance(sound):

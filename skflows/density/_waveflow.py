@@ -12,7 +12,8 @@ class WaveFlowDensity(FlowDensity):
     """Density of waveforms by WaveFlow: few autoregressive steps on a folded window.
 
     Use it for likelihoods, and as a vocoder whose rows are errors of linear prediction; to turn
-    spectra into sound without a training, use Griffin-Lim (``benchmarks/waveforms.md``).
+    spectra into sound without a training, use Griffin-Lim, such as librosa's
+    (``benchmarks/waveforms.md``).
 
     A row is a window of a waveform. It is folded into a grid with ``height`` neighbouring samples
     in each column, and each value is scaled and shifted given the rows of the grid above it, by
@@ -33,8 +34,8 @@ class WaveFlowDensity(FlowDensity):
 
     n_frames : int, default=1
         Number of frames of which a context consists, such as the frames of a mel spectrogram, one
-        after another in its columns. They are spread evenly over the window. For a
-        `ConditionalDensity`.
+        after another in its columns. They are spread evenly over the window. It matters only
+        inside a `ConditionalDensity`, whose context has a multiple of it as columns.
 
     {network}
 

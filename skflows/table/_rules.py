@@ -16,7 +16,9 @@ from ._view import TableView
 
 ROUNDS_OF_RULES = 15  # of draws in place of rows that break a rule
 DRAWS_AT_ONCE, MAX_DRAWS = 1_000, 20  # in each round, of all rows and of each
-ROUNDS_OF_SPANS = 8  # after which a span outside of the range of the fit is accepted
+DRAWS_OF_SPANS = (
+    20  # that keep the rules, after which a span outside of the range of fit is accepted
+)
 REJECTED = 2  # cost of a draw that breaks a rule; of such a span, 1
 CHEAP_ROUNDS = 2  # after which determinants of given targets are drawn on their own
 N_WEIGHED = 4_000  # samples that tell how often the mixture breaks an order
@@ -218,7 +220,7 @@ class Rules:
         values = self.solved(schema, values)
         drawn = self._drawn(density, values, random_state)
         pending = np.flatnonzero(self._rejected(schema, drawn, values, random_state))
-        cost = np.full(len(drawn), REJECTED)
+        cost, n_kept = np.full(len(drawn), REJECTED), np.zeros(len(drawn))
         for i in range(ROUNDS_OF_RULES):
             if not len(pending):
                 return drawn
@@ -232,14 +234,17 @@ class Rules:
             costs = REJECTED * self._rejected(schema, again, given, random_state)
             costs += self._has_unseen_span(schema, again, given)
             costs = costs.reshape(-1, n_draws)
+            n_kept[pending] += (costs < REJECTED).sum(axis=1)
             first, costs = costs.argmin(axis=1), costs.min(axis=1)
             is_better = costs <= cost[pending]
             some = pending[is_better]
             drawn[some] = again[(first + n_draws * np.arange(len(first)))[is_better]]
             cost[some] = costs[is_better]
-            most = 0 if i + 1 < ROUNDS_OF_SPANS else REJECTED - 1
+            most = np.where(n_kept[pending] < DRAWS_OF_SPANS, 0, REJECTED - 1)
             pending = pending[cost[pending] > most]
-        self._exchange(schema, drawn, values, pending)
+        left = drawn[pending]
+        self.fill(schema, left, np.isnan(values[pending]))
+        drawn[pending] = left
         return drawn
 
     def solved(self, schema, values):
@@ -348,16 +353,6 @@ class Rules:
                 drawn = choose(levels, random_state)
                 values[open_rows, j] = schema.variables[j].decode(drawn, None, None)
         return values
-
-    def _exchange(self, schema, drawn, values, pending):
-        """Exchange the two values of an order that rows break after all rounds."""
-        for rule in self.orders:
-            if not _have_same_values(schema, rule):
-                continue
-            low, high = (schema.of_column[i] for i in rule.columns)
-            broken = pending[rule.is_broken(self.encoded(schema, drawn[pending]))]
-            broken = broken[np.isnan(values[np.ix_(broken, [low[-1], high[-1]])]).all(axis=1)]
-            drawn[np.ix_(broken, [*low, *high])] = drawn[np.ix_(broken, [*high, *low])]
 
     def _drawn(self, density, values, random_state):
         """Return variables, the unknown ones drawn, and targets as functions expect them."""
