@@ -276,12 +276,11 @@ def vocoder(data, mel, record, seconds, height, wav):
             continue
         started = time.process_time()
         model.fit(train)
-        line = {}
         taken = time.process_time() - started
+        score, line = None, {}
         is_density = not isinstance(model, GriffinLim)
-        score = model.score(test) if is_density else None
         if is_density:
-            line["nats_per_sample_of_fit"] = model.score(train[::SPOKEN])
+            score, line["nats_per_sample_of_fit"] = model.score(test), model.score(train[::SPOKEN])
         for is_filtered, prefix in ((False, ""), (True, "filtered_")):
             found = {}
             if is_density:

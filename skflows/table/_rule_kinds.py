@@ -222,6 +222,11 @@ class Formula(Function):
         terms, factors, constant = self.terms(rows[:, self.determinants], *self.line)
         return terms @ np.array(factors) + constant
 
+    def is_open(self, rows):
+        """Return in which rows the target is known, and not all determinants."""
+        unknown = np.isnan(rows[:, self.determinants]).any(axis=1)
+        return unknown & ~np.isnan(rows[:, self.target.column])
+
     def with_rows(self, rows, weight):
         """Return the same rule with the counts of other rows."""
         line = *self.line, self.variable, self.nudge

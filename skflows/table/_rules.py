@@ -220,6 +220,8 @@ class Rules:
         values = self.solved(schema, values)
         drawn = self._drawn(density, values, random_state)
         pending = np.flatnonzero(self._rejected(schema, drawn, values, random_state))
+        is_open = np.zeros(len(values), dtype=bool)
+        is_open[pending] = self._are_open(self.encoded(schema, values[pending]))
         cost, n_kept = np.full(len(drawn), REJECTED), np.zeros(len(drawn))
         for i in range(ROUNDS_OF_RULES):
             if not len(pending):
@@ -227,12 +229,13 @@ class Rules:
             # Of several draws of each row, the first that keeps the rules: rounds take time.
             n_draws = int(np.clip(DRAWS_AT_ONCE // len(pending), 1, MAX_DRAWS))
             given = np.repeat(values[pending], n_draws, axis=0)
-            known = self._with_terms(density, given, random_state)
+            open_rows = np.flatnonzero(np.repeat(is_open[pending], n_draws))
+            known = self._with_terms(density, given, open_rows, random_state)
             if i >= CHEAP_ROUNDS:
                 known = self._with_determinants(density, known, random_state)
             again = self._drawn(density, known, random_state)
             costs = REJECTED * self._rejected(schema, again, given, random_state)
-            costs += self._has_unseen_span(schema, again, given)
+            costs[open_rows] += self._have_unseen_span(schema, again[open_rows], given[open_rows])
             costs = costs.reshape(-1, n_draws)
             n_kept[pending] += (costs < REJECTED).sum(axis=1)
             first, costs = costs.argmin(axis=1), costs.min(axis=1)
@@ -280,58 +283,51 @@ class Rules:
             rejected |= is_broken & (random_state.uniform(size=len(rows)) >= rule.counts.share)
         return rejected
 
-    def _open_rows(self, schema, values):
-        """Return the rows with a given target of a formula and an unknown determinant."""
-        rows, is_open = self.encoded(schema, values), np.zeros(len(values), dtype=bool)
+    def _are_open(self, rows):
+        """Return which encoded rows know the target of a formula, and not all determinants."""
+        is_open = np.zeros(len(rows), dtype=bool)
         for rule in self.formulas:
-            is_unknown = np.isnan(rows[:, rule.determinants]).any(axis=1)
-            is_open |= is_unknown & ~np.isnan(rows[:, rule.target.column])
-        return np.flatnonzero(is_open)
+            is_open |= rule.is_open(rows)
+        return is_open
 
-    def _has_unseen_span(self, schema, drawn, values):
+    def _have_unseen_span(self, schema, drawn, values):
         """Return which rows have a span outside of the range of the fit, between given dates.
 
         A date between these follows from one span, and no member has drawn the other one.
         """
-        is_unseen, some = np.zeros(len(drawn), dtype=bool), self._open_rows(schema, values)
-        if len(some):
-            given, rows = (
-                self.encoded(schema, schema.with_spans(each[some])) for each in (values, drawn)
-            )
-            for k, *_ in schema.spans:
-                low, high = schema.columns[k].seen
-                is_unseen[some] |= np.isnan(given[:, k]) & (
-                    (rows[:, k] < low) | (rows[:, k] > high)
-                )
+        is_unseen = np.zeros(len(drawn), dtype=bool)
+        if not schema.spans or not len(drawn):
+            return is_unseen
+        given, rows = (self.encoded(schema, schema.with_spans(each)) for each in (values, drawn))
+        for k, *_ in schema.spans:
+            low, high = schema.columns[k].seen
+            is_unseen |= np.isnan(given[:, k]) & ((rows[:, k] < low) | (rows[:, k] > high))
         return is_unseen
 
-    def _with_terms(self, density, values, random_state):
+    def _with_terms(self, density, values, open_rows, random_state):
         """Return values with drawn terms of given targets, and the largest one, which follows.
 
         Drawn terms beside which no value of the largest one gives the target stay unknown.
         """
-        schema, some = density._schema, self._open_rows(density._schema, values)
-        if not len(some):
+        if not len(open_rows):
             return values
-        drawn, terms = self._drawn(density, values[some], random_state), values[some]
+        schema, terms = density._schema, values[open_rows]
+        drawn = self._drawn(density, terms, random_state)
         rows = self.encoded(schema, drawn)
         for rule in self.formulas:
             given = self.encoded(schema, terms)
-            is_open = np.isnan(given[:, rule.determinants])
-            open_rows = np.flatnonzero(
-                is_open.any(axis=1) & ~np.isnan(given[:, rule.target.column])
-            )
-            largest = np.where(is_open, rule.sizes(rows), -1.0).argmax(axis=1)
+            is_unknown = np.isnan(given[:, rule.determinants])
+            largest = np.where(is_unknown, rule.sizes(rows), -1.0).argmax(axis=1)
             trial = np.where(np.isnan(given), rows, given)
             told = [rule.told(schema, trial, j) for j in rule.determinants]
             told = np.stack(told, axis=1)[np.arange(len(rows)), largest]
-            open_rows = open_rows[~np.isnan(told[open_rows])]
+            is_told = rule.is_open(given) & ~np.isnan(told)
             for k, j in enumerate(rule.determinants):
-                rows_of_k = open_rows[is_open[open_rows, k] & (largest[open_rows] != k)]
-                at = np.ix_(rows_of_k, schema.of_column[j])
+                some = np.flatnonzero(is_told & is_unknown[:, k] & (largest != k))
+                at = np.ix_(some, schema.of_column[j])
                 terms[at] = drawn[at]
         values = values.copy()
-        values[some] = self.solved(schema, terms)
+        values[open_rows] = self.solved(schema, terms)
         return values
 
     def _with_determinants(self, density, values, random_state):
