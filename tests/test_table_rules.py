@@ -678,6 +678,17 @@ def test_clipping_breaks_no_rule_with_a_given_value(density_of_bills):
         assert np.allclose(drawn["price"] * drawn["quantity"], 1400, atol=0.0255)
 
 
+def test_given_values_that_nothing_fits_are_said(density_of_bills):
+    """An amount of 37.51 is no whole number of cents times 3."""
+    given = {"quantity": 3, "amount": 37.51}
+    match = r"No draw beside the known values keeps the rule 'amount = price \* quantity' in 5 of 5"
+    with pytest.warns(ColumnWarning, match=match):
+        density_of_bills.sample(5, given=given, random_state=0)
+    asked = pd.DataFrame({"price": [np.nan, 4.5], "quantity": 3, "amount": [37.51, 13.5]})
+    with pytest.warns(ColumnWarning, match=r"in 1 of 2 rows, although all"):
+        density_of_bills.impute(asked, method="draw", random_state=0)
+
+
 def test_a_finer_term_than_its_rounded_sum_has_several_values():
     rng = np.random.default_rng(0)
     price = np.round(rng.gamma(2, 50, 400), 2)

@@ -851,6 +851,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         schema = self._schema
         values = schema.with_unknown_values(values) if complete else values
         drawn = self._complete(values, random_state)
+        schema.rules.warn_of_broken(schema, values, drawn)
         rows = schema.joined(drawn, random_state)
         rows[:, list(schema.encoding.identifiers)] = 0.0
         if self._missing_pattern is not None and not complete:
@@ -1028,6 +1029,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         if method == "draw":
             random_state = check_random_state(random_state)
             draws = [self._complete(values, random_state) for _ in range(n_draws)]
+            schema.rules.warn_of_broken(schema, values, draws[0])
         elif method in ("mean", "median", "mode"):
             if n_draws != 1:
                 raise ValueError(f"n_draws={n_draws} needs method='draw', not {method!r}.")

@@ -490,17 +490,27 @@ class Rules:
             probability[is_new, : len(told)] = np.exp(rule.counts.log_holds) * shares
         return expected, probability
 
-    def warn_of_broken(self, schema, given):
-        """Warn of given values that break a rule that all rows of the fit follow."""
+    def warn_of_broken(self, schema, given, drawn=None):
+        """Warn of rules of all rows of the fit that given values break, or draws beside these."""
         rows = self.encoded(schema, given)
+        complete = rows if drawn is None else self.encoded(schema, drawn)
         for rule in self:
-            if rule.counts.share == 0 and (is_broken := rule.is_broken(rows)).any():
-                warn_user(
-                    f"given breaks the rule {rule.text(schema.names)!r}{among(is_broken)}. All "
-                    f"{rule.counts.n_rows} rows of fit that tell follow it: answers about other "
-                    "columns are unreliable.",
-                    ColumnWarning,
-                )
+            of_rule = rows[:, rule.columns]
+            is_broken = rule.is_broken(complete) & ~np.isnan(of_rule).all(axis=1)
+            if drawn is not None:
+                is_broken &= np.isnan(of_rule).any(axis=1)
+            if rule.counts.share or not is_broken.any():
+                continue
+            text, n = f"the rule {rule.text(schema.names)!r}", rule.counts.n_rows
+            warn_user(
+                f"given breaks {text}{among(is_broken)}. All {n} rows of fit that tell follow it: "
+                "answers about other columns are unreliable."
+                if drawn is None
+                else f"No draw beside the known values keeps {text}{among(is_broken)}, although "
+                f"all {n} rows of fit that tell follow it. Check the known values: perhaps none of "
+                "the unknown ones fits them.",
+                ColumnWarning,
+            )
 
     @staticmethod
     def _set(schema, values, rows, i):
