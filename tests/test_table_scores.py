@@ -166,6 +166,15 @@ def test_conditionals_are_joint_minus_marginal(member, views):
     np.testing.assert_allclose(member.log_prob(view, given), expected, rtol=1e-9, atol=1e-8)
 
 
+def test_evidence_of_a_network_is_its_score_in_single_precision(member, views):
+    if not hasattr(member, "rank"):
+        pytest.skip("no network")
+    _, view = views
+    scores, evidence = member.log_prob(view), member.evidence(view)
+    np.testing.assert_allclose(evidence, scores, rtol=1e-6, atol=1e-5)
+    assert (evidence != scores).any()
+
+
 def unknown_variable(view, j):
     values = view.values.copy()
     values[:, j] = np.nan

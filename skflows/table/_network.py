@@ -512,9 +512,13 @@ class NetworkMember:
 
     def log_prob(self, view, given=None):
         """Return the log-probability of the known variables, given some of them."""
-        return np.logaddexp.reduce(self.log_probs_by_order(view, given)) - np.log(len(self.rank))
+        return self._log_prob(self.network.mlp, view, given)
 
-    def log_probs_by_order(self, view, given=None):
+    def _log_prob(self, mlp, view, given=None):
+        by_order = self._log_probs_by_order(mlp, view, given)
+        return np.logaddexp.reduce(by_order) - np.log(len(self.rank))
+
+    def _log_probs_by_order(self, mlp, view, given):
         """Return the log-probability of the known variables in each order, ``(n_orders, n)``."""
         given = np.zeros_like(view.known) if given is None else given & view.known
         target = view.known & ~given
@@ -522,17 +526,17 @@ class NetworkMember:
         rows = np.lexsort(target.T)  # rows with the same variables come together
         for start in range(0, len(rows), ROWS_OF_ORDERS):
             some = rows[start : start + ROWS_OF_ORDERS]
-            log_probs[:, some] = self._log_probs(view, some, given[some], target[some])
+            log_probs[:, some] = self._log_probs(mlp, view, some, given[some], target[some])
         return log_probs
 
-    def _log_probs(self, view, rows, given, target):
+    def _log_probs(self, mlp, view, rows, given, target):
         """Return the log-probability of target variables of some rows in each order."""
         cells, informative = view.cells(self.space), view.informative[rows]
         variables = np.flatnonzero(target.any(axis=0))
         features, given, seen = view.features[rows], given & informative, target & informative
         log_probs = np.zeros((len(self.rank), len(rows)))
         log_probs += np.where(target, cells.log_scale[rows], 0.0).sum(axis=1)
-        for j, outputs in self._outputs(features, given, seen, variables).items():
+        for j, outputs in self._outputs(mlp, features, given, seen, variables).items():
             before = self.rank < self.rank[:, [j]]
             masks = given | (seen & before[:, None])
             levels, *mixture = self._distributions(outputs, features, masks, j)
@@ -549,13 +553,15 @@ class NetworkMember:
         return log_probs
 
     @one_thread()
-    def _outputs(self, features, given, target, variables):
+    def _outputs(self, mlp, features, given, target, variables):
         """Return the outputs for variables, given some variables and those before them in an order.
 
         The first layer is a sum of terms of each variable, cumulated along the orders.
 
         Parameters
         ----------
+        mlp : ResidualMLP
+            The layers, of any precision.
         features : ndarray of shape (n, n_features)
             Inputs of the network.
         given, target : ndarray of bool, of shape (n, n_variables)
@@ -570,13 +576,14 @@ class NetworkMember:
         """
         if not len(variables):
             return {}
-        network, layout, mlp = self.network, self.network.layout, self.network.mlp
+        network, layout, dtype = self.network, self.network.layout, mlp.input.weight.dtype
         n, n_orders, n_steps = len(features), len(self.rank), len(variables)
         place = np.argsort(np.argsort(self.rank[:, variables], axis=1), axis=1)
         steps = torch.from_numpy(variables[np.argsort(self.rank[:, variables], axis=1)])
         with torch.inference_mode():
             features, given, target = map(torch.from_numpy, (features, given, target))
-            inputs = squash(network.inputs(features, given | target), FARTHEST_SEEN).T
+            inputs = network.inputs(features, given | target).to(dtype)
+            inputs = squash(inputs, FARTHEST_SEEN).T
             n_features = len(layout.feature_of)
             terms_of = [
                 [*np.flatnonzero(layout.feature_of == j), n_features + j]
@@ -658,28 +665,36 @@ class NetworkMember:
                 for each in (log_weights, means, log_scales.exp())
             )
 
-    def _heads(self, features, masks, j):
+    def _heads(self, mlp, features, masks, j):
         """Return what `_distributions` does of a variable given what is known, for a single order.
 
-        Levels and components are the last axis.
+        Levels and components are the last axis. The network's layers may be in single precision.
         """
         with one_thread(), torch.inference_mode():
-            network, head = self.network, self.network.layout.slice_of(j)
-            last = network.mlp.output
-            units = network.mlp.units(network.inputs(*map(torch.from_numpy, (features, masks))))
-            outputs = last.weight[head] @ units + last.bias[head]
+            last, head = mlp.output, self.network.layout.slice_of(j)
+            inputs = self.network.inputs(*map(torch.from_numpy, (features, masks)))
+            units = mlp.units(inputs.to(last.weight.dtype))
+            outputs = (last.weight[head] @ units + last.bias[head]).double()
         parts = self._distributions(outputs[:, None], features, masks[None], j)
         return [None if each is None else each[:, 0].T for each in parts]
 
+    @property
+    def _quick_mlp(self):
+        """The layers in single precision, as they were trained.
+
+        The scores of equal rows could differ by 1e-6 if they were computed in unequal batches.
+        """
+        return copy.deepcopy(self.network.mlp).float()
+
     def evidence(self, view):
-        """Return `log_prob`: nothing of it helps to answer questions about unknown variables."""
-        return self.log_prob(view)
+        """Return `log_prob`, of which nothing helps to answer questions about unknown variables."""
+        return self._log_prob(self._quick_mlp, view)
 
     def predictive(self, view, j, rows=ALL):
         """Return the distribution of a variable in some rows given the other known ones."""
         masks = view.informative[rows].copy()
         masks[:, j] = False
-        levels, *mixture = self._heads(view.features[rows], masks, j)
+        levels, *mixture = self._heads(self.network.mlp, view.features[rows], masks, j)
         levels = None if levels is None else np.exp(levels)
         if not mixture:
             return Predictive(levels, None, None)
@@ -701,7 +716,7 @@ class NetworkMember:
         )
         n_missing = missing.sum(axis=1)
         features, given = view.features[rows], view.informative[rows]
-        first = first_features(schema.variables)
+        first, mlp = first_features(schema.variables), self._quick_mlp
         for step in range(n_missing.max(initial=0)):
             for j in range(n_variables):
                 rows = np.flatnonzero((step < n_missing) & (order[:, step] == j))
@@ -710,7 +725,7 @@ class NetworkMember:
                 if not len(rows):
                     continue
                 variable = schema.variables[j]
-                levels, *mixture = self._heads(features[rows], given[rows], j)
+                levels, *mixture = self._heads(mlp, features[rows], given[rows], j)
                 drawn = draw(levels, mixture, random_state)
                 completed[rows, j] = x = variable.decode(*drawn, self.space)
                 given[rows, j] = True
