@@ -579,7 +579,7 @@ class NetworkMember:
         network, layout, dtype = self.network, self.network.layout, mlp.input.weight.dtype
         n, n_orders, n_steps = len(features), len(self.rank), len(variables)
         place = np.argsort(np.argsort(self.rank[:, variables], axis=1), axis=1)
-        steps = torch.from_numpy(variables[np.argsort(self.rank[:, variables], axis=1)])
+        steps = variables[np.argsort(self.rank[:, variables], axis=1)].tolist()
         with torch.inference_mode():
             features, given, target = map(torch.from_numpy, (features, given, target))
             inputs = network.inputs(features, given | target).to(dtype)
@@ -591,31 +591,30 @@ class NetworkMember:
             ]
             weights = [mlp.input.weight[:, columns].T for columns in terms_of]
             inputs = [inputs[:, columns] for columns in terms_of]
-            heads = {}
-            for i, j in enumerate(variables):
+            heads, outputs = [], {}
+            for j, places in zip(variables, place.T.tolist(), strict=True):
                 head = layout.slice_of(j)
                 weight, bias = mlp.output.weight[head].T, mlp.output.bias[head, 0]
-                heads[j] = torch.from_numpy(place[:, i]), weight, bias
-            outputs = {
-                j: features.new_empty(n_orders, n, len(bias)) for j, (*_, bias) in heads.items()
-            }
-            orders = torch.arange(n_orders)
+                outputs[j] = weight.new_empty(n_orders, n, len(bias))
+                heads += [
+                    (outputs[j][i], i * n_steps + k, weight, bias) for i, k in enumerate(places)
+                ]
             n_at_once = max(1, UNITS_AT_ONCE // (n_orders * n_steps))
             for start in range(0, n, n_at_once):
                 rows = slice(start, start + n_at_once)
                 terms = torch.stack([x[rows] @ w for w, x in zip(weights, inputs, strict=True)])
                 first = mlp.input.bias[:, 0] + (terms * given[rows].T[:, :, None]).sum(0)
-                terms *= target[rows].T[:, :, None]
-                h = terms.new_empty(n_orders, n_steps, *first.shape)
-                h[:, 0] = first
-                torch.cumsum(terms[steps[:, :-1]], 1, out=h[:, 1:])
-                h[:, 1:] += first
-                units = mlp.units_after(h.flatten(0, 2)).view(h.shape)
-                for j, (places, weight, bias) in heads.items():
-                    x = units[orders, places]
-                    y = torch.addmm(bias, x.flatten(0, 1), weight)
-                    outputs[j][:, rows] = y.view(*x.shape[:2], -1)
-        return {j: each.permute(2, 0, 1) for j, each in outputs.items()}
+                terms = (terms * target[rows].T[:, :, None]).unbind()
+                h = first.new_empty(n_orders * n_steps, *first.shape)
+                sums = iter(h.unbind())
+                for order in steps:
+                    before = next(sums).copy_(first)
+                    for j in order[:-1]:
+                        before = torch.add(before, terms[j], out=next(sums))
+                units = mlp.units_after(h.flatten(0, 1)).view(h.shape).unbind()
+                for output, place, weight, bias in heads:
+                    torch.addmm(bias, units[place], weight, out=output[rows])
+        return {j: each.permute(2, 0, 1).double() for j, each in outputs.items()}
 
     @one_thread()
     def _distributions(self, outputs, features, masks, j):
