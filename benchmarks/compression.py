@@ -2,6 +2,7 @@
 
     python benchmarks/compression.py mnist --data FILE --out FILE
     python benchmarks/compression.py crops --out FILE
+    python benchmarks/compression.py crops --out FILE --qualities --picture PNG
     python benchmarks/compression.py show --out FILE
 
 FILE is an npz with images ``X`` of shape (n, 28, 28): the first 3,000 train, the last 200 are
@@ -35,6 +36,7 @@ TRAIN_PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket", "coins", "moon"
 TEST_PHOTOGRAPH = "camera"
 N_CROPS = 3000
 QUALITIES = range(0, 81, 10)
+PICTURED = 30  # quality
 OTHER_QUALITIES = (5, 10, 20, 40, 60, 80, 95)
 
 
@@ -150,6 +152,30 @@ def show(lines):
         print_table(others.pivot(index="method", columns="quality", values="both"), {})
 
 
+def codec(pixels, kind, quality):
+    """Return the size of grey pixels in a file of JPEG or WebP, and the pixels that come back."""
+    file, settings = io.BytesIO(), {"method": 6} if kind == "WebP" else {}
+    Image.fromarray(pixels).save(file, kind, quality=quality, **settings)
+    return file.tell(), np.asarray(Image.open(file).convert("L"), dtype=float)
+
+
+def draw(path, whole, size, pixels):
+    """Store a picture of a part of the images, beside the largest files that are no larger."""
+    import matplotlib.pyplot as plt
+
+    pictures = {"original": (whole.size, whole), "FlowCompressor": (size, pixels)}
+    for kind in ("JPEG", "WebP"):
+        files = [codec(whole, kind, quality) for quality in range(1, 101)]
+        smaller = [each for each in files if each[0] <= size]
+        pictures[kind] = max(smaller, key=lambda each: each[0])
+    fig, axes = plt.subplots(2, 2, figsize=(8, 8.6), layout="constrained")
+    for ax, (name, (n_bytes, image)) in zip(axes.flat, pictures.items(), strict=True):
+        loss = "" if image is whole else f", {psnr(image, whole.astype(float)):.1f} dB"
+        ax.imshow(image[:160, 160:320], cmap="gray", vmin=0, vmax=255)
+        ax.set(title=f"{name}, {n_bytes:,} bytes{loss}", xticks=[], yticks=[])
+    fig.savefig(path, dpi=80)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("set", choices=[*SHOWN, "show"])
@@ -158,6 +184,7 @@ def main():
     parser.add_argument("--model", type=Path, help="where the density is kept")
     parser.add_argument("--qualities", type=int, nargs="*", default=QUALITIES)
     parser.add_argument("--seconds", type=float, default=120)
+    parser.add_argument("--picture", type=Path, help="a picture at quality 30, beside other codecs")
     args = parser.parse_args()
     if args.set == "show":
         show(read(args.out))
@@ -175,16 +202,10 @@ def main():
         append(args.out, line)
 
     whole = side_by_side(test, shape, n_across).astype(np.uint8)
-    for kind, settings in [
-        *[("JPEG", {"quality": q}) for q in OTHER_QUALITIES],
-        *[("WebP", {"quality": q, "method": 6}) for q in OTHER_QUALITIES],
-    ]:
-        file = io.BytesIO()
-        Image.fromarray(whole).save(file, kind, **settings)
-        back = np.asarray(Image.open(file).convert("L"), dtype=float)
-        size, error = file.getbuffer().nbytes, ((back - whole) ** 2).mean()
-        score = None if not error else round(10 * math.log10(255**2 / error), 2)
-        report(kind, size, settings=settings, psnr=score)
+    for kind in ("JPEG", "WebP"):
+        for quality in OTHER_QUALITIES:
+            size, back = codec(whole, kind, quality)
+            report(kind, size, settings={"quality": quality}, psnr=round(psnr(back, whole), 2))
 
     density = stored_density(args.model, train, shape, args.seconds)
     compressor = FlowCompressor(FrozenEstimator(density)).fit(train)
@@ -193,6 +214,10 @@ def main():
         rows = compressor.decompress(data)
         same = compressor.compress(rows, quality) == data
         report("FlowCompressor", len(data), rows, quality=quality, same_bytes=same)
+    if args.picture:
+        data = compressor.compress(test, PICTURED)
+        pixels = side_by_side(compressor.decompress(data), shape, n_across)
+        draw(args.picture, whole, len(data), pixels)
 
 
 if __name__ == "__main__":
