@@ -5,13 +5,14 @@ import pickle
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from _tables import N, density, few_components, quick, schema_of, table  # noqa: F401
 from scipy.special import gammaln, logit, logsumexp
 from scipy.stats import norm
 
 from skflows import TableDensity
 from skflows.distribution.normal import log_normal_mass
-from skflows.table import _components, _latent_classes, _maps
+from skflows.table import _components, _latent_classes, _maps, _network
 from skflows.table._binned_classes import fit_binned_classes
 from skflows.table._latent_classes import (
     Training,
@@ -333,6 +334,29 @@ def test_kernels_keep_to_a_category_that_tells_something():
     assert ((drawn[:, 0] > 3) != drawn[:, 1]).mean() < 0.02
     share_of_other = np.exp(kernels.tables[2]).min(axis=1)
     assert share_of_other.min() > 0.2
+
+
+def test_the_weights_of_given_variables_say_nothing_of_the_unknown_ones():
+    """Rows that know all variables, and rows that lack some, give each part the same weight."""
+    known = torch.ones(40_000, 5, dtype=bool)
+    known[:30_000, 3:] = False
+    known[:5_000, 0] = False
+    generator = torch.Generator().manual_seed(0)
+    uniform = torch.rand(len(known), 6, generator=generator)
+    given, weight = _network.random_given(known, uniform, generator)
+    assert (known | ~given).all() and (given != known).any(axis=1).all()
+    totals = {}
+    for rows in (slice(5_000, 30_000), slice(30_000, None)):
+        parts, place = torch.unique(given[rows], dim=0, return_inverse=True)
+        total = torch.bincount(place, weight[rows].double()) / len(weight[rows])
+        for part, value in zip(parts.tolist(), total.tolist(), strict=True):
+            totals.setdefault(tuple(part), []).append(value)
+    shared = [pair for pair in totals.values() if len(pair) == 2]
+    assert len(shared) == 7  # all parts of three variables but the three
+    for few, many in shared:
+        assert few == pytest.approx(many, rel=0.15)
+    given, weight = _network.random_given(known[30_000:], uniform[30_000:], generator)
+    np.testing.assert_allclose(weight, 5 / (5 - given.sum(1)))
 
 
 def test_components_are_pickled(density):

@@ -7,7 +7,7 @@ import pytest
 from _tables import few_components, keep_components, quick  # noqa: F401
 
 import skflows
-from skflows import DensityClassifier, DensityOutlierDetector
+from skflows import DensityClassifier, DensityOutlierDetector, TableDensity
 from skflows.columns.checks import ColumnWarning
 from skflows.inspection import ConditionalDensityDisplay
 from skflows.table import _missing
@@ -104,6 +104,27 @@ def test_networks_do_not_prefer_rows_with_known_values(keep_components):
     drawn = quick(max_iter=40).fit(table).sample(MANY, random_state=0)
     assert (drawn["kind"] == "p").mean() == pytest.approx((kind == "p").mean(), abs=0.06)
     assert (drawn["a"].notna() == (drawn["kind"] == "p")).mean() > 0.98
+
+
+def test_what_only_a_group_has_does_not_change_its_share(keep_components):
+    """Neither in answers given a few columns, nor by the ranges of numbers that the group has."""
+    keep_components(lambda component: component.is_trained)
+    rng = np.random.default_rng(0)
+    n = 600
+    age = np.where(rng.random(n) < 0.75, rng.integers(18, 80, n), rng.integers(0, 18, n))
+    is_adult = age >= 18
+    table = pd.DataFrame({"age": age, "group": np.where(is_adult, "adult", "child")})
+    for name in "abcd":
+        table[name] = rng.choice([*"xy"], n)
+    for name in "pqrs":
+        table[name] = pd.Series(rng.choice(["yes", "no"], n)).where(is_adult)
+    density = TableDensity(max_iter=60, n_orders=2, random_state=0).fit(table)
+    share = is_adult.mean()
+    proba = density.predict_proba("group", table[[*"abcd"]], as_frame=True)
+    assert proba["adult"].mean() == pytest.approx(share, abs=0.08)
+    drawn = density.sample(1000, random_state=0)
+    assert (drawn["age"] >= 18).mean() == pytest.approx(share, abs=0.08)
+    assert (drawn["group"] == "adult").mean() == pytest.approx(share, abs=0.08)
 
 
 def test_weights_count_for_missing_values():

@@ -855,11 +855,16 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         rows = schema.joined(drawn, random_state)
         rows[:, list(schema.encoding.identifiers)] = 0.0
         if self._missing_pattern is not None and not complete:
-            is_given = np.zeros(rows.shape, dtype=bool)
-            last = [schema.of_place[j][-1] for j in schema.places]
-            is_given[:, schema.places] = ~np.isnan(values[:, last])
-            rows[self._missing_pattern.draw(schema, drawn, is_given, random_state)] = np.nan
+            rows[self._drawn_pattern(values, drawn, random_state)] = np.nan
         return rows
+
+    def _drawn_pattern(self, values, drawn, random_state):
+        """Return which unknown values are missing in drawn rows, ``(n, n_columns)``."""
+        schema = self._schema
+        is_given = np.zeros((len(values), len(schema.encoding.keys)), dtype=bool)
+        last = [schema.of_place[j][-1] for j in schema.places]
+        is_given[:, schema.places] = ~np.isnan(values[:, last])
+        return self._missing_pattern.draw(schema, drawn, is_given, random_state)
 
     @in_one_thread
     def _complete(self, values, random_state, keeps_orders=True, keeps_ranges=True):
@@ -907,15 +912,25 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
     def _keep_ranges(self, draw, values, drawn, random_state):
         """Draw numbers again, in place, that are outside of the range of their category.
 
-        The categories of a row stay.
+        The categories of a row stay. Values that a row like this one lacks are not judged.
         """
         ranges, variables = self._schema.ranges, self._schema.variables
+
+        def shown(values, drawn, random_state):
+            if self._missing_pattern is None:
+                return drawn
+            is_missing, drawn = self._drawn_pattern(values, drawn, random_state), drawn.copy()
+            for j in self._missing_pattern.columns:
+                drawn[np.ix_(is_missing[:, j], self._schema.of_place[j])] = np.nan
+            return drawn
+
         if ranges.accepted is None:  # few fits are asked for samples
             nothing, own = self._nothing_known(N_DRAWS), np.random.RandomState(0)
-            ranges.calibrate(variables, self._complete(nothing, own, keeps_ranges=False))
+            drawn_freely = self._complete(nothing, own, keeps_ranges=False)
+            ranges.calibrate(variables, shown(nothing, drawn_freely, own))
         is_open = np.isnan(values)
-        rows = np.arange(len(values))
-        rows = rows[ranges.refused(variables, drawn, is_open, random_state)]
+        rows, visible = np.arange(len(values)), shown(values, drawn, random_state)
+        rows = rows[ranges.refused(variables, visible, is_open, random_state)]
         n_left = MAX_TRIES
         while len(rows) and n_left:
             # Few rows take nearly as long as many, so each of few is drawn several times at once.
@@ -925,7 +940,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             given[:, ranges.levels] = drawn[np.ix_(tried, ranges.levels)]
             tries = draw(given)
             is_kept = np.ones(len(tried), dtype=bool)
-            is_kept[ranges.refused(variables, tries, is_open[tried], random_state)] = False
+            visible = shown(values[tried], tries, random_state)
+            is_kept[ranges.refused(variables, visible, is_open[tried], random_state)] = False
             is_kept = is_kept.reshape(-1, n_tries)
             first = np.where(is_kept.any(axis=1), is_kept.argmax(axis=1), n_tries - 1)
             drawn[rows] = tries[np.arange(len(rows)) * n_tries + first]

@@ -30,6 +30,7 @@ UNITS_AT_ONCE = 1024  # rows of the network, whose hidden units fit in a process
 VALIDATED_EVERY = 3  # epochs
 TRUST = 1.0  # logit of the share of the Gaussian's conditionals at the start
 LEAST_VARIANCE = 1e-6
+N_OTHERS = 32  # rows, from the known variables of which some parts are drawn
 LEAST = 0.5  # rows that a level counts for at the start, at least
 
 
@@ -371,9 +372,7 @@ class Packing:
     def _draw(self, rows, generator):
         layout, features, known = self.network.layout, self.features[rows], self.known[rows]
         uniform = torch.rand(len(known), known.shape[1] + 1, generator=generator)
-        given, weight = random_given(known, uniform)
-        # Rows with missing values have fewer variables to begin with: each would count more.
-        weight = weight * known.float().mean(1)
+        given, weight = random_given(known, uniform, generator)
         weights = weight[:, None] * (known & ~given)
         # Middles of cells would prefer a network with peaks there.
         noise = torch.rand(known.shape, generator=generator)
@@ -442,11 +441,16 @@ class Epochs:
         return Packing(self.view.take(self.order[np.searchsorted(self.ends, place)]), self.network)
 
 
-def random_given(known, uniform):
+def random_given(known, uniform, generator):
     """Return a random part of the known variables of each row, and the weight of the others.
 
     All sizes of the part are equally likely, and so are all parts of a size. The weight turns the
     sum over the others into an unbiased estimate of the log-probability of the row.
+
+    If some variables are unknown, half of the parts are drawn from the variables that another row
+    knows too. A row would otherwise have certain parts more often the fewer variables it knows: the
+    network would take what is not given for what rows like this one lack. So the weight is also
+    divided by the probability of the part in the row, and depends on nothing else of the row.
 
     Parameters
     ----------
@@ -454,13 +458,51 @@ def random_given(known, uniform):
         Which variables are known.
     uniform : Tensor of shape (n, n_parts + 1)
         Uniform numbers.
+    generator : Generator
+        Draws the other rows.
     """
-    n_known = known.sum(1)
-    order = torch.where(known, uniform[:, :-1], 2.0).argsort(1).argsort(1)
-    size = (uniform[:, -1] * n_known).long().clamp(max=(n_known - 1).clamp(min=0))
-    given = known & (order < size[:, None])
-    weight = n_known / (n_known - size).clamp(min=1)
-    return given, weight
+    n, d = known.shape
+    possible, others = known, None
+    if not known.all():
+        others = known[torch.randint(n, (N_OTHERS,), generator=generator)]
+        other = torch.randint(2 * N_OTHERS, (n, 1), generator=generator)
+        common = known & others[other[:, 0] % N_OTHERS]
+        possible = torch.where(other < N_OTHERS, common, known)
+    n_possible, n_known = possible.sum(1), known.sum(1)
+    n_sizes = numbers_of_sizes(n_possible, n_known)
+    order = torch.where(possible, uniform[:, :-1], 2.0).argsort(1).argsort(1)
+    size = torch.minimum((uniform[:, -1] * n_sizes).long(), n_sizes - 1)
+    given = possible & (order < size[:, None])
+    weight = d / (d - size)
+    if others is None:
+        return given, weight
+    outside = given.float() @ (~others).float().T
+    are_within, size = outside == 0, size[:, None]  # of another row, is the part known to it
+    n_common = (known.float() @ others.float().T).long()
+    own, of_common, of_others = (
+        probability_of_part(size, n_possible, n_known)
+        for n_possible, n_known in (
+            (n_known[:, None], n_known[:, None]),
+            (n_common, n_known[:, None]),
+            (others.sum(1), others.sum(1)),
+        )
+    )
+    of_row = (own[:, 0] + (are_within * of_common).mean(1)) / 2
+    typical = (are_within * of_others).sum(1) / are_within.sum(1).clamp(min=1)
+    return given, weight * torch.where(typical > 0, typical / of_row, 1.0)
+
+
+def numbers_of_sizes(n_possible, n_known):
+    """Return how many sizes a part can have: all variables that are known are not given."""
+    return (n_possible + (n_possible < n_known)).clamp(min=1)
+
+
+def probability_of_part(size, n_possible, n_known):
+    """Return the probability of one part of a size, of the variables that are possible."""
+    n_sizes = numbers_of_sizes(n_possible, n_known)
+    rest = (n_possible - size).clamp(min=0)
+    log_parts = torch.lgamma(n_possible + 1.0) - torch.lgamma(size + 1.0) - torch.lgamma(rest + 1.0)
+    return (size < n_sizes) * torch.exp(-log_parts) / n_sizes
 
 
 class MaskedLikelihood:
