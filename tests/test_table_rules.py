@@ -678,6 +678,34 @@ def test_clipping_breaks_no_rule_with_a_given_value(density_of_bills):
         assert np.allclose(drawn["price"] * drawn["quantity"], 1400, atol=0.0255)
 
 
+def test_overlapping_ranges_of_a_number_are_no_function():
+    """Where most values have one category, repeated ones agree without a rule."""
+    rng = np.random.default_rng(0)
+    kind = np.repeat(["a", "b"], 300)
+    size = np.rint(np.where(kind == "a", rng.normal(200, 25, 600), rng.normal(400, 35, 600)))
+    size[[0, 300, 301]] = 340  # an exception among values that occur more than once
+    table = pd.DataFrame({"kind": kind, "size": size})
+    grade = pd.cut(size, [0, 150, 220, 300, 380, 1000], labels=[*"ABCDE"]).astype(str)
+    density = quick().fit(table.assign(grade=grade))
+    assert density.rules_["rule"].tolist() == ["grade follows from size"]
+
+
+def test_orders_leave_the_shares_of_categories(keep_components):
+    """Although draws of one category break the order in half of the rows, of the other never."""
+    keep_components(lambda component: component.name == "linear kernels")
+    rng = np.random.default_rng(0)
+    n = 400
+    kind = np.where(np.arange(n) % 5 < 2, "close", "apart")
+    low = rng.normal(size=n).round(2)
+    high = low + np.where(kind == "close", rng.exponential(0.05, n), 5 * rng.uniform(size=n) + 1)
+    table = pd.DataFrame({"kind": kind, "low": low, "high": high.round(2)})
+    density = TableDensity(random_state=0).fit(table)
+    assert density.rules_["rule"].tolist() == ["low <= high"]
+    drawn = density.sample(2000, random_state=0)
+    assert (drawn["low"] <= drawn["high"]).all()
+    assert (drawn["kind"] == "close").mean() == pytest.approx(0.4, abs=0.04)
+
+
 def test_given_values_that_nothing_fits_are_said(density_of_bills):
     """An amount of 37.51 is no whole number of cents times 3."""
     given = {"quantity": 3, "amount": 37.51}

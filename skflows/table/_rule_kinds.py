@@ -105,6 +105,11 @@ class Function:
         """Return which rows break the rule; none with an unknown value does."""
         return self.error(rows) > self.target.tolerance
 
+    def is_open(self, rows):
+        """Return in which rows the target is known, and not all determinants."""
+        unknown = np.isnan(rows[:, self.determinants]).any(axis=1)
+        return unknown & ~np.isnan(rows[:, self.target.column])
+
     def possible(self, expected):
         """Return the values of the target for which the rule holds, of shape (k, n)."""
         return expected[None]
@@ -221,11 +226,6 @@ class Formula(Function):
         """Return the number in each row, before rounding."""
         terms, factors, constant = self.terms(rows[:, self.determinants], *self.line)
         return terms @ np.array(factors) + constant
-
-    def is_open(self, rows):
-        """Return in which rows the target is known, and not all determinants."""
-        unknown = np.isnan(rows[:, self.determinants]).any(axis=1)
-        return unknown & ~np.isnan(rows[:, self.target.column])
 
     def with_rows(self, rows, weight):
         """Return the same rule with the counts of other rows."""

@@ -94,7 +94,7 @@ def find_rules(schema, values, weight, copy_of):
         *formulas_of(schema, rows[some], targets),
         *elapsed_of(schema, rows[some]),
     ]
-    candidates = [*without_reversed(formulas), *functions_of(rows[some])]
+    candidates = [*without_reversed(formulas), *functions_of(rows[some], numbers_of(schema))]
     # A lookup takes each wrong value for the one of its own combination, where a formula tells.
     candidates.sort(key=lambda each: (each[3] is Lookup, each[0]))
     rules, ancestors = [], {}
@@ -611,8 +611,8 @@ def is_sharp(gap):
     return (n_below + 1) * LESS_BROKEN <= n_above + 1
 
 
-def functions_of(rows):
-    """Return the columns that one or two others determine.
+def functions_of(rows, numbers):
+    """Return the columns that one or two others determine; some columns are numbers.
 
     Each is a tuple of its rank, the determinants, the target, and `Lookup`. Columns that one
     column determines have no entry for two.
@@ -637,7 +637,8 @@ def functions_of(rows):
             for target in likely_targets(key, codes):
                 if target in determinants or target in told:
                     continue
-                share = share_of_exceptions(key, target, codes, threshold, single_keys)
+                is_ordered = len(determinants) == 1 and determinants[0] in numbers
+                share = share_of_exceptions(key, target, codes, threshold, single_keys, is_ordered)
                 if share is not None:
                     n_groups = len(np.unique(key))
                     rank = (round(share, 3), len(determinants), n_groups, determinants)
@@ -657,10 +658,12 @@ def likely_targets(key, codes):
     return np.flatnonzero(known.any(axis=0) & (n_different <= 2 * MAX_EXCEPTIONS * n_known))
 
 
-def share_of_exceptions(key, target, codes, threshold, single_keys=()):
+def share_of_exceptions(key, target, codes, threshold, single_keys=(), is_ordered=False):
     """Return the share of exceptions of a function, or None if it is none.
 
     A function of two columns, whose codes are ``single_keys``, is none if one of them says as much.
+    Nor is a function of a number, whose codes are in its order, if it has exceptions and the next
+    lower and higher values say as much: results of overlapping ranges then agree by chance.
     """
     result = codes[:, target]
     known = (key >= 0) & (result >= 0)
@@ -675,6 +678,13 @@ def share_of_exceptions(key, target, codes, threshold, single_keys=()):
     for single_key in single_keys:
         single = Groups(single_key[known], result, len(shares))
         n_errors = min(n_errors, single.is_exception[groups.tells].sum())
+    if is_ordered and n_exceptions:
+        group = np.searchsorted(groups.keys, key[groups.tells])
+        wrong = [
+            groups.first[(group + step).clip(0, len(groups.keys) - 1)] != result[groups.tells]
+            for step in (-1, 1)
+        ]
+        n_errors = min(n_errors, np.mean(wrong) * n)
     by_chance, share = max(by_chance, 1 - n_errors / n), n_exceptions / n
     is_better = n_exceptions <= MAX_RELATIVE * n_errors
     if not is_better or n_free * divergence(1 - share, by_chance) < threshold:

@@ -15,6 +15,7 @@ from ._rule_kinds import LEAST_BROKEN, Formula, Target, without_level
 from ._view import TableView
 
 ROUNDS_OF_RULES = 15  # of draws in place of rows that break a rule
+ROUNDS_OF_CATEGORIES = 8  # of these, in which the categories of a row stay
 DRAWS_AT_ONCE, MAX_DRAWS = 1_000, 20  # in each round, of all rows and of each
 DRAWS_OF_SPANS = (
     20  # that keep the rules, after which a span outside of the range of fit is accepted
@@ -221,8 +222,9 @@ class Rules:
         drawn = self._drawn(density, values, random_state)
         pending = np.flatnonzero(self._rejected(schema, drawn, values, random_state))
         is_open = np.zeros(len(values), dtype=bool)
-        is_open[pending] = self._are_open(self.encoded(schema, values[pending]))
+        is_open[pending] = self._are_open(self.encoded(schema, values[pending]), self.formulas)
         cost, n_kept = np.full(len(drawn), REJECTED), np.zeros(len(drawn))
+        categories_stay = self._with_categories(schema, values, drawn)
         for i in range(ROUNDS_OF_RULES):
             if not len(pending):
                 return drawn
@@ -230,7 +232,9 @@ class Rules:
             n_draws = int(np.clip(DRAWS_AT_ONCE // len(pending), 1, MAX_DRAWS))
             given = np.repeat(values[pending], n_draws, axis=0)
             open_rows = np.flatnonzero(np.repeat(is_open[pending], n_draws))
-            known = self._with_terms(density, given, open_rows, random_state)
+            known = categories_stay if i < ROUNDS_OF_CATEGORIES else values
+            known = np.repeat(known[pending], n_draws, axis=0)
+            known = self._with_terms(density, known, open_rows, random_state)
             if i >= CHEAP_ROUNDS:
                 known = self._with_determinants(density, known, random_state)
             again = self._drawn(density, known, random_state)
@@ -283,10 +287,22 @@ class Rules:
             rejected |= is_broken & (random_state.uniform(size=len(rows)) >= rule.counts.share)
         return rejected
 
-    def _are_open(self, rows):
-        """Return which encoded rows know the target of a formula, and not all determinants."""
+    def _with_categories(self, schema, values, drawn):
+        """Return values with the drawn categories of rows in which no given value follows from any.
+
+        Of categories whose numbers break orders more often, fewer rows would be left otherwise.
+        """
+        rows, levels = self.encoded(schema, values), schema.ranges.levels
+        some = ~self._are_open(rows, self.functions)
+        values = values.copy()
+        values[np.ix_(some, levels)] = drawn[np.ix_(some, levels)]
+        return values
+
+    @staticmethod
+    def _are_open(rows, rules):
+        """Return which encoded rows know the target of some rule, and not all determinants."""
         is_open = np.zeros(len(rows), dtype=bool)
-        for rule in self.formulas:
+        for rule in rules:
             is_open |= rule.is_open(rows)
         return is_open
 
