@@ -18,9 +18,14 @@ from ..preprocessing.validation import uneven
 LEAST_ROWS = 50  # from which the default flow has trees
 MAX_OUTPUTS = 4  # up to which it has them: each output has trees of its own
 MAX_CATEGORIES = 255  # that the boosting takes as such; others are numbers to it
-N_FOLDS = 5
+N_FOLDS, N_FOLDS_OF_FEW = 5, 10
+FEW_ROWS = 1_000  # up to which there are more folds: trees of fewer rows are further from the truth
 STAGES = (25, 50, 100, 200, 300)  # numbers of iterations of the boosting to choose from
-LEAF_SIZES = (2, 5)  # of extra trees, which are weighted
+# Trees of the boosting. Small ones are better where y is nearly a sum of smooth functions.
+LARGE = {"learning_rate": 0.06, "max_leaf_nodes": 15, "min_samples_leaf": 5}
+SMALL = {"learning_rate": 0.15, "max_leaf_nodes": 5, "min_samples_leaf": 2}
+LEAF_SIZES = (1, 5)  # of extra trees, which are weighted; more for each MANY_ROWS
+MANY_ROWS = 10_000
 N_TREES = 50
 SHARE_OF_TIME = 0.3  # of a time limit, for gradient boosting or other models
 LARGEST = 1e38  # of a number: forests work in float32
@@ -58,13 +63,11 @@ class TreeColumns(PersistenceMixin, BaseEstimator):
         ]
         return np.column_stack([*places, X[:, self.numbers_].clip(-LARGEST, LARGEST)])
 
-    def _boosting(self, cls, n_columns):
+    def _boosting(self, cls, n_columns, shape=LARGE):
         """Return new gradient boosting."""
         is_category = np.arange(n_columns) < len(self.known_)
         return cls(
-            learning_rate=0.06,
-            max_leaf_nodes=15,
-            min_samples_leaf=5,
+            **shape,
             categorical_features=is_category if self.known_ else None,
             early_stopping=False,
             random_state=self.random_state,
@@ -128,29 +131,38 @@ class TreePredictions(TreeColumns):
 
     def _fit_output(self, X, y, weight):
         """Return pairs of a share and an ensemble of trees, and predictions of unseen rows."""
-        folds = KFold(min(N_FOLDS, len(X)), shuffle=True, random_state=self.random_state)
-        boosting = self._boosting(HistGradientBoostingRegressor, X.shape[1])
+        n_folds = min(N_FOLDS_OF_FEW if len(X) <= FEW_ROWS else N_FOLDS, len(X))
+        folds = KFold(n_folds, shuffle=True, random_state=self.random_state)
+        boosting = [
+            self._boosting(HistGradientBoostingRegressor, X.shape[1], shape)
+            for shape in (LARGE, SMALL)
+        ]
         seed = self.random_state
         forests = [
-            ExtraTreesRegressor(N_TREES, min_samples_leaf=size, random_state=seed)
+            ExtraTreesRegressor(
+                N_TREES, min_samples_leaf=size * -(-len(X) // MANY_ROWS), random_state=seed
+            )
             for size in LEAF_SIZES
         ]
-        n_fits = (N_FOLDS + 1) * len(self.loc_)
-        sizes = self._stages(boosting, X, y, weight, n_fits, self.seconds) or STAGES[:1]
-        boosting.set_params(max_iter=sizes[-1])
-        stages, of_forests = np.empty((len(X), len(sizes))), np.empty((len(X), len(forests)))
+        n_fits = (n_folds + 1) * len(self.loc_) * len(boosting)
+        sizes = self._stages(boosting[0], X, y, weight, n_fits, self.seconds) or STAGES[:1]
+        stages = np.empty((len(boosting), len(sizes), len(X)))
+        of_forests = np.empty((len(forests), len(X)))
         for rows, others in folds.split(X):
             given = X[rows], y[rows], weight[rows]
-            staged = [*self._fit(clone(boosting), *given).staged_predict(X[others])]
-            stages[others] = np.column_stack([staged[size - 1] for size in sizes])
+            for k, model in enumerate(boosting):
+                model.set_params(max_iter=sizes[-1])
+                staged = [*self._fit(clone(model), *given).staged_predict(X[others])]
+                stages[k][:, others] = [staged[size - 1] for size in sizes]
             for k, forest in enumerate(forests):
-                of_forests[others, k] = Forest.of(clone(forest).fit(*given)).predict(X[others])
-        best = np.average((stages - y[:, None]) ** 2, axis=0, weights=weight).argmin()
-        boosting.set_params(max_iter=sizes[best])
-        unseen = np.column_stack([stages[:, best], of_forests])
+                of_forests[k, others] = Forest.of(clone(forest).fit(*given)).predict(X[others])
+        best = np.average((stages - y) ** 2, axis=2, weights=weight).argmin(axis=1)
+        for model, k in zip(boosting, best, strict=True):
+            model.set_params(max_iter=sizes[k])
+        unseen = np.column_stack([*stages[np.arange(len(boosting)), best], *of_forests])
         shares = least_squares(unseen, y, weight)
-        classes: list = [Boosting, *len(forests) * [Forest]]
-        fits = [partial(self._fit, boosting), *(forest.fit for forest in forests)]
+        classes: list = [*len(boosting) * [Boosting], *len(forests) * [Forest]]
+        fits = [*(partial(self._fit, each) for each in boosting), *(each.fit for each in forests)]
         trees = [
             (float(share), cls.of(fit(X, y, weight)))
             for share, fit, cls in zip(shares, fits, classes, strict=True)
