@@ -20,7 +20,7 @@ Lines already in ``--out`` are not run again. Lines with a ``source`` are figure
 
 import argparse
 import time
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import product
 from pathlib import Path
 
@@ -41,7 +41,7 @@ from conditional import (
 from protocol import print_table, read
 from sklearn.covariance import LedoitWolf
 from sklearn.datasets import load_diabetes
-from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.ensemble import GradientBoostingRegressor, HistGradientBoostingRegressor
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_predict, train_test_split
 from sklearn.neighbors import NearestNeighbors
@@ -54,11 +54,11 @@ TABLES = ("energy", "concrete", "wine-quality-red", "kin8nm")
 class BoostingNormal(Normal):
     """scikit-learn's gradient boosting, and a normal error as wide as that of its five folds."""
 
-    def __init__(self, seed):
-        self.seed = seed
+    def __init__(self, seed, model=HistGradientBoostingRegressor):
+        self.seed, self.new_model = seed, model
 
     def _fit(self, X, y):
-        self.model = HistGradientBoostingRegressor(random_state=self.seed)
+        self.model = self.new_model(random_state=self.seed)
         folds = KFold(5, shuffle=True, random_state=self.seed)
         self.scale = np.std(y - cross_val_predict(self.model, X, y, cv=folds))
         self.model.fit(X, y)
@@ -71,6 +71,9 @@ class BoostingNormal(Normal):
 REGRESSORS = {
     "FlowRegressor": Flow,
     "HGB, normal error": BoostingNormal,
+    "GBR of 500, normal error": partial(
+        BoostingNormal, model=partial(GradientBoostingRegressor, n_estimators=500, max_depth=4)
+    ),
     "NGBoost": NGBoost,
     "quantile-forest": QuantileForest,
 }
