@@ -127,6 +127,19 @@ def test_what_only_a_group_has_does_not_change_its_share(keep_components):
     assert (drawn["group"] == "adult").mean() == pytest.approx(share, abs=0.08)
 
 
+def test_draws_lie_no_further_out_than_what_is_given():
+    """Relative to the width of what is within reach, although the model extrapolates."""
+    rng = np.random.default_rng(0)
+    x = rng.gamma(2.0, size=400)
+    table = pd.DataFrame({"x": x.round(2), "y": np.exp(2 * x + rng.normal(size=400)).round(1)})
+    density = quick(max_iter=1).fit(table)
+    _, widest = density._schema.reach(200)
+    with pytest.warns(ColumnWarning, match="far from"):
+        drawn = density.sample(200, given={"x": 40.0}, random_state=0)
+    assert (drawn["x"] == 40).all()
+    assert drawn["y"].between(0, 40 / widest[0] * 1.1 * widest[1]).all()
+
+
 def test_weights_count_for_missing_values():
     rng = np.random.default_rng(0)
     X = rng.normal(size=(300, 2))

@@ -785,9 +785,10 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         Numbers without bounds stay within a range that as many draws could plausibly reach, by
         generalised Pareto distributions of the outer tenth of the values of `fit` on each side: all
         of n draws lie within either end with a probability of 99 %, where n is at least the number
-        of rows of `fit`. Rows with values beyond are drawn again, up to ten times, and then
-        clipped, unless a given value of theirs lies beyond. A number lies outside of its range in
-        the rows of `fit` with the same category about as often as in a new row at most, which is
+        of rows of `fit`. Beside a given value that lies beyond by some share of its range, other
+        numbers may lie beyond by the same share of theirs. Rows with values beyond are drawn again,
+        up to ten times, and then clipped. A number lies outside of its range in the rows of `fit`
+        with the same category about as often as in a new row at most, which is
         below n rows, or above them, with a probability of 1 / (n + 1): where the members exceed
         that, rows are drawn again given their categories. Clipped rows keep all rules: columns
         that follow from others are computed again, and a row that cannot keep a rule beside its
@@ -870,9 +871,9 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
     def _complete(self, values, random_state, keeps_orders=True, keeps_ranges=True):
         """Return variables, the unknown ones drawn given the known ones, none absurdly far out.
 
-        Rows of which a known value lies far out are drawn as they are: others may depend on it. A
-        value that follows by a rule from values within their reach may lie beyond its reach. Rows
-        stay as drawn if a rule with a known value would break by clipping.
+        If a known value lies far out, others may depend on it: they may lie as far out, relative to
+        what is within reach. A value that follows by a rule from values within their reach may lie
+        beyond its reach. Rows stay as drawn if a rule with a known value would break by clipping.
         """
         rules = self._schema.rules if keeps_orders else self._schema.rules.without_orders()
 
@@ -882,28 +883,35 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             )
 
         low, high = self._schema.reach(len(values))
+        width = np.where(np.isfinite(high - low), high - low, 0.0)
+        excess = np.zeros((len(values), 1))  # of known values, relative to the width of their reach
+        some = np.flatnonzero(((values < low) | (values > high)).any(axis=1))
+        beyond = np.maximum(low - values[some], values[some] - high)[:, width > 0]
+        beyond = np.nan_to_num(beyond / width[width > 0])
+        excess[some, 0] = beyond.max(axis=1, initial=0.0)
 
-        def is_beyond(values):
-            return (values < low) | (values > high)
+        def ends(rows):
+            return low - excess[rows] * width, high + excess[rows] * width
 
-        def far_out(values):
-            is_far = is_beyond(values)
-            rows = np.flatnonzero(is_far.any(axis=1))
-            is_far[rows] = rules.far_out(self._schema, values[rows], is_far[rows])
+        def far_out(drawn, rows):
+            low, high = ends(rows)
+            is_far = ((drawn < low) | (drawn > high)) & np.isnan(values[rows])
+            some = np.flatnonzero(is_far.any(axis=1))
+            is_far[some] = rules.far_out(self._schema, drawn[some], is_far[some])
             return is_far
 
         drawn = draw(values)
         if keeps_ranges and self._schema.ranges:
             self._keep_ranges(draw, values, drawn, random_state)
-        rows = np.flatnonzero(~is_beyond(values).any(axis=1))
+        rows = np.arange(len(values))
         for _ in range(ROUNDS_FAR_OUT):
-            is_far = far_out(drawn[rows])
+            is_far = far_out(drawn[rows], rows)
             rows = rows[is_far.any(axis=1)]
             if not len(rows):
                 return drawn
             drawn[rows] = draw(values[rows])
         last = drawn[rows]
-        clipped = np.where(far_out(last), np.clip(last, low, high), last)
+        clipped = np.where(far_out(last, rows), np.clip(last, *ends(rows)), last)
         rules.fill(self._schema, clipped, np.isnan(values[rows]) & ~np.isnan(last))
         breaks = rules.are_kept(self._schema, last) & ~rules.are_kept(self._schema, clipped)
         drawn[rows] = np.where(breaks[:, None], last, clipped)
