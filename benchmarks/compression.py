@@ -167,7 +167,7 @@ def draw(path, whole, size, pixels):
     for kind in ("JPEG", "WebP"):
         files = [codec(whole, kind, quality) for quality in range(1, 101)]
         smaller = [each for each in files if each[0] <= size]
-        pictures[kind] = max(smaller, key=lambda each: each[0])
+        pictures[kind] = max(smaller or files[:1], key=lambda each: each[0])
     fig, axes = plt.subplots(2, 2, figsize=(8, 8.6), layout="constrained")
     for ax, (name, (n_bytes, image)) in zip(axes.flat, pictures.items(), strict=True):
         loss = "" if image is whole else f", {psnr(image, whole.astype(float)):.1f} dB"
@@ -202,7 +202,7 @@ def main():
         append(args.out, line)
 
     whole = side_by_side(test, shape, n_across).astype(np.uint8)
-    for kind in ("JPEG", "WebP"):
+    for kind in ("JPEG", "WebP") if args.qualities else ():
         for quality in OTHER_QUALITIES:
             size, back = codec(whole, kind, quality)
             report(kind, size, settings={"quality": quality}, psnr=round(psnr(back, whole), 2))

@@ -170,7 +170,7 @@ def mixed_table(monkeypatch, keep_components):
 
     from skflows.table import _components, _network
 
-    def all_targets(known, uniform, generator):
+    def all_targets(known, uniform, *_):
         return torch.zeros_like(known), torch.ones(len(known))
 
     keep_components(lambda each: each.is_trained or each.name == "quantile classes of 1")

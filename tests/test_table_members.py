@@ -338,15 +338,16 @@ def test_kernels_keep_to_a_category_that_tells_something():
 
 def test_the_weights_of_given_variables_say_nothing_of_the_unknown_ones():
     """Rows that know all variables, and rows that lack some, give each part the same weight."""
-    known = torch.ones(40_000, 5, dtype=bool)
-    known[:30_000, 3:] = False
-    known[:5_000, 0] = False
+    known = torch.ones(160_000, 5, dtype=bool)
+    known[:120_000, 3:] = False
+    known[:20_000, 0] = False
     generator = torch.Generator().manual_seed(0)
     uniform = torch.rand(len(known), 6, generator=generator)
-    given, weight = _network.random_given(known, uniform, generator)
+    patterns = _network.common_patterns(known)
+    given, weight = _network.random_given(known, uniform, generator, patterns)
     assert (known | ~given).all() and (given != known).any(axis=1).all()
     totals = {}
-    for rows in (slice(5_000, 30_000), slice(30_000, None)):
+    for rows in (slice(20_000, 120_000), slice(120_000, None)):
         parts, place = torch.unique(given[rows], dim=0, return_inverse=True)
         total = torch.bincount(place, weight[rows].double()) / len(weight[rows])
         for part, value in zip(parts.tolist(), total.tolist(), strict=True):
@@ -354,9 +355,23 @@ def test_the_weights_of_given_variables_say_nothing_of_the_unknown_ones():
     shared = [pair for pair in totals.values() if len(pair) == 2]
     assert len(shared) == 7  # all parts of three variables but the three
     for few, many in shared:
-        assert few == pytest.approx(many, rel=0.15)
-    given, weight = _network.random_given(known[30_000:], uniform[30_000:], generator)
+        assert few == pytest.approx(many, rel=0.1)
+    given, weight = _network.random_given(known[120_000:], uniform[120_000:], generator)
     np.testing.assert_allclose(weight, 5 / (5 - given.sum(1)))
+
+
+def test_weights_of_many_given_variables_are_finite():
+    known = torch.ones(400, 300, dtype=bool)
+    known[:100, :150] = False
+    uniform, generator = torch.rand(400, 301), torch.Generator().manual_seed(0)
+    patterns = _network.common_patterns(known)
+    _, weight = _network.random_given(known, uniform, generator, patterns)
+    assert (weight > 0).all() and (weight <= 300).all()
+
+
+def test_values_that_are_missing_at_random_make_no_groups():
+    known = torch.rand(400, 20, generator=torch.Generator().manual_seed(0)) < 0.8
+    assert _network.common_patterns(known) is None
 
 
 def test_components_are_pickled(density):

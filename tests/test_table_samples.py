@@ -127,6 +127,19 @@ def test_what_only_a_group_has_does_not_change_its_share(keep_components):
     assert (drawn["group"] == "adult").mean() == pytest.approx(share, abs=0.08)
 
 
+def test_ranges_hold_for_numbers_that_are_missing_at_random():
+    rng = np.random.default_rng(0)
+    kind = np.where(np.arange(600) % 20 == 0, "rare", "common")
+    x = np.where(kind == "rare", rng.uniform(4, 4.5, 600), rng.normal(0, 3, 600))
+    table = pd.DataFrame({"kind": kind, "x": x, "y": rng.normal(size=600)})
+    table.loc[rng.random(600) < 0.3, "x"] = np.nan
+    seen = table["x"][kind == "rare"]
+    density = quick(max_iter=1, n_orders=1).fit(table)
+    for complete in (False, True):
+        drawn = density.sample(1000, random_state=0, given={"kind": "rare"}, complete=complete)["x"]
+        assert drawn.dropna().between(seen.min(), seen.max()).mean() > 0.7
+
+
 def test_draws_lie_no_further_out_than_what_is_given():
     """Relative to the width of what is within reach, although the model extrapolates."""
     rng = np.random.default_rng(0)

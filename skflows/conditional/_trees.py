@@ -25,7 +25,7 @@ STAGES = (25, 50, 100, 200, 300)  # numbers of iterations of the boosting to cho
 LARGE = {"learning_rate": 0.06, "max_leaf_nodes": 15, "min_samples_leaf": 5}
 SMALL = {"learning_rate": 0.15, "max_leaf_nodes": 5, "min_samples_leaf": 2}
 LEAF_SIZES = (1, 5)  # of extra trees, which are weighted; more for each MANY_ROWS
-MANY_ROWS = 10_000
+MANY_ROWS = 5_000
 N_TREES = 50
 SHARE_OF_TIME = 0.3  # of a time limit, for gradient boosting or other models
 LARGEST = 1e38  # of a number: forests work in float32
@@ -131,7 +131,8 @@ class TreePredictions(TreeColumns):
 
     def _fit_output(self, X, y, weight):
         """Return pairs of a share and an ensemble of trees, and predictions of unseen rows."""
-        n_folds = min(N_FOLDS_OF_FEW if len(X) <= FEW_ROWS else N_FOLDS, len(X))
+        has_few = len(X) <= FEW_ROWS and self.seconds is None
+        n_folds = min(N_FOLDS_OF_FEW if has_few else N_FOLDS, len(X))
         folds = KFold(n_folds, shuffle=True, random_state=self.random_state)
         boosting = [
             self._boosting(HistGradientBoostingRegressor, X.shape[1], shape)
@@ -148,10 +149,11 @@ class TreePredictions(TreeColumns):
         sizes = self._stages(boosting[0], X, y, weight, n_fits, self.seconds) or STAGES[:1]
         stages = np.empty((len(boosting), len(sizes), len(X)))
         of_forests = np.empty((len(forests), len(X)))
+        for model in boosting:
+            model.set_params(max_iter=sizes[-1])
         for rows, others in folds.split(X):
             given = X[rows], y[rows], weight[rows]
             for k, model in enumerate(boosting):
-                model.set_params(max_iter=sizes[-1])
                 staged = [*self._fit(clone(model), *given).staged_predict(X[others])]
                 stages[k][:, others] = [staged[size - 1] for size in sizes]
             for k, forest in enumerate(forests):

@@ -852,20 +852,15 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         schema = self._schema
         values = schema.with_unknown_values(values) if complete else values
         drawn = self._complete(values, random_state)
-        schema.rules.warn_of_broken(schema, values, drawn)
+        schema.rules.warn_of_broken_draws(schema, values, drawn)
         rows = schema.joined(drawn, random_state)
         rows[:, list(schema.encoding.identifiers)] = 0.0
         if self._missing_pattern is not None and not complete:
-            rows[self._drawn_pattern(values, drawn, random_state)] = np.nan
+            is_given = np.zeros(rows.shape, dtype=bool)
+            last = [schema.of_place[j][-1] for j in schema.places]
+            is_given[:, schema.places] = ~np.isnan(values[:, last])
+            rows[self._missing_pattern.draw(schema, drawn, is_given, random_state)] = np.nan
         return rows
-
-    def _drawn_pattern(self, values, drawn, random_state):
-        """Return which unknown values are missing in drawn rows, ``(n, n_columns)``."""
-        schema = self._schema
-        is_given = np.zeros((len(values), len(schema.encoding.keys)), dtype=bool)
-        last = [schema.of_place[j][-1] for j in schema.places]
-        is_given[:, schema.places] = ~np.isnan(values[:, last])
-        return self._missing_pattern.draw(schema, drawn, is_given, random_state)
 
     @in_one_thread
     def _complete(self, values, random_state, keeps_orders=True, keeps_ranges=True):
@@ -920,25 +915,22 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
     def _keep_ranges(self, draw, values, drawn, random_state):
         """Draw numbers again, in place, that are outside of the range of their category.
 
-        The categories of a row stay. Values that a row like this one lacks are not judged.
+        The categories of a row stay. Drawn values that nearly all rows like it lack are not judged.
         """
         ranges, variables = self._schema.ranges, self._schema.variables
 
-        def shown(values, drawn, random_state):
+        def judged(values, drawn):
             if self._missing_pattern is None:
                 return drawn
-            is_missing, drawn = self._drawn_pattern(values, drawn, random_state), drawn.copy()
-            for j in self._missing_pattern.columns:
-                drawn[np.ix_(is_missing[:, j], self._schema.of_place[j])] = np.nan
-            return drawn
+            is_lacking = self._missing_pattern.are_lacking(self._schema, drawn)
+            return np.where(is_lacking & np.isnan(values), np.nan, drawn)
 
         if ranges.accepted is None:  # few fits are asked for samples
             nothing, own = self._nothing_known(N_DRAWS), np.random.RandomState(0)
             drawn_freely = self._complete(nothing, own, keeps_ranges=False)
-            ranges.calibrate(variables, shown(nothing, drawn_freely, own))
+            ranges.calibrate(variables, judged(nothing, drawn_freely))
         is_open = np.isnan(values)
-        rows, visible = np.arange(len(values)), shown(values, drawn, random_state)
-        rows = rows[ranges.refused(variables, visible, is_open, random_state)]
+        rows = ranges.refused(variables, judged(values, drawn), is_open, random_state)
         n_left = MAX_TRIES
         while len(rows) and n_left:
             # Few rows take nearly as long as many, so each of few is drawn several times at once.
@@ -948,8 +940,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             given[:, ranges.levels] = drawn[np.ix_(tried, ranges.levels)]
             tries = draw(given)
             is_kept = np.ones(len(tried), dtype=bool)
-            visible = shown(values[tried], tries, random_state)
-            is_kept[ranges.refused(variables, visible, is_open[tried], random_state)] = False
+            of_tries = judged(values[tried], tries)
+            is_kept[ranges.refused(variables, of_tries, is_open[tried], random_state)] = False
             is_kept = is_kept.reshape(-1, n_tries)
             first = np.where(is_kept.any(axis=1), is_kept.argmax(axis=1), n_tries - 1)
             drawn[rows] = tries[np.arange(len(rows)) * n_tries + first]
@@ -1053,7 +1045,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         if method == "draw":
             random_state = check_random_state(random_state)
             draws = [self._complete(values, random_state) for _ in range(n_draws)]
-            schema.rules.warn_of_broken(schema, values, draws[0])
+            schema.rules.warn_of_broken_draws(schema, values, draws[0])
         elif method in ("mean", "median", "mode"):
             if n_draws != 1:
                 raise ValueError(f"n_draws={n_draws} needs method='draw', not {method!r}.")

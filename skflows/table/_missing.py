@@ -12,6 +12,7 @@ from ._view import TableView
 MAX_ROWS = 2_000  # with missing values, and as many complete ones, that trees are fitted to
 MAX_ROUNDS = 100  # in which patterns are drawn again
 LEAST_ROWS = 10  # of a level in which a column is always missing
+NEARLY_ALL = 0.9  # rows that lack a value, which is then no value of rows like them
 CHANCE = 0.001  # that values missing at random are missing in all rows of any level of a variable
 
 
@@ -108,6 +109,16 @@ class MissingPattern:
         features = TableView(schema, values).features
         flags = np.zeros((len(features), len(self.columns)))
         return np.hstack([features, flags]).astype(np.float32)  # as scikit-learn's trees
+
+    def are_lacking(self, schema, values):
+        """Return which variables nearly all rows with such values lack, ``(n, n_variables)``."""
+        inputs, are_lacking = self._inputs(schema, values), np.zeros(values.shape, dtype=bool)
+        first = inputs.shape[1] - len(self.trees)
+        for place, (column, tree) in enumerate(zip(self.columns, self.trees, strict=True), first):
+            share = tree.predict(inputs)
+            inputs[:, place] = share >= 0.5
+            are_lacking[:, schema.of_place[column]] = (share >= NEARLY_ALL)[:, None]
+        return are_lacking
 
     def draw(self, schema, values, is_given, random_state):
         """Return which values are missing, ``(n, n_columns)``.

@@ -30,7 +30,8 @@ UNITS_AT_ONCE = 1024  # rows of the network, whose hidden units fit in a process
 VALIDATED_EVERY = 3  # epochs
 TRUST = 1.0  # logit of the share of the Gaussian's conditionals at the start
 LEAST_VARIANCE = 1e-6
-N_OTHERS = 32  # rows, from the known variables of which some parts are drawn
+LEAST_OF_GROUP, LEAST_SHARE = 10, 0.02  # rows that know the same variables
+SHARE_OF_GROUPS = 0.5  # of the rows, from which on values are not missing at random
 LEAST = 0.5  # rows that a level counts for at the start, at least
 
 
@@ -358,6 +359,7 @@ class Packing:
             torch.from_numpy(each).float()
             for each in (view.features, np.where(has_level, code, 0), low, middle, width, log_width)
         )
+        self.patterns = common_patterns(self.known)
         self.offset = float((log_scale * cells.known).sum()) / max(1, len(log_scale))
 
     def draw(self, generator):
@@ -372,7 +374,7 @@ class Packing:
     def _draw(self, rows, generator):
         layout, features, known = self.network.layout, self.features[rows], self.known[rows]
         uniform = torch.rand(len(known), known.shape[1] + 1, generator=generator)
-        given, weight = random_given(known, uniform, generator)
+        given, weight = random_given(known, uniform, generator, self.patterns)
         weights = weight[:, None] * (known & ~given)
         # Middles of cells would prefer a network with peaks there.
         noise = torch.rand(known.shape, generator=generator)
@@ -441,16 +443,16 @@ class Epochs:
         return Packing(self.view.take(self.order[np.searchsorted(self.ends, place)]), self.network)
 
 
-def random_given(known, uniform, generator):
+def random_given(known, uniform, generator, patterns=None):
     """Return a random part of the known variables of each row, and the weight of the others.
 
     All sizes of the part are equally likely, and so are all parts of a size. The weight turns the
-    sum over the others into an unbiased estimate of the log-probability of the row.
+    sum over the others into an unbiased estimate of the log-probability of a complete row.
 
-    If some variables are unknown, half of the parts are drawn from the variables that another row
-    knows too. A row would otherwise have certain parts more often the fewer variables it knows: the
-    network would take what is not given for what rows like this one lack. So the weight is also
-    divided by the probability of the part in the row, and depends on nothing else of the row.
+    Rows that know few variables would have some parts more often than the others do: the network
+    would take what is not given for what a group of rows lacks. So half of the parts are drawn from
+    the variables that a row of some such group knows too, and the weight makes rows have a part
+    equally often, whatever they know, if rows of a group can have it.
 
     Parameters
     ----------
@@ -459,50 +461,90 @@ def random_given(known, uniform, generator):
     uniform : Tensor of shape (n, n_parts + 1)
         Uniform numbers.
     generator : Generator
-        Draws the other rows.
+        Draws a group for each row.
+    patterns : tuple of Tensor, optional
+        What `common_patterns` returned.
     """
-    n, d = known.shape
-    possible, others = known, None
-    if not known.all():
-        others = known[torch.randint(n, (N_OTHERS,), generator=generator)]
-        other = torch.randint(2 * N_OTHERS, (n, 1), generator=generator)
-        common = known & others[other[:, 0] % N_OTHERS]
-        possible = torch.where(other < N_OTHERS, common, known)
-    n_possible, n_known = possible.sum(1), known.sum(1)
-    n_sizes = numbers_of_sizes(n_possible, n_known)
+    possible = known
+    if patterns is not None:
+        others, shares = patterns
+        place = shares.multinomial(len(known), replacement=True, generator=generator)
+        is_common = torch.rand(len(known), 1, generator=generator) < 0.5
+        possible = torch.where(is_common, known & others[place], known)
+    n_known = known.sum(1)
+    n_sizes = numbers_of_sizes(possible.sum(1), n_known)
     order = torch.where(possible, uniform[:, :-1], 2.0).argsort(1).argsort(1)
     size = torch.minimum((uniform[:, -1] * n_sizes).long(), n_sizes - 1)
     given = possible & (order < size[:, None])
-    weight = d / (d - size)
-    if others is None:
-        return given, weight
-    outside = given.float() @ (~others).float().T
-    are_within, size = outside == 0, size[:, None]  # of another row, is the part known to it
-    n_common = (known.float() @ others.float().T).long()
-    own, of_common, of_others = (
-        probability_of_part(size, n_possible, n_known)
-        for n_possible, n_known in (
-            (n_known[:, None], n_known[:, None]),
-            (n_common, n_known[:, None]),
-            (others.sum(1), others.sum(1)),
-        )
-    )
-    of_row = (own[:, 0] + (are_within * of_common).mean(1)) / 2
-    typical = (are_within * of_others).sum(1) / are_within.sum(1).clamp(min=1)
-    return given, weight * torch.where(typical > 0, typical / of_row, 1.0)
+    weight = weights_of_others(size, n_known, known.shape[1])
+    if patterns is not None:
+        typical = typical_weights(given, known, *patterns)
+        weight = torch.where(typical > 0, typical, weight).float()
+    return given, weight
+
+
+def weights_of_others(size, n_known, n):
+    """Return the weight of the variables that are not given, for as much of all as is known."""
+    return n_known.square() / (n * (n_known - size).clamp(min=1))
+
+
+def common_patterns(known):
+    """Return which variables groups of rows know, and the shares of the groups, or None.
+
+    Where few rows are in groups, values are missing at random, for all that can be seen.
+    """
+    if known.all():
+        return None
+    patterns, counts = torch.unique(known, dim=0, return_counts=True)
+    is_common = counts >= max(LEAST_OF_GROUP, LEAST_SHARE * len(known))
+    patterns, counts = patterns[is_common], counts[is_common]
+    if counts.sum() < SHARE_OF_GROUPS * len(known):
+        return None
+    return patterns, counts / counts.sum()
 
 
 def numbers_of_sizes(n_possible, n_known):
-    """Return how many sizes a part can have: all variables that are known are not given."""
+    """Return how many sizes a part can have: a row does not give all that it knows."""
     return (n_possible + (n_possible < n_known)).clamp(min=1)
 
 
-def probability_of_part(size, n_possible, n_known):
-    """Return the probability of one part of a size, of the variables that are possible."""
-    n_sizes = numbers_of_sizes(n_possible, n_known)
-    rest = (n_possible - size).clamp(min=0)
-    log_parts = torch.lgamma(n_possible + 1.0) - torch.lgamma(size + 1.0) - torch.lgamma(rest + 1.0)
-    return (size < n_sizes) * torch.exp(-log_parts) / n_sizes
+def typical_weights(given, known, patterns, shares):
+    """Return the weights of others by which rows have a part equally often, 0 for unknown parts.
+
+    This is the mean, over the patterns that have the part, of its probability times the weight of
+    the others, divided by its probability in the row.
+    """
+    size, known = given.sum(1), known.double()
+    patterns, shares = patterns.double(), shares.double()
+    is_within = ((given.double() @ (1 - patterns).T) == 0).double()
+    n_patterns, n_known = patterns.sum(1), known.sum(1)
+    of_row = torch.empty(len(given), dtype=torch.float64)
+    of_patterns = torch.empty(is_within.shape, dtype=torch.float64)
+    common, common_of_patterns = known @ patterns.T, patterns @ patterns.T
+    for k in size.unique().tolist():
+        shift = log_probability(k, n_known.max(), n_known.max())  # which cancels below
+
+        def probability(n_possible, n_known, k=k, shift=shift):
+            return (log_probability(k, n_possible, n_known) - shift).exp()
+
+        rows = torch.where(size == k)[0]
+        within, own = is_within[rows] * shares, n_known[rows]
+        of_common = within * probability(common[rows], own[:, None])
+        of_row[rows] = probability(own, own) + of_common.sum(1)
+        of_common = within @ probability(common_of_patterns, n_patterns[:, None]).T
+        of_patterns[rows] = probability(n_patterns, n_patterns) + of_common
+    of_patterns *= weights_of_others(size[:, None], n_patterns, known.shape[1])
+    typical = (is_within * of_patterns) @ shares / (is_within @ shares).clamp(min=1e-9)
+    return typical / of_row
+
+
+def log_probability(size, n_possible, n_known):
+    """Return the log-probability of a part of a size, of the variables that are possible."""
+    n_sizes, rest = numbers_of_sizes(n_possible, n_known), n_possible - size
+    log_parts = (
+        torch.lgamma(n_possible + 1) - math.lgamma(size + 1) - torch.lgamma(rest.clamp(0) + 1)
+    )
+    return torch.where(size < n_sizes, -log_parts - n_sizes.log(), -torch.inf)
 
 
 class MaskedLikelihood:
@@ -553,7 +595,10 @@ class NetworkMember:
         self.rank = np.argsort(orders, axis=1)  # place of each variable in each order
 
     def log_prob(self, view, given=None):
-        """Return the log-probability of the known variables, given some of them."""
+        """Return the log-probability of the known variables, given some of them.
+
+        In double precision: scores of equal rows would differ by 1e-6 from batch to batch.
+        """
         return self._log_prob(self.network.mlp, view, given)
 
     def _log_prob(self, mlp, view, given=None):
@@ -719,17 +764,13 @@ class NetworkMember:
         parts = self._distributions(outputs[:, None], features, masks[None], j)
         return [None if each is None else each[:, 0].T for each in parts]
 
-    @property
     def _quick_mlp(self):
-        """The layers in single precision, as they were trained.
-
-        The scores of equal rows could differ by 1e-6 if they were computed in unequal batches.
-        """
+        """Return the layers in single precision, as they were trained."""
         return copy.deepcopy(self.network.mlp).float()
 
     def evidence(self, view):
-        """Return `log_prob`, of which nothing helps to answer questions about unknown variables."""
-        return self._log_prob(self._quick_mlp, view)
+        """Return `log_prob` to six digits, by which members are weighed in answers."""
+        return self._log_prob(self._quick_mlp(), view)
 
     def predictive(self, view, j, rows=ALL):
         """Return the distribution of a variable in some rows given the other known ones."""
@@ -757,7 +798,7 @@ class NetworkMember:
         )
         n_missing = missing.sum(axis=1)
         features, given = view.features[rows], view.informative[rows]
-        first, mlp = first_features(schema.variables), self._quick_mlp
+        first, mlp = first_features(schema.variables), self._quick_mlp()
         for step in range(n_missing.max(initial=0)):
             for j in range(n_variables):
                 rows = np.flatnonzero((step < n_missing) & (order[:, step] == j))

@@ -6,6 +6,7 @@ from math import comb
 from operator import itemgetter
 
 import numpy as np
+from scipy.stats import binom
 
 from ._columns import Weeks
 from ._rule_kinds import (
@@ -33,6 +34,7 @@ MAX_PAIRS = 500  # of determinants: wider tables have functions of one column on
 MAX_EXCEPTIONS = 0.05  # share of the rows that tell
 LEAST_TOLD = 0.2  # share of rows whose combination of determinants another row has
 MAX_RELATIVE = 0.1  # exceptions, relative to the errors of the most frequent value
+P_AT_ENDS = 0.2  # of as many exceptions at the ends of ranges, if these are random
 LEAST_EVIDENCE = 10.0  # nats, beyond the logarithm of the number of candidates
 LESS_BROKEN = 20  # times less often than independent columns break an order
 NEAR = 0.2  # of the median difference: differences that show whether an order is sharp
@@ -662,8 +664,8 @@ def share_of_exceptions(key, target, codes, threshold, single_keys=(), is_ordere
     """Return the share of exceptions of a function, or None if it is none.
 
     A function of two columns, whose codes are ``single_keys``, is none if one of them says as much.
-    Nor is a function of a number, whose codes are in its order, if it has exceptions and the next
-    lower and higher values say as much: results of overlapping ranges then agree by chance.
+    Nor is a function of a number, whose codes are in its order, if ranges of its results overlap,
+    and the next lower and higher values say as much: repeated values then agree by chance.
     """
     result = codes[:, target]
     known = (key >= 0) & (result >= 0)
@@ -679,18 +681,30 @@ def share_of_exceptions(key, target, codes, threshold, single_keys=(), is_ordere
         single = Groups(single_key[known], result, len(shares))
         n_errors = min(n_errors, single.is_exception[groups.tells].sum())
     if is_ordered and n_exceptions:
-        group = np.searchsorted(groups.keys, key[groups.tells])
-        wrong = [
-            groups.first[(group + step).clip(0, len(groups.keys) - 1)] != result[groups.tells]
-            for step in (-1, 1)
-        ]
-        n_errors = min(n_errors, np.mean(wrong) * n)
+        n_errors = min(n_errors, errors_of_neighbours(groups, key, result))
     by_chance, share = max(by_chance, 1 - n_errors / n), n_exceptions / n
     is_better = n_exceptions <= MAX_RELATIVE * n_errors
     if not is_better or n_free * divergence(1 - share, by_chance) < threshold:
         return None
     others = np.delete(codes[groups.tells], target, axis=1)
     return share if are_random(groups.is_exception[groups.tells], others) else None
+
+
+def errors_of_neighbours(groups, key, result):
+    """Return how many rows have another result than the next keys, if ranges of results overlap.
+
+    They do if a result has several ranges of keys, or if exceptions gather at the ends of ranges.
+    """
+    first, tells = groups.first, groups.tells
+    is_step = np.diff(first) != 0
+    group = np.searchsorted(groups.keys, key[tells])
+    is_at_end = (np.append(is_step, False) | np.append(False, is_step))[group]
+    is_exception = groups.is_exception[tells]
+    by_chance = binom.sf(is_at_end[is_exception].sum() - 1, is_exception.sum(), is_at_end.mean())
+    if is_step.sum() < len(np.unique(first)) and by_chance >= P_AT_ENDS:
+        return np.inf
+    lower, higher = np.append(first[1:2], first[:-1]), np.append(first[1:], first[-2:-1])
+    return sum((each[group] != result[tells]).sum() for each in (lower, higher)) / 2
 
 
 def divergence(p, q):

@@ -224,7 +224,8 @@ class Rules:
         is_open = np.zeros(len(values), dtype=bool)
         is_open[pending] = self._are_open(self.encoded(schema, values[pending]), self.formulas)
         cost, n_kept = np.full(len(drawn), REJECTED), np.zeros(len(drawn))
-        categories_stay = self._with_categories(schema, values, drawn)
+        categories_stay = values.copy()
+        categories_stay[pending] = self._with_categories(schema, values[pending], drawn[pending])
         for i in range(ROUNDS_OF_RULES):
             if not len(pending):
                 return drawn
@@ -506,27 +507,31 @@ class Rules:
             probability[is_new, : len(told)] = np.exp(rule.counts.log_holds) * shares
         return expected, probability
 
-    def warn_of_broken(self, schema, given, drawn=None):
-        """Warn of rules of all rows of the fit that given values break, or draws beside these."""
+    def warn_of_broken(self, schema, given):
+        """Warn of given values that break a rule that all rows of the fit follow."""
         rows = self.encoded(schema, given)
-        complete = rows if drawn is None else self.encoded(schema, drawn)
         for rule in self:
-            of_rule = rows[:, rule.columns]
-            is_broken = rule.is_broken(complete) & ~np.isnan(of_rule).all(axis=1)
-            if drawn is not None:
-                is_broken &= np.isnan(of_rule).any(axis=1)
-            if rule.counts.share or not is_broken.any():
-                continue
-            text, n = f"the rule {rule.text(schema.names)!r}", rule.counts.n_rows
-            warn_user(
-                f"given breaks {text}{among(is_broken)}. All {n} rows of fit that tell follow it: "
-                "answers about other columns are unreliable."
-                if drawn is None
-                else f"No draw beside the known values keeps {text}{among(is_broken)}, although "
-                f"all {n} rows of fit that tell follow it. Check the known values: perhaps none of "
-                "the unknown ones fits them.",
-                ColumnWarning,
-            )
+            if rule.counts.share == 0 and (is_broken := rule.is_broken(rows)).any():
+                warn_user(
+                    f"given breaks the rule {rule.text(schema.names)!r}{among(is_broken)}. All "
+                    f"{rule.counts.n_rows} rows of fit that tell follow it: answers about other "
+                    "columns are unreliable.",
+                    ColumnWarning,
+                )
+
+    def warn_of_broken_draws(self, schema, values, drawn):
+        """Warn of draws beside known values that break a rule that all rows of the fit follow."""
+        rows, drawn = self.encoded(schema, values), self.encoded(schema, drawn)
+        for rule in self:
+            unknown = np.isnan(rows[:, rule.columns])
+            is_mixed = unknown.any(axis=1) & ~unknown.all(axis=1)
+            if rule.counts.share == 0 and (is_broken := rule.is_broken(drawn) & is_mixed).any():
+                warn_user(
+                    f"Draws beside the known values break the rule {rule.text(schema.names)!r}"
+                    f"{among(is_broken)}, although all {rule.counts.n_rows} rows of fit that tell "
+                    "follow it. Check the known values: perhaps no others fit them.",
+                    ColumnWarning,
+                )
 
     @staticmethod
     def _set(schema, values, rows, i):
