@@ -788,11 +788,11 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         of rows of `fit`. Beside a given value that lies beyond by some share of its range, other
         numbers may lie beyond by the same share of theirs. Rows with values beyond are drawn again,
         up to ten times, and then clipped. A number lies outside of its range in the rows of `fit`
-        with the same category about as often as in a new row at most, which is
-        below n rows, or above them, with a probability of 1 / (n + 1): where the members exceed
-        that, rows are drawn again given their categories. Clipped rows keep all rules: columns
-        that follow from others are computed again, and a row that cannot keep a rule beside its
-        given values stays as drawn.
+        with the same category about as often as in a new row at most, which is below n rows, or
+        above them, with a probability of 1 / (n + 1): where the members exceed that, rows are drawn
+        again given their categories. Clipped rows keep all rules: columns that follow from others
+        are computed again, and a row that cannot keep a rule beside its given values stays as
+        drawn.
 
         Parameters
         ----------

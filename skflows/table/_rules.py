@@ -17,9 +17,7 @@ from ._view import TableView
 ROUNDS_OF_RULES = 15  # of draws in place of rows that break a rule
 ROUNDS_OF_CATEGORIES = 8  # of these, in which the categories of a row stay
 DRAWS_AT_ONCE, MAX_DRAWS = 1_000, 20  # in each round, of all rows and of each
-DRAWS_OF_SPANS = (
-    20  # that keep the rules, after which a span outside of the range of fit is accepted
-)
+DRAWS_OF_SPANS = 20  # that keep the rules, before a span outside of the range of fit is accepted
 REJECTED = 2  # cost of a draw that breaks a rule; of such a span, 1
 CHEAP_ROUNDS = 2  # after which determinants of given targets are drawn on their own
 N_WEIGHED = 4_000  # samples that tell how often the mixture breaks an order
@@ -221,11 +219,13 @@ class Rules:
         values = self.solved(schema, values)
         drawn = self._drawn(density, values, random_state)
         pending = np.flatnonzero(self._rejected(schema, drawn, values, random_state))
-        is_open = np.zeros(len(values), dtype=bool)
-        is_open[pending] = self._are_open(self.encoded(schema, values[pending]), self.formulas)
+        is_open, rows = np.zeros(len(values), dtype=bool), self.encoded(schema, values[pending])
+        is_open[pending] = self._are_open(rows, self.formulas)
         cost, n_kept = np.full(len(drawn), REJECTED), np.zeros(len(drawn))
+        # Of categories whose numbers break orders more often, fewer rows would be left otherwise.
         categories_stay = values.copy()
-        categories_stay[pending] = self._with_categories(schema, values[pending], drawn[pending])
+        at = np.ix_(pending[~self._are_open(rows, self.functions)], schema.ranges.levels)
+        categories_stay[at] = drawn[at]
         for i in range(ROUNDS_OF_RULES):
             if not len(pending):
                 return drawn
@@ -287,17 +287,6 @@ class Rules:
             is_broken = is_open & (np.abs(x - expected) > rule.target.tolerance)
             rejected |= is_broken & (random_state.uniform(size=len(rows)) >= rule.counts.share)
         return rejected
-
-    def _with_categories(self, schema, values, drawn):
-        """Return values with the drawn categories of rows in which no given value follows from any.
-
-        Of categories whose numbers break orders more often, fewer rows would be left otherwise.
-        """
-        rows, levels = self.encoded(schema, values), schema.ranges.levels
-        some = ~self._are_open(rows, self.functions)
-        values = values.copy()
-        values[np.ix_(some, levels)] = drawn[np.ix_(some, levels)]
-        return values
 
     @staticmethod
     def _are_open(rows, rules):
@@ -521,7 +510,10 @@ class Rules:
 
     def warn_of_broken_draws(self, schema, values, drawn):
         """Warn of draws beside known values that break a rule that all rows of the fit follow."""
-        rows, drawn = self.encoded(schema, values), self.encoded(schema, drawn)
+        rows = self.encoded(schema, values)
+        if np.isnan(rows).all():  # as in samples without conditions
+            return
+        drawn = self.encoded(schema, drawn)
         for rule in self:
             unknown = np.isnan(rows[:, rule.columns])
             is_mixed = unknown.any(axis=1) & ~unknown.all(axis=1)
