@@ -15,6 +15,7 @@ from _tables import (  # noqa: F401
     table,
     view_of,
 )
+from numpy.testing import assert_array_equal
 
 import skflows
 from skflows import ConditionalDensity, DensityOutlierDetector, NSFDensity, TableDensity
@@ -277,6 +278,35 @@ def test_a_day_that_begins_no_month_makes_weeks_of_dates():
     days = [*pd.date_range("2000-01-01", periods=39, freq="MS"), pd.Timestamp("2004-05-02")]
     density = quick(max_iter=1).fit(pd.DataFrame({"day": days * 3, "x": np.arange(120.0)}))
     assert density.columns_["modelled as"][0] == "week and weekday"
+
+
+@pytest.mark.parametrize(
+    "days",
+    [
+        pd.date_range("2018-01-01", periods=48, freq="MS").repeat(12),
+        pd.date_range("2018-03-01", "2021-12-31", 576).floor("D"),
+    ],
+)
+def test_networks_learn_seasons_across_years(days, tmp_path):
+    """A winter is like the others, though summers lie between them."""
+    cold = np.cos(2 * np.pi * (days.day_of_year - 1) / 365.25)
+    noise = np.random.default_rng(0).normal(size=len(days))
+    table = pd.DataFrame({"day": days, "heating": np.round(50 + 30 * cold + 5 * noise, 1)})
+    own = quick(max_iter=50).fit(table)
+    assert own._schema.variables[0].season is not None
+    drawn = own.sample(1000, random_state=0)
+    of_months = drawn.groupby(drawn["day"].dt.month)["heating"]
+    rest = (drawn["heating"] - of_months.transform("mean")).std()
+    assert rest < 0.36 * drawn["heating"].std()  # of all rows: .23 and .27; without a season .43
+    own.save(tmp_path / "own.skflows")
+    loaded = skflows.load(tmp_path / "own.skflows")
+    assert_array_equal(loaded.score_samples(table), own.score_samples(table))
+
+
+def test_dates_of_one_year_have_no_season():
+    days = pd.date_range("2024-01-01", "2024-12-20")
+    variables = view_of(pd.DataFrame({"day": days})).schema.variables
+    assert [variable.season for variable in variables] == [None, None]
 
 
 def test_dates_of_one_week():

@@ -10,6 +10,7 @@ from .arrays import is_missing
 
 MICROSECONDS = 1e6  # in a second
 WEEK, DAY = 7 * 86_400, 86_400  # seconds
+YEAR = 365.2425 * DAY
 EPOCH_WEEK = 4 * DAY  # 1970-01-01 was a Thursday: weeks begin on Mondays
 EPOCH = datetime(1970, 1, 1)
 LEAST_MONTHS = 3  # different ones, by which a column of dates has months

@@ -14,7 +14,7 @@ from ..columns.checks import (
     warn_of_texts,
     warn_user,
 )
-from ..columns.dates import DAY, EPOCH
+from ..columns.dates import DAY, EPOCH, WEEK, YEAR
 from ..columns.encoding import NUMERIC, Encoding
 from ..columns.frames import is_frame, read_frame, validate_table
 from ..persistence.mixin import PersistenceMixin
@@ -23,7 +23,7 @@ from ..persistence.mixin import PersistenceMixin
 MAX_ONE_HOT = 12
 N_FOLDS = 5  # of the cross-fitted means
 FARTHEST = 4.0  # standard deviations, beyond which numbers are compressed
-PERIODS = DAY * np.array([365.2425, 7.0, 1.0])  # seconds: of the seasons, the week and the clock
+PERIODS = np.array([YEAR, WEEK, DAY])  # seconds: of the seasons, the week and the clock
 
 
 class ContextEncoder(PersistenceMixin, TransformerMixin, BaseEstimator):

@@ -9,6 +9,7 @@ from ..columns.checks import ColumnWarning, warn_of_far_dates, warn_user
 from ..columns.dates import (
     DAY,
     WEEK,
+    YEAR,
     are_months,
     joined_moment,
     local_seconds,
@@ -320,7 +321,7 @@ def datetime(column, setting, low=None, high=None):
         warn_of_far_dates(setting.name, moments)
     week, weekday, time = split_moment(moments)
     if low is None and high is None:
-        weeks = _variable_of_numbers(week, setting)
+        weeks = _variable_of_dates(week, setting, YEAR / WEEK)
     else:
         low, high = bounds_of(*date_bounds(setting.name, [low, high]))
         _check_inside(moments, low, high, setting, open_ends=False, write=moment_text)
@@ -329,7 +330,7 @@ def datetime(column, setting, low=None, high=None):
                 f"column {setting.name!r} has the bounds {moment_text(low)} and "
                 f"{moment_text(high)}, less than a week apart: move one of them out."
             )
-        weeks = Weeks(moments, setting, low, high)
+        weeks = _with_seasons(Weeks(moments, setting, low, high), moments, YEAR)
     variables = [weeks, _numeric_levels(weekday, setting, 1.0, 0.0, 6.0, 0)]
     if time.any():
         variables.append(angle(time, setting, float(DAY)))
@@ -339,13 +340,20 @@ def datetime(column, setting, low=None, high=None):
 def months(column, setting):
     """Return the variable of dates that are the beginnings of months, or of quarters or years."""
     number = months_of(column.values[column.known])
-    return [_variable_of_numbers(number, setting._replace(is_stated=False), "rounded")]
+    return [_variable_of_dates(number, setting._replace(is_stated=False), 12, "rounded")]
 
 
-def _variable_of_numbers(values, setting, kind="integer"):
+def _variable_of_dates(values, setting, year, kind="integer"):
+    """Return the variable of numbers of weeks or months, of which a year has some."""
     known = np.ones(len(values), dtype=bool)
     column = Column(values, known, "number", "")
-    return on_lattice(column, setting, kind, may_have_atoms=False)[0]
+    return _with_seasons(on_lattice(column, setting, kind, may_have_atoms=False)[0], values, year)
+
+
+def _with_seasons(variable, values, year):
+    """Return a variable of dates, which has seasons if its values are more than a year apart."""
+    variable.season = year if np.ptp(values) > year else None
+    return variable
 
 
 class Weeks(Number):

@@ -53,6 +53,12 @@ def first_features(variables):
     return np.concatenate([[0], np.cumsum([variable.n_features for variable in variables])])
 
 
+def angle_features(turns, known):
+    """Return the inputs of a network from numbers of turns, 0 where they are not known."""
+    angle = 2 * np.pi * turns
+    return [np.sin(angle) * known, np.cos(angle) * known]
+
+
 class Number:
     """A number: a density between bounds, possibly with atoms, or the mass of a lattice's points.
 
@@ -81,6 +87,7 @@ class Number:
     """
 
     has_number = True
+    season = None  # of dates: the length of a year, in which the other variables may repeat
 
     def __init__(
         self,
@@ -178,7 +185,7 @@ class Number:
     @property
     def n_features(self):
         """Number of inputs of a network: the score, the angle, and the levels."""
-        return 1 + 2 * (self.period is not None) + self.n_levels
+        return 1 + 2 * ((self.period or self.season) is not None) + self.n_levels
 
     @property
     def possible(self):
@@ -313,9 +320,8 @@ class Number:
         has = self.is_number(x)
         y = np.where(has & ~np.isnan(middle), middle, 0.0)
         features = [y]
-        if self.period is not None:
-            angle = 2 * np.pi * np.where(has, x, 0.0) / self.period
-            features += [np.sin(angle) * has, np.cos(angle) * has]
+        if (turn := self.period or self.season) is not None:
+            features += angle_features(np.where(has, x, 0.0) / turn, has)
         features += [code == k for k in range(self.n_levels)]
         return np.stack(features, 1).astype(np.float64)
 
@@ -345,6 +351,7 @@ class Levels:
     """
 
     has_number = False
+    season = None  # as in `Number`
 
     def __init__(
         self,
@@ -397,7 +404,7 @@ class Levels:
 
     @property
     def n_features(self):
-        return self.n_levels + (self.scores is not None)
+        return self.n_levels + (self.scores is not None) + 2 * (self.season is not None)
 
     @property
     def possible(self):
@@ -597,4 +604,6 @@ class Levels:
             if self.lattice is not None:  # numbers between levels, and beyond
                 score = np.where(code >= 0, np.interp(x, self.levels, self.scores), score)
             features.append(score)
+        if self.season is not None:
+            features += angle_features(np.where(code >= 0, x, 0.0) / self.season, code >= 0)
         return np.stack(features, 1).astype(np.float64)
