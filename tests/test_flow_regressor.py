@@ -201,8 +201,8 @@ def test_levels_of_folds_are_those_of_the_mean(k):
     density = ConditionalDensity(quick(), cv=splits, random_state=0).fit(X, y + 2 * (group % 2))
     X, _ = heteroscedastic(1000, seed=1)
     y = density.sample(X, random_state=1).ravel()
-    density.held_out_ = np.array_split(np.arange(1000), k)
-    for scores in fold_scores(density, density._encoded(X), y, 1000, 500).values():
+    parts = density.held_out_ = np.array_split(np.arange(1000), k)
+    for scores in fold_scores(density, density._encoded(X), y, parts, 500).values():
         assert stats.kstest(scores, "uniform").statistic < 0.06
 
 

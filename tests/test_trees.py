@@ -166,6 +166,36 @@ def test_stored_trees_predict_as_the_estimators_of_scikit_learn(categories):
                     trees._replace(nodes=nodes).predict(X)
 
 
+@pytest.mark.parametrize(("calibration", "n_outputs"), [("auto", 1), (0.3, 2)])
+def test_means_are_mixed_with_the_trees_by_squared_error(calibration, n_outputs):
+    """Trees tell steps exactly, flows roughly, whatever their likelihood."""
+    rng = np.random.default_rng(0)
+    X = rng.uniform(size=(300, 2))
+    y = np.floor(4 * X) + rng.normal(0, 0.05, (300, 2))
+    y = y[:, 0] if n_outputs == 1 else y
+    density = ConditionalDensity(FLOW, trees=True, cv=2)
+    regressor = FlowRegressor(density, calibration=calibration, random_state=0)
+    regressor.fit(X[:200], y[:200])
+    shares, predicted = regressor.mean_shares_, regressor.predict(X[200:])
+    assert shares.shape == (3, n_outputs) and predicted.shape == y[200:].shape
+    assert (shares >= 0).all() and np.allclose(shares.sum(axis=0), 1)
+    by_flows = regressor.predict_distribution(X[200:]).mean()
+    error, error_of_flows = (np.abs(each - y[200:]).mean() for each in (predicted, by_flows))
+    assert error < 0.8 * error_of_flows
+    trees = regressor.density_.encoder_[-1].trees_
+    by_trees = trees.loc_ + trees.scale_ * regressor.density_._encoded(X[200:])[:, -n_outputs:]
+    assert error < 1.2 * np.abs(by_trees - y[200:].reshape(100, -1)).mean()
+
+
+@pytest.mark.parametrize(("trees", "calibration"), [(True, None), (False, "auto")])
+def test_the_mean_is_the_distributions_without_trees_or_calibration_rows(trees, calibration):
+    X, y = steps(60)
+    density = ConditionalDensity(FLOW, trees=trees, cv=2)
+    regressor = FlowRegressor(density, calibration=calibration, random_state=0).fit(X, y)
+    assert regressor.mean_shares_ is None
+    assert np.array_equal(regressor.predict(X), regressor.predict_distribution(X).mean())
+
+
 def test_trees_that_do_not_help_are_left_out(monkeypatch):
     monkeypatch.setattr(_density, "shares_of", lambda scores, weight: np.array([1.0, 0.0]))
     X, y = steps(60)

@@ -302,7 +302,7 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
                 "the model has a narrow peak of arbitrary width there."
             )
         members[0]._warn_of_trouble(*histories)  # their parameters are the same
-        if self.encoder_[-1].trees_ is None or len(self.flows_) > len(self.held_out_):
+        if self.encoder_[-1].trees_ is None or self._has_trees:
             return context
         self.encoder_[-1].trees_ = None  # of no use
         return context[:, : -self.n_outputs_]
@@ -591,6 +591,33 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
             `mean` and `std`, with one entry per row.
         """
         return distribution_of(self._source(self._encoded(X)))
+
+    @property
+    def _has_trees(self):
+        """Whether there are flows with trees beside those without, one of each for each split."""
+        return len(self.flows_) > len(self.held_out_)
+
+    def _means(self, context, folds=None):
+        """Return the means of y by flows without trees, by flows with trees, and by the trees.
+
+        Parameters
+        ----------
+        context : ndarray of shape (n, n_context)
+            The encoded rows.
+        folds : list of int, optional
+            The splits whose flows are asked, by default all.
+
+        Returns
+        -------
+        means : ndarray of shape (3, n, n_outputs)
+            They are known only of a density that `_has_trees`.
+        """
+        n, d = len(self.held_out_), self.n_outputs_
+        source, trees = self._source(context), self.encoder_[-1].trees_
+        folds = np.arange(n) if folds is None else np.array(folds)
+        of_flows = [distribution_of(source.of(some)).mean() for some in (folds, n + folds)]
+        by_trees = trees.loc_ + trees.scale_ * context[:, -d:]
+        return np.stack([*(mean.reshape(-1, d) for mean in of_flows), by_trees])
 
     def _source(self, context):
         """Return the mixture of the flows at encoded rows."""

@@ -29,6 +29,7 @@ from ..preprocessing.sklearn_compat import Interval, StrOptions, safe_indexing
 from ..training.threads import fit_context
 from ._density import ConditionalDensity
 from ._regions import translated
+from ._trees import least_squares
 
 HELD_OUT = 0.2
 DRAWS = 500  # of y, at most, which show how scores of one flow differ from the mean's
@@ -58,7 +59,10 @@ class FlowRegressor(
         ``ConditionalDensity(NSFDensity(n_transforms=2, dropout=0.2, max_iter=20), trees=True)``.
 
     prediction : {"mean", "median"}, default="mean"
-        What `predict` returns.
+        What `predict` returns. If the density has trees, "mean" mixes the means of the flows
+        without trees and with trees, and the predictions of the trees themselves, with the least
+        squared error on the calibration rows: the weights with the best likelihood are not the best
+        ones for the mean. It then differs a little from the mean of the distribution.
 
     calibration : "auto", float or None, default="auto"
         The rows that calibrate intervals. "auto" takes the folds that each flow of the density
@@ -82,6 +86,11 @@ class FlowRegressor(
         The scores of the calibration rows: "central", the probability of the narrowest central
         interval that contains y, for each output, and "highest_density", the probability of the
         smallest region.
+
+    mean_shares_ : ndarray of shape (3, n_outputs) or None
+        What the mean of each output consists of: of the mean of the flows without trees, of the
+        flows with trees, and of the predictions of the trees. None if the density has no trees, or
+        without calibration rows: then it is the mean of the distribution.
 
     n_features_in_ : int
         Number of columns of X seen in `fit`.
@@ -168,14 +177,23 @@ class FlowRegressor(
             if fraction is not None:
                 density.set_params(cv=None)
         with fit_task(self, X, y, max_subtasks=1, sample_weight=sample_weight) as task:
-            self.calibration_scores_ = None
+            self.calibration_scores_ = self.mean_shares_ = None
             if fraction is None:
                 with task.inside(density):
                     context = density._fit_pairs(X, y, sample_weight, pairs)
                 is_calibrated = self.calibration is not None and density.held_out_[0] is not None
                 if is_calibrated:  # by features without the row's y, as in training
-                    most = most_rows(density, n)
-                    self.calibration_scores_ = fold_scores(density, context, pairs.Y, *most)
+                    n_rows, n_draws = most_rows(density, n)
+                    parts = calibration_rows(density, n_rows)
+                    self.calibration_scores_ = fold_scores(
+                        density, context, pairs.Y, parts, n_draws
+                    )
+                    if density._has_trees:
+                        means = [density._means(context[rows], [i]) for i, rows in enumerate(parts)]
+                        rows = np.concatenate(parts)
+                        self.mean_shares_ = mean_shares(
+                            np.concatenate(means, axis=1), pairs.Y[rows], pairs.weight[rows]
+                        )
             else:
                 check_takes_fewer_rows(density.cv)
                 order = random_state.permutation(n)
@@ -189,6 +207,9 @@ class FlowRegressor(
                 context = density._features(safe_indexing(pairs.X, held_out))
                 distribution = distribution_of(density._source(context))
                 self.calibration_scores_ = row_scores(distribution, pairs.Y[held_out])
+                if density._has_trees:
+                    of_rows = pairs.Y[held_out], pairs.weight[held_out]
+                    self.mean_shares_ = mean_shares(density._means(context), *of_rows)
             self.density_ = density
             copy_names(density, self, "n_outputs_", "output_names_")
         return self
@@ -206,7 +227,12 @@ class FlowRegressor(
         y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
             The predictions.
         """
-        return getattr(self.predict_distribution(X), self.prediction)()
+        check_is_fitted(self)
+        if self.prediction == "median" or self.mean_shares_ is None:
+            return getattr(self.predict_distribution(X), self.prediction)()
+        means = self.density_._means(self.density_._encoded(X))
+        y = np.einsum("knd,kd->nd", means, self.mean_shares_)
+        return y[:, 0] if self.n_outputs_ == 1 else y
 
     def predict_quantiles(self, X: Table, quantiles: ArrayLike = (0.05, 0.5, 0.95)) -> Floats:
         """Return quantiles of y at each row, which are not calibrated.
@@ -382,19 +408,31 @@ def most_rows(density, n):
     return (FEW_ROWS, FEW_DRAWS) if is_slow else (n, DRAWS)
 
 
-def fold_scores(density, context, y, n_rows, n_draws):
+def calibration_rows(density, n_rows):
+    """Return the held-out rows of each fold, of which about ``n_rows`` are drawn at random."""
+    parts = density.held_out_
+    share = min(n_rows / sum(map(len, parts)), 1)
+    return [rows[some_rows(len(rows), math.ceil(len(rows) * share))] for rows in parts]
+
+
+def mean_shares(means, Y, weight):
+    """Return the shares of the three means of each output with the least squared error."""
+    shares = [least_squares(each, y, weight) for each, y in zip(means.T, Y.T, strict=True)]
+    return np.transpose(shares)
+
+
+def fold_scores(density, context, y, parts, n_draws):
     """Return the scores of rows under the mean of the flows, from unseen rows under single flows.
 
-    About ``n_rows`` of the rows are scored, drawn at random.
+    ``parts`` are the rows of each fold that are scored.
 
     Where the flows differ, their mean is wider and better than each of them, and scores under it
     are lower. Draws from the mean estimate the difference. Training rows cannot: the flows have
     seen them.
     """
     n, flows = len(context), range(len(density.flows_))
-    folds = [flows[i :: len(density.held_out_)] for i in range(len(density.held_out_))]
-    n_draws, share = min(n_draws, 2 * n), min(n_rows / n, 1)
-    parts = [rows[some_rows(len(rows), math.ceil(len(rows) * share))] for rows in density.held_out_]
+    folds = [flows[i :: len(parts)] for i in range(len(parts))]
+    n_draws = min(n_draws, 2 * n)
 
     def scores_of(own, rows, y):
         return row_scores(distribution_of(density._source(context[rows]).of(own)), y)

@@ -23,6 +23,7 @@ FEW_ROWS = 1_000  # up to which there are more folds: trees of fewer rows are fu
 STAGES = (25, 50, 100, 200, 300)  # numbers of iterations of the boosting to choose from
 # Trees of the boosting. Small ones are better where y is nearly a sum of smooth functions.
 LARGE = {"learning_rate": 0.06, "max_leaf_nodes": 15, "min_samples_leaf": 5}
+MIDDLE = {"learning_rate": 0.1, "max_leaf_nodes": 8, "min_samples_leaf": 2}
 SMALL = {"learning_rate": 0.15, "max_leaf_nodes": 5, "min_samples_leaf": 2}
 LEAF_SIZES = (1, 5)  # of extra trees, which are weighted; more for each MANY_ROWS
 MANY_ROWS = 5_000
@@ -136,7 +137,7 @@ class TreePredictions(TreeColumns):
         folds = KFold(n_folds, shuffle=True, random_state=self.random_state)
         boosting = [
             self._boosting(HistGradientBoostingRegressor, X.shape[1], shape)
-            for shape in (LARGE, SMALL)
+            for shape in (LARGE, MIDDLE, SMALL)
         ]
         seed = self.random_state
         forests = [
