@@ -364,6 +364,21 @@ def test_sums_and_multiples_are_found_and_kept():
     assert np.allclose(without_total[["total", "dollars"]], amounts()[["total", "dollars"]])
 
 
+@pytest.mark.parametrize("method", ["mean", "median", "draw"])
+def test_imputed_terms_have_the_known_sum(method):
+    table = amounts()[["net", "tax", "rebate", "total"]]
+    density = quick().fit(table)
+    gaps = table.astype(float)
+    gaps.loc[::3, ["net", "rebate"]] = np.nan
+    gaps.loc[1::3, ["net", "tax", "rebate"]] = np.nan
+    gaps.loc[2::3, ["net", "total"]] = np.nan
+    filled = density.impute(gaps, method, random_state=0)
+    known = gaps.notna()
+    assert np.array_equal(filled.to_numpy()[known], gaps.to_numpy()[known])
+    total = filled["net"] + filled["tax"] - filled["rebate"]
+    assert np.allclose(filled["total"], total, atol=1e-9)
+
+
 def test_terms_of_a_known_sum_are_told_by_all_queries():
     table = amounts()[["net", "tax", "rebate", "total"]]
     density = quick().fit(table)

@@ -235,5 +235,5 @@ def impute(density, values, method):
             filled[unknown, j] = outcome.mean()
         else:
             filled[unknown, j] = outcome.median()
-    schema.rules.fill(schema, filled, np.isnan(values))
+    schema.rules.fill(schema, filled, np.isnan(values), are_means=method == "mean")
     return filled

@@ -10,6 +10,7 @@ broken are replaced by the shares of the rows.
 import numpy as np
 
 from ..columns.checks import ColumnWarning, among, warn_user
+from ._filling import Filling
 from ._predictive import OneVariable, without
 from ._rule_kinds import LEAST_BROKEN, Formula, Target, without_level
 from ._view import TableView
@@ -22,12 +23,6 @@ REJECTED = 2  # cost of a draw that breaks a rule; of such a span, 1
 CHEAP_ROUNDS = 2  # after which determinants of given targets are drawn on their own
 N_WEIGHED = 4_000  # samples that tell how often the mixture breaks an order
 RULE_FIELDS = ["rule", "kind", "exceptions", "rows"]  # of the table of rules
-
-
-def _have_same_values(schema, order):
-    """Return whether each column of an order can have the values of the other."""
-    low, high = (schema.columns[i].lattices for i in order.columns)
-    return low == high
 
 
 class Judged:
@@ -384,60 +379,9 @@ class Rules:
             self._set(schema, drawn, rows, target.column)
         return drawn
 
-    def fill(self, schema, values, is_unknown):
-        """Replace unknown targets in complete rows by what rules expect of them, and keep orders.
-
-        An unknown value that breaks an order becomes equal to the known one. Two are exchanged if
-        each may have the value of the other; otherwise the lower one becomes equal to the other.
-        """
-        rows = self.encoded(schema, values)
-
-        def put(some, i, x):
-            rows[some, i] = x
-            values[np.ix_(some, schema.of_column[i])] = np.stack(schema.columns[i].split(x), axis=1)
-
-        def keep_orders():
-            for rule in self.orders:
-                broken = rule.is_broken(rows)
-                low, high = rule.columns
-                open_low, open_high = (is_unknown[:, schema.of_column[i][-1]] for i in rule.columns)
-                is_exchanged = open_low & open_high & _have_same_values(schema, rule)
-                both = np.flatnonzero(broken & is_exchanged)
-                put_low, put_high = rows[both, high], rows[both, low]
-                put(both, low, put_low)
-                put(both, high, put_high)
-                for i, other, is_open, toward in (
-                    (low, high, open_low & ~is_exchanged, np.floor),
-                    (high, low, open_high & ~open_low, np.ceil),
-                ):
-                    some = np.flatnonzero(broken & is_open)
-                    put(some, i, schema.columns[i].nearest(rows[some, other], toward))
-
-        def follow(functions):
-            """Set unknown targets to the values expected by rules; return which columns are set."""
-            told = np.zeros(rows.shape, dtype=bool)
-            for rule in functions:
-                target, expected = rule.target, rule.expected(rows)
-                follows = is_unknown[:, target.variables[0]] & ~np.isnan(expected)
-                put(np.flatnonzero(follows), target.column, expected[follows])
-                told[:, target.column] |= follows
-            return told
-
-        spans = [rule for rule in self.functions if rule.kind == "span"]
-        for _ in range(2):  # what orders change may tell a target, and the reverse
-            keep_orders()
-            told = follow(self.functions)
-            for rule in spans:  # one is enough to tell the earlier date, too, by a known later one
-                low, target = rule.determinants[0], rule.target
-                follows = is_unknown[:, schema.of_column[low][-1]] & ~told[:, low]
-                follows &= ~is_unknown[:, target.variables[-1]]
-                earlier = rule.told(schema, rows, low)
-                follows &= ~np.isnan(earlier)
-                put(np.flatnonzero(follows), low, earlier[follows])
-                told[:, low] |= follows
-        if spans:  # of several, one may have broken an order
-            keep_orders()
-            follow([rule for rule in self.functions if rule not in spans])
+    def fill(self, schema, values, is_unknown, are_means=False):
+        """Let the unknown values of complete rows follow the rules, in place (see `Filling`)."""
+        Filling(self, schema, values, is_unknown, are_means).fill()
 
     def probabilities(self, schema, values, j, levels):
         """Return the probabilities of the levels of variable j, which is unknown in rows."""

@@ -1,0 +1,120 @@
+"""How the unknown values of rows that were filled in one by one are made to follow the rules."""
+
+import numpy as np
+
+from ._rule_kinds import rounded
+
+
+class Filling:
+    """Complete rows, of which some values were unknown, and which may break rules.
+
+    Unknown targets become what rules expect of them, and of several unknown terms of a known
+    target, the largest becomes what the others leave. An unknown value that breaks an order becomes
+    equal to the known one. Two are exchanged if each may have the value of the other; otherwise the
+    lower one becomes equal to the other.
+
+    Parameters
+    ----------
+    rules : Rules
+        The rules.
+    schema : Schema
+        The schema.
+    values : ndarray of shape (n, n_variables)
+        The rows, which are changed in place.
+    is_unknown : ndarray of shape (n, n_variables) of bool
+        Which values may change.
+    are_means : bool
+        Whether numbers are means: then sums are not rounded.
+    """
+
+    def __init__(self, rules, schema, values, is_unknown, are_means):
+        self.rules, self.schema, self.are_means = rules, schema, are_means
+        self.values, self.is_unknown = values, is_unknown
+        self.rows = rules.encoded(schema, values)
+        # Columns that are known, or follow from known ones.
+        self.is_set = np.stack([~is_unknown[:, parts[-1]] for parts in schema.of_column], axis=1)
+        is_number = [column.is_number for column in schema.columns]
+        self.formulas = [rule for rule in rules.formulas if is_number[rule.target.column]]
+
+    def fill(self):
+        """Change the values."""
+        functions = self.rules.functions
+        spans = [rule for rule in functions if rule.kind == "span"]
+        for _ in range(2):  # what orders change may tell a target, and the reverse
+            self._keep_orders()
+            self._tell_earlier_dates(spans, self._follow(functions))
+        if spans:  # of several, one may have broken an order
+            self._keep_orders()
+            self._follow([rule for rule in functions if rule not in spans])
+        self._agree_with_targets()
+
+    def _put(self, some, i, x):
+        self.rows[some, i] = x
+        split = np.stack(self.schema.columns[i].split(x), axis=1)
+        self.values[np.ix_(some, self.schema.of_column[i])] = split
+
+    def _keep_orders(self):
+        schema, rows = self.schema, self.rows
+        for rule in self.rules.orders:
+            broken = rule.is_broken(rows)
+            low, high = rule.columns
+            open_low, open_high = (
+                self.is_unknown[:, schema.of_column[i][-1]] for i in rule.columns
+            )
+            is_exchanged = open_low & open_high & have_same_values(schema, rule)
+            both = np.flatnonzero(broken & is_exchanged)
+            put_low, put_high = rows[both, high], rows[both, low]
+            self._put(both, low, put_low)
+            self._put(both, high, put_high)
+            for i, other, is_open, toward in (
+                (low, high, open_low & ~is_exchanged, np.floor),
+                (high, low, open_high & ~open_low, np.ceil),
+            ):
+                some = np.flatnonzero(broken & is_open)
+                self._put(some, i, schema.columns[i].nearest(rows[some, other], toward))
+
+    def _follow(self, functions):
+        """Set unknown targets to the values expected by rules; return which columns are set."""
+        told = np.zeros(self.rows.shape, dtype=bool)
+        for rule in functions:
+            target, expected = rule.target, rule.expected(self.rows)
+            follows = self.is_unknown[:, target.variables[0]] & ~np.isnan(expected)
+            are_set = self.is_set[:, rule.determinants].all(axis=1)
+            self.is_set[:, target.column] |= follows & are_set
+            if self.are_means and rule in self.formulas:
+                expected = np.where(are_set, expected, rule.total(self.rows))
+            self._put(np.flatnonzero(follows), target.column, expected[follows])
+            told[:, target.column] |= follows
+        return told
+
+    def _tell_earlier_dates(self, spans, told):
+        """Set unknown dates that a later, known one tells; one span is enough."""
+        for rule in spans:
+            low, target = rule.determinants[0], rule.target
+            follows = self.is_unknown[:, self.schema.of_column[low][-1]] & ~told[:, low]
+            follows &= ~self.is_unknown[:, target.variables[-1]]
+            earlier = rule.told(self.schema, self.rows, low)
+            follows &= ~np.isnan(earlier)
+            self._put(np.flatnonzero(follows), low, earlier[follows])
+            told[:, low] |= follows
+
+    def _agree_with_targets(self):
+        """Set the largest unknown term of each known target to what the other terms leave."""
+        for rule in self.formulas[::-1]:  # a term may be the target of an earlier one
+            is_open = ~self.is_set[:, rule.determinants]
+            differs = self.is_set[:, rule.target.column] & is_open.any(axis=1)
+            differs &= self.are_means | rule.is_broken(self.rows)
+            largest = np.where(is_open, rule.sizes(self.rows), -1.0).argmax(axis=1)
+            for k, i in enumerate(rule.determinants):
+                some = np.flatnonzero(differs & (largest == k))
+                x = rule.rest(self.rows[some], i)
+                possible = rounded(x, self.schema.variables[self.schema.of_column[i][-1]], 0.0)
+                fits = ~np.isnan(possible)
+                self._put(some[fits], i, (x if self.are_means else possible)[fits])
+                self.is_set[some[fits], i] = True
+
+
+def have_same_values(schema, order):
+    """Return whether each column of an order can have the values of the other."""
+    low, high = (schema.columns[i].lattices for i in order.columns)
+    return low == high
