@@ -145,6 +145,10 @@ class Chain(Bijection):
     def given(self, context: Tensor | None) -> Given:
         return GivenChain([bijection.given(context) for bijection in self.bijections])
 
+    def given_others(self, others: Tensor) -> Given:
+        """Return the map of the first columns at n rows of the others, which no part changes."""
+        return GivenChain([bijection.given_others(others) for bijection in self.bijections])
+
     def vjp(self, x: Tensor, context: Tensor | None = None) -> tuple[Mapped, Pullback]:
         if self.shares_parameters:
             return super().vjp(x, context)

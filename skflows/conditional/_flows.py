@@ -13,7 +13,7 @@ from ..preprocessing.dequantizer import Dequantizer
 from ._circle import Circle
 
 FARTHEST = 4.5  # of the nodes in the latent space, in standard deviations
-N_NODES, NODES_PER_FLOW = 121, 12
+N_NODES, NODES_PER_FLOW = 121, 8
 TOLERANCE = 1e-8  # of a quantile, in probability
 MAX_STEPS = 60
 

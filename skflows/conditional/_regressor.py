@@ -59,8 +59,8 @@ class FlowRegressor(
         ``ConditionalDensity(NSFDensity(n_transforms=2, dropout=0.2, max_iter=20), trees=True)``.
 
     prediction : {"mean", "median"}, default="mean"
-        What `predict` returns. If the density has trees, "mean" mixes the means of the flows
-        without trees and with trees, and the predictions of the trees themselves, with the least
+        What `predict` returns. If the density has trees, "mean" mixes the means of each kind of
+        flows, without and with trees, and the predictions of the trees themselves, with the least
         squared error on the calibration rows: the weights with the best likelihood are not the best
         ones for the mean. It then differs a little from the mean of the distribution.
 
@@ -87,10 +87,10 @@ class FlowRegressor(
         interval that contains y, for each output, and "highest_density", the probability of the
         smallest region.
 
-    mean_shares_ : ndarray of shape (3, n_outputs) or None
-        What the mean of each output consists of: of the mean of the flows without trees, of the
-        flows with trees, and of the predictions of the trees. None if the density has no trees, or
-        without calibration rows: then it is the mean of the distribution.
+    mean_shares_ : ndarray of shape (n_kinds + 1, n_outputs) or None
+        What the mean of each output consists of: shares of the means of each kind of flows, in the
+        order of `density_.flows_`, and of the predictions of the trees. None if the density has no
+        trees, or without calibration rows: then it is the mean of the distribution.
 
     n_features_in_ : int
         Number of columns of X seen in `fit`.
@@ -230,8 +230,7 @@ class FlowRegressor(
         check_is_fitted(self)
         if self.prediction == "median" or self.mean_shares_ is None:
             return getattr(self.predict_distribution(X), self.prediction)()
-        means = self.density_._means(self.density_._encoded(X))
-        y = np.einsum("knd,kd->nd", means, self.mean_shares_)
+        y = self.density_._mean(self.density_._encoded(X), self.mean_shares_)
         return y[:, 0] if self.n_outputs_ == 1 else y
 
     def predict_quantiles(self, X: Table, quantiles: ArrayLike = (0.05, 0.5, 0.95)) -> Floats:
@@ -416,7 +415,7 @@ def calibration_rows(density, n_rows):
 
 
 def mean_shares(means, Y, weight):
-    """Return the shares of the three means of each output with the least squared error."""
+    """Return the shares of the means of each output with the least squared error."""
     shares = [least_squares(each, y, weight) for each, y in zip(means.T, Y.T, strict=True)]
     return np.transpose(shares)
 

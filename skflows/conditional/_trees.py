@@ -30,7 +30,7 @@ MANY_ROWS = 5_000
 N_TREES = 50
 SHARE_OF_TIME = 0.3  # of a time limit, for gradient boosting or other models
 LARGEST = 1e38  # of a number: forests work in float32
-LEAST_GAIN = 0.05  # share of the flows with trees, below which they are left out
+LEAST_GAIN = 0.05  # share of a kind of flows with trees, below which it is left out
 LEAST_SHARE = 0.03  # of the flows without trees, for rows that trees predict far from the truth
 
 
@@ -325,24 +325,36 @@ def _flow_without(build, preprocess, n_features, n_context):
     return build(preprocess, n_features, n_context - n_features)
 
 
-def model_residuals(fit, trees):
-    """Let the flow of a fit that is not prepared model what the predictions leave."""
-    build = partial(_residual_flow, fit.recipe.build_flow, fit.table, trees)
+def model_residuals(fit, trees, in_units_of_y):
+    """Let the flow of a fit that is not prepared model what the predictions leave.
+
+    The difference between y and its prediction is preprocessed, which suits y with little noise, or
+    it is the one between both after preprocessing, which suits skewed y.
+    """
+    build = partial(_residual_flow, fit, trees, in_units_of_y, fit.recipe.build_flow)
     fit.recipe = fit.recipe._replace(build_flow=build)
 
 
-def _residual_flow(build, table, trees, preprocess, n_features, n_context):
+def _residual_flow(fit, trees, in_units_of_y, build, preprocess, n_features, n_context):
     import torch
 
+    from ..bijections import Chain
+    from ..bijections._conditional import FirstColumns
     from ..bijections._difference import Difference
+    from ..preprocessing.fixed_maps import fitted_preprocessor
 
-    dequantizer, random_state = table.dequantizer, np.random.RandomState(0)
-    noise = random_state.uniform(size=(len(table.X), len(dequantizer.columns)))
+    table, dequantizer = fit.table, fit.table.dequantizer
+    noise = np.random.RandomState(0).uniform(size=(len(table.X), len(dequantizer.columns)))
     rows = dequantizer.add_noise(table.X, noise) if dequantizer else table.X
     loc, scale, rows, weight = map(torch.tensor, (trees.loc_, trees.scale_, rows, table.weight))
+    difference = Difference(Chain([]) if in_units_of_y else preprocess, loc, scale)
+    difference.initialize(rows, weight)
     flow = build(preprocess, n_features, n_context)
-    flow.preprocess = Difference(preprocess, loc, scale)
-    flow.preprocess.initialize(rows, weight)
+    flow.preprocess = difference
+    if in_units_of_y:
+        residuals, names = difference(rows)[0][:, :n_features], fit.recipe.settings.preprocessing
+        of_residuals = fitted_preprocessor(names, None, residuals, weight)
+        flow.preprocess = Chain([difference, FirstColumns(of_residuals, n_features)])
     return flow
 
 
@@ -359,9 +371,25 @@ def least_squares(predictions, y, weight):
 
 
 def shares_of(scores, weight):
-    """Return the shares of flows without and with trees, from their scores of unseen rows."""
-    if not np.isfinite(scores[:, 1]).all():
-        return np.array([1.0, 0.0])
-    _, share = mixture_weights(scores, weight)
-    share = min(share, 1 - LEAST_SHARE) if share >= LEAST_GAIN else 0.0
-    return np.array([1 - share, share])
+    """Return the shares of flows without and with trees, from their scores of unseen rows.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n, n_kinds)
+        By each kind of flows, first by flows without trees.
+    weight : ndarray of shape (n,)
+        Weights of the rows.
+    """
+    is_used = np.isfinite(scores).all(axis=0)
+    is_used[0] = True
+    while True:  # until no kind with trees has a small share
+        shares = np.zeros(len(is_used))
+        shares[is_used] = mixture_weights(scores[:, is_used], weight)
+        smallest = np.where(is_used[1:], shares[1:], np.inf).argmin() + 1
+        if not is_used[smallest] or shares[smallest] >= LEAST_GAIN:
+            break
+        is_used[smallest] = False
+    if shares[0] < LEAST_SHARE:
+        shares[1:] *= (1 - LEAST_SHARE) / shares[1:].sum()
+        shares[0] = LEAST_SHARE
+    return shares
