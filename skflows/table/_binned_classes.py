@@ -81,7 +81,9 @@ class BinnedClasses(Classes):
             if bins is not None:
                 bin_ = choose(np.exp(bins), random_state, z[unknown])
                 y = ndtri((bin_ + random_state.uniform(size=len(unknown))) / bins.shape[1])
-            completed[unknown, j] = view.schema.variables[j].decode(code, y, self.space)
+            completed[unknown, j] = view.schema.variables[j].decode(
+                code, y, self.space, random_state
+            )
         return completed
 
 

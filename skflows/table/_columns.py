@@ -115,7 +115,7 @@ def with_atoms(column, setting, atoms, low=None, high=None):
     return [Number(values, setting, atoms=atoms, **limits, **rounding_of(values))]
 
 
-def on_lattice(column, setting, kind, low=None, high=None, may_have_atoms=True):
+def on_lattice(column, setting, kind, low=None, high=None, is_date=False):
     values = _numbers(column, setting, kind)
     distinct = np.unique(values)
     lattice = lattice_of(distinct)
@@ -133,7 +133,7 @@ def on_lattice(column, setting, kind, low=None, high=None, may_have_atoms=True):
     if is_listed(distinct, values):
         return [_numeric_levels(values, setting, step, low, high, decimals)]
     values, atoms = np.round(values, decimals) + 0.0, []
-    if may_have_atoms:
+    if not is_date:
         atoms = _frequent_ends(values, setting, low, high, step)
     # The other numbers lie between them.
     low, high = (
@@ -143,6 +143,7 @@ def on_lattice(column, setting, kind, low=None, high=None, may_have_atoms=True):
         )
     )
     limits = {"low": low, "high": high, "atoms": atoms, "outside": setting.outside_kind}
+    limits["may_have_heaps"] = not is_date
     return [Number(values, setting, step=step, decimals=decimals, **limits)]
 
 
@@ -347,12 +348,16 @@ def _variable_of_dates(values, setting, year, kind="integer"):
     """Return the variable of numbers of weeks or months, of which a year has some."""
     known = np.ones(len(values), dtype=bool)
     column = Column(values, known, "number", "")
-    return _with_seasons(on_lattice(column, setting, kind, may_have_atoms=False)[0], values, year)
+    return _with_seasons(on_lattice(column, setting, kind, is_date=True)[0], values, year)
 
 
 def _with_seasons(variable, values, year):
-    """Return a variable of dates, which has seasons if its values are more than a year apart."""
-    variable.season = year if np.ptp(values) > year else None
+    """Return a variable of dates, which has seasons if its values are more than a year apart.
+
+    Values that are always at about the same time of the year have none.
+    """
+    has_seasons = np.ptp(values) > year and np.ptp(np.mod(values, year)) > year / 12
+    variable.season = year if has_seasons else None
     return variable
 
 
@@ -380,6 +385,9 @@ class Weeks(Number):
 
     def _set_maps(self, x, weight, random_state, quantile=None):
         super()._set_maps(start_of_week(x), weight, random_state)
+
+    def features(self, x, code, middle):
+        return super().features(start_of_week(x), code, middle)
 
     def cells(self, x, code, space):
         low, middle, high, width, log_scale = super().cells(start_of_week(x), code, space)
@@ -695,6 +703,9 @@ class ColumnModel:
             reason += f": {(self.kind, *self.arguments)}"
         if self.kind != "atoms" and (often := _often(first)):
             reason += f", often exactly {often}"
+        if first.has_number and first.heaps is not None:
+            steps = first.step * first.heaps.steps[1:]
+            reason += f", often multiples of {', '.join(f'{step:.10g}' for step in steps)}"
         return {
             "column": self.name,
             "kind": self.kind,

@@ -211,9 +211,7 @@ def random_orders(schema, n_orders, random_state):
     places = np.array(
         [place for order in places for place in (order, -order)][:n_orders], dtype=float
     )
-    for parts in schema.of_column:
-        if any(schema.variables[j].season is not None for j in parts):
-            places[:, parts] -= len(schema.variables)
+    places[:, schema.have_seasons] -= len(schema.variables)
     for parts in schema.weeks:
         places[:, parts[0]] = places[:, parts].max(axis=1) + 0.25
     for value, flag in schema.flag_of.items():

@@ -1012,8 +1012,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
 
         A warning tells of values in rows like which no row of `fit` has one, such as the means of
         payment of all orders that are still open: there, a blank may mean that there is none.
-        Filled values follow the rules of `rules_`: of several unknown terms of a known total, the
-        largest one is what the others leave.
+        Of several unknown terms of a known sum in `rules_`, the largest one is what the others
+        leave, if a possible value fits.
 
         Parameters
         ----------

@@ -1,5 +1,7 @@
 """How the unknown values of rows that were filled in one by one are made to follow the rules."""
 
+import re
+
 import numpy as np
 
 from ._rule_kinds import rounded
@@ -24,17 +26,25 @@ class Filling:
     is_unknown : ndarray of shape (n, n_variables) of bool
         Which values may change.
     are_means : bool
-        Whether numbers are means: then sums are not rounded.
+        Whether numbers are means, which need not be possible: sums of them are not rounded, unless
+        their column holds integers.
     """
 
     def __init__(self, rules, schema, values, is_unknown, are_means):
-        self.rules, self.schema, self.are_means = rules, schema, are_means
+        self.rules, self.schema = rules, schema
         self.values, self.is_unknown = values, is_unknown
         self.rows = rules.encoded(schema, values)
         # Columns that are known, or follow from known ones.
         self.is_set = np.stack([~is_unknown[:, parts[-1]] for parts in schema.of_column], axis=1)
-        is_number = [column.is_number for column in schema.columns]
-        self.formulas = [rule for rule in rules.formulas if is_number[rule.target.column]]
+        self.formulas = [
+            rule for rule in rules.formulas if schema.columns[rule.target.column].is_number
+        ]
+        self.is_mean = np.zeros(len(schema.columns), dtype=bool)
+        for i in {i for rule in self.formulas for i in rule.columns} if are_means else ():
+            self.is_mean[i] = not holds_integers(schema.columns[i])
+            if not self.is_mean[i]:
+                some = np.flatnonzero(~self.is_set[:, i])
+                self._put(some, i, np.rint(self.rows[some, i]))
 
     def fill(self):
         """Change the values."""
@@ -47,6 +57,7 @@ class Filling:
             self._keep_orders()
             self._follow([rule for rule in functions if rule not in spans])
         self._agree_with_targets()
+        self._follow(functions)  # what follows from terms that have changed
 
     def _put(self, some, i, x):
         self.rows[some, i] = x
@@ -81,7 +92,7 @@ class Filling:
             follows = self.is_unknown[:, target.variables[0]] & ~np.isnan(expected)
             are_set = self.is_set[:, rule.determinants].all(axis=1)
             self.is_set[:, target.column] |= follows & are_set
-            if self.are_means and rule in self.formulas:
+            if self.is_mean[target.column]:
                 expected = np.where(are_set, expected, rule.total(self.rows))
             self._put(np.flatnonzero(follows), target.column, expected[follows])
             told[:, target.column] |= follows
@@ -103,15 +114,22 @@ class Filling:
         for rule in self.formulas[::-1]:  # a term may be the target of an earlier one
             is_open = ~self.is_set[:, rule.determinants]
             differs = self.is_set[:, rule.target.column] & is_open.any(axis=1)
-            differs &= self.are_means | rule.is_broken(self.rows)
+            differs &= self.is_mean[list(rule.determinants)].any() | rule.is_broken(self.rows)
             largest = np.where(is_open, rule.sizes(self.rows), -1.0).argmax(axis=1)
             for k, i in enumerate(rule.determinants):
                 some = np.flatnonzero(differs & (largest == k))
                 x = rule.rest(self.rows[some], i)
                 possible = rounded(x, self.schema.variables[self.schema.of_column[i][-1]], 0.0)
                 fits = ~np.isnan(possible)
-                self._put(some[fits], i, (x if self.are_means else possible)[fits])
-                self.is_set[some[fits], i] = True
+                self._put(some[fits], i, (x if self.is_mean[i] else possible)[fits])
+            # No other rule changes a term of a sum that agrees.
+            some = np.flatnonzero(self.is_set[:, rule.target.column])
+            self.is_set[np.ix_(some, rule.determinants)] = True
+
+
+def holds_integers(column):
+    """Return whether the values of a column are written as integers."""
+    return re.match(r"u?int\d", column.dtype, re.IGNORECASE) is not None
 
 
 def have_same_values(schema, order):

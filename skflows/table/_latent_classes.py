@@ -418,7 +418,7 @@ class LatentClasses(Classes):
         for j, variable in enumerate(view.schema.variables):
             unknown = np.flatnonzero(missing[:, j])
             completed[unknown, j] = variable.decode(
-                codes[unknown, j], scores[unknown, j], self.space
+                codes[unknown, j], scores[unknown, j], self.space, random_state
             )
         return completed
 

@@ -197,17 +197,21 @@ def fit_quantile_maps(columns, weight):
     return [SmoothMap(bijection) for bijection in bijections]
 
 
-def fit_maps(x, weight, step, origin, low, high, random_state, period=None, quantile=None):
+def fit_maps(
+    x, weight, step, origin, low, high, random_state, period=None, quantile=None, cells=None
+):
     """Return maps to normal scores by quantiles, and to standardised numbers or their logits.
 
-    The former may be given, if it has been fitted already.
+    The former may be given, if it has been fitted already; and the ends of the cells of a lattice,
+    if they are not half a step away.
     """
     from ..bijections import Bounded, Chain, MarginalQuantile, Standardize
 
     if step is not None:
         index = np.rint((x - origin) / step)
         points = origin + step * index
-        x = x + step * random_state.uniform(-0.5, 0.5, len(x))
+        noise = random_state.uniform(-0.5, 0.5, len(x))
+        x = x + step * noise if cells is None else cells[0] + (cells[1] - cells[0]) * (0.5 + noise)
     bounds = [Bounded([(low, high)])] if np.isfinite([low, high]).any() else []
 
     def smooth(last):
@@ -215,7 +219,7 @@ def fit_maps(x, weight, step, origin, low, high, random_state, period=None, quan
         return map_ if period is None else CircularMap(map_, x, low, period)
 
     linear = smooth(Standardize(1))
-    if step is not None and repeat(index):
+    if step is not None and cells is None and repeat(index):
         quantile = map_by_quantiles(index, weight, origin, step)
         if not bounds and ends_abruptly(x, weight):
             logits = map_by_logits(x, weight, points.min(), points.max(), step)

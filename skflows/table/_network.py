@@ -791,8 +791,10 @@ class NetworkMember:
         order = np.argsort(self.rank, axis=1)[random_state.randint(len(self.rank), size=n)]
         missing = np.isnan(completed)
         # The unknown variables of a row come first, in its order; but variables that the fit knew
-        # more often before others: rows in which a value is known may be unlike the rest.
-        last = np.where(missing, schema.n_missing, np.inf)
+        # more often before others: rows in which a value is known may be unlike the rest. Dates
+        # with seasons come first even so.
+        n_unknown = np.where(schema.have_seasons, 0, schema.n_missing)
+        last = np.where(missing, n_unknown, np.inf)
         order = np.take_along_axis(
             order, np.argsort(np.take_along_axis(last, order, 1), axis=1, kind="stable"), 1
         )
@@ -809,7 +811,7 @@ class NetworkMember:
                 variable = schema.variables[j]
                 levels, *mixture = self._heads(mlp, features[rows], given[rows], j)
                 drawn = draw(levels, mixture, random_state)
-                completed[rows, j] = x = variable.decode(*drawn, self.space)
+                completed[rows, j] = x = variable.decode(*drawn, self.space, random_state)
                 given[rows, j] = True
                 code = variable.code(x)
                 _, middle, *_ = variable.cells(x, code, self.space)

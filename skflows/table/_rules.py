@@ -348,7 +348,7 @@ class Rules:
                 log_weights = density._log_weights(view, view.known)
                 levels = OneVariable(density, view, j, log_weights).levels
                 drawn = choose(levels, random_state)
-                values[open_rows, j] = schema.variables[j].decode(drawn, None, None)
+                values[open_rows, j] = schema.variables[j].decode(drawn)
         return values
 
     def _drawn(self, density, values, random_state):
@@ -405,7 +405,7 @@ class Rules:
             return levels
         variable = schema.variables[schema.of_column[i][-1]]
         every = np.zeros((variable.n_levels, len(schema.of_column[i])))
-        every[:, -1] = variable.decode(np.arange(variable.n_levels), None, None)
+        every[:, -1] = variable.decode(np.arange(variable.n_levels))
         of_levels = np.full((variable.n_levels, rows.shape[1]), np.nan)
         of_levels[:, i] = schema.columns[i].joined(every)
         for rule in self.functions:  # determinants come first: what follows is followed further
@@ -488,7 +488,7 @@ class Rules:
         view = TableView(schema, values)
         levels = OneVariable(density, view, j, density._log_weights(view, view.known)).levels
         levels = without_level(levels, target.place(schema, expected))
-        values[:, j] = schema.variables[j].decode(choose(levels, random_state), None, None)
+        values[:, j] = schema.variables[j].decode(choose(levels, random_state))
         return column.joined(values[:, schema.of_column[i]], random_state)
 
     def describe(self, names):

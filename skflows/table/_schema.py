@@ -221,6 +221,14 @@ class Schema:
         return drawn
 
     @property
+    def have_seasons(self):
+        """Which variables are parts of dates of several years, ``(n_variables,)``."""
+        have_seasons = np.zeros(len(self.variables), dtype=bool)
+        for parts in self.of_column:
+            have_seasons[parts] = any(self.variables[j].season is not None for j in parts)
+        return have_seasons
+
+    @property
     def n_missing(self):
         """In how many rows of the fit each variable was missing, which flags never are."""
         return np.array(

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..columns.kinds import likely_bounds
 from ..columns.lattice import ON_LATTICE, SAME, Grid, lattice, lattice_of, smallest_gap
+from ._heaps import Heaps
 from ._maps import fit_maps, repeat
 from ._outside import Outside, scale_of
 from ._reach import UpperTail, are_far
@@ -23,6 +24,7 @@ FARTHEST_SCORES = np.array([-8.0, 8.0])  # of numbers in answers
 FARTHEST_LEVEL = 20  # times the range of levels, beyond which numbers are outside of their kind
 ROWS_BETWEEN = 1.0  # that all unseen numbers between two levels count for
 LEAST_ODDS = 1_000  # against numbers being multiples of a larger step by chance
+ROWS_PER_POINT = 8  # of a lattice, from which on its frequency tells more than its rounding
 
 
 class Cells(NamedTuple):
@@ -81,6 +83,9 @@ class Number:
     outside : float, default=0.0
         See `Outside`: the share of numbers that are no points of the lattice, and of numbers beyond
         the bounds.
+    may_have_heaps : bool, default=False
+        Whether points of a lattice may be rounded to larger steps (see `Heaps`), unless they repeat
+        often.
     setting : ColumnSetting
         The weights of the values, and a random state for the noise on lattices from which maps are
         set.
@@ -102,6 +107,7 @@ class Number:
         decimals=None,
         unit=None,
         outside=0.0,
+        may_have_heaps=False,
     ):
         self.step, self.low, self.high, self.period = step, low, high, period
         self.decimals, self.unit = decimals, unit
@@ -116,6 +122,10 @@ class Number:
             weight = np.ones(len(x))
         if step is None and len(x) < 2:
             x, weight = np.repeat(x, 2), np.repeat(weight, 2)
+        self.heaps = None
+        is_whole = step is not None and abs(self.origin / step % 1 - 0.5) > 0.5 - ON_LATTICE
+        if may_have_heaps and is_whole and len(x) < ROWS_PER_POINT * len(np.unique(x)):
+            self.heaps = Heaps.of(self.whole(x), weight)
         self.seen = float(x.min()), float(x.max())
         ends = (low, high) if period is None else (-np.inf, np.inf)  # a circle has no ends
         self.outside = Outside(outside, *ends, step, scale_of(x, weight, step))
@@ -126,7 +136,8 @@ class Number:
             self.map_ends = low - step, high + step
         else:  # the outer cells are open
             # Where values hardly repeat, steps do not matter: they are as skewed as other numbers.
-            has_logarithms = low in (0, step) and not repeat(x) and likely_bounds(x, ())[0] == 0
+            has_logarithms = low in (0, step) and likely_bounds(x, ())[0] == 0
+            has_logarithms &= self.heaps is not None or not repeat(x)
             self.map_ends = (low - step if has_logarithms else -np.inf), np.inf
         self._set_maps(x, weight, setting.random_state, setting.quantile)
 
@@ -146,6 +157,7 @@ class Number:
             random_state,
             self.period,
             quantile if self.is_plain else None,
+            None if self.heaps is None else self.cell_ends(x)[1],
         )
 
     def with_maps_of(self, x, weight, random_state, quantile=None):
@@ -205,6 +217,25 @@ class Number:
         """The median number."""
         return float(self.snap(self.maps["quantile"].inverse(np.zeros(1)))[0])
 
+    def whole(self, x):
+        """Return numbers of a lattice that has zero as multiples of its step."""
+        return np.rint(x / self.step)
+
+    def cell_ends(self, points):
+        """Return the ends of the cells of points of the lattice, infinite beyond outermost points.
+
+        Also return them where the outermost points have cells as wide as a step outwards.
+        """
+        if self.heaps is None:
+            closed = self.origin + self.step * (
+                np.rint((points - self.origin) / self.step) + np.array([[-0.5], [0.5]])
+            )
+            below = np.where(points <= self.low, -np.inf, closed[0])
+            return (below, np.where(points >= self.high, np.inf, closed[1])), closed
+        whole, low, high = map(self.whole, (points, self.low, self.high))
+        ends = self.step * np.stack(self.heaps.cells(whole, low, high))
+        return ends, np.clip(ends, self.low - self.step / 2, self.high + self.step / 2)
+
     def encode(self, values):
         """Return the variable of numbers, with atoms of a lattice without rounding errors."""
         x = self._wrapped(values)
@@ -242,15 +273,16 @@ class Number:
             low[has] = middle[has] = high[has] = y
             log_scale[has] = slope + self.outside.log_inside
             return low, middle, high, width, log_scale
-        index = np.rint((numbers - self.origin) / self.step)
-        edges = self.origin + self.step * (index + np.array([[-0.5], [0.5]]))
-        below, above = (forward(edge)[0] for edge in edges)
+        points = self.origin + self.step * np.rint((numbers - self.origin) / self.step)
+        ends, closed = self.cell_ends(points)
+        below, above = (forward(each)[0] for each in closed)
         middle[has], width[has] = (below + above) / 2, above - below
-        points = self.origin + self.step * index
-        low[has] = np.where(points <= self.low, -np.inf, below)
-        high[has] = np.where(points >= self.high, np.inf, above)
+        low[has] = np.where(np.isinf(ends[0]), -np.inf, below)
+        high[has] = np.where(np.isinf(ends[1]), np.inf, above)
         off = np.abs(numbers - points) > ON_LATTICE * self.step
         log_scale[has] = np.where(off, self.outside.log_between, self.outside.log_inside)
+        if self.heaps is not None:
+            log_scale[has] += self.heaps.log_share(self.whole(points))
         return low, middle, high, width, log_scale
 
     def is_informative(self, x):
@@ -272,11 +304,15 @@ class Number:
         is_outside[has] = is_off | self.outside.is_beyond(numbers)
         return is_outside
 
-    def decode(self, code, y, space):
-        """Return the variable from codes and normal scores."""
+    def decode(self, code, y, space, random_state):
+        """Return the variable from codes and normal scores, and from random degrees of rounding."""
         x = np.full(len(y), np.nan)
         has = code <= 0
-        x[has] = self.snap(self.maps[space].inverse(y[has]))
+        numbers = self.maps[space].inverse(y[has])
+        if self.heaps is not None:
+            whole, *limits = (each / self.step for each in (numbers, self.low, self.high))
+            numbers = self.step * self.heaps.drawn(whole, *np.rint(limits), random_state)
+        x[has] = self.snap(numbers)
         if self.n_levels:
             x[~has] = self.atoms[code[~has] - 1]
         return x
@@ -435,7 +471,7 @@ class Levels:
     def usual(self):
         """The most frequent level."""
         code = np.atleast_1d(self.counts.argmax())
-        return float(self.decode(code, None, None)[0])
+        return float(self.decode(code)[0])
 
     @property
     def step(self):
@@ -560,7 +596,7 @@ class Levels:
         steps = np.rint(np.maximum(self.levels[0] - x, x - self.levels[-1]) / self.lattice[0])
         return np.log(self.unseen) + (steps - 1) * np.log(self.ratio) - np.log(self.total)
 
-    def decode(self, code, y, space):
+    def decode(self, code, y=None, space=None, random_state=None):
         """Return the variable from codes; for pooled values it is none of these."""
         if self.lattice is not None:
             return np.array(self.levels, dtype=np.float64)[code]
@@ -576,7 +612,7 @@ class Levels:
         if self.pooled is not None and self.n_levels > 1:
             probabilities = probabilities.copy()
             probabilities[:, -1] *= max(self.pooled.values(), default=0.0)
-        return self.decode(probabilities.argmax(axis=1), None, None)
+        return self.decode(probabilities.argmax(axis=1))
 
     def value(self, x, random_state=None):
         """Return the numbers that rows stand for: each of levels of names is the place of one.
