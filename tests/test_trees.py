@@ -187,6 +187,52 @@ def test_means_are_mixed_with_the_trees_by_squared_error(calibration, n_outputs)
     assert error < 1.2 * np.abs(by_trees - y[200:].reshape(100, -1)).mean()
 
 
+def test_the_mean_consists_of_the_means(fitted):
+    """With weights of the rows, for outputs of equal and of different shares."""
+    X, y = steps(80, seed=1)
+    Y = np.column_stack([y, y**2])
+    density = ConditionalDensity(FLOW, trees=True, cv=2)
+    other = FlowRegressor(density, random_state=0).fit(X, Y, np.arange(80.0))
+    rng = np.random.default_rng(0)
+    for regressor in (fitted, other):
+        density = regressor.density_
+        context = density._encoded(X)
+        means = density._means(context)
+        shape = len(means), density.n_outputs_
+        equal = np.repeat(rng.dirichlet(np.ones(len(means)))[:, None], shape[1], axis=1)
+        for shares in (regressor.mean_shares_, equal, rng.dirichlet(np.ones(shape[1]), len(means))):
+            together = np.einsum("knd,kd->nd", means, shares)
+            found = density._mean(context, shares)
+            assert np.abs(found - together).max() < 0.02 * Y.std()
+    unweighted = FlowRegressor(other.density, random_state=0).fit(X, Y)
+    assert not np.allclose(unweighted.mean_shares_, other.mean_shares_)
+
+
+def test_few_calibration_rows_set_no_shares():
+    density = ConditionalDensity(FLOW, trees=True, cv=2)
+    regressor = FlowRegressor(density, calibration=0.2, random_state=0).fit(*steps(100))
+    assert regressor.mean_shares_ is None
+
+
+@pytest.mark.parametrize(
+    ("params", "n_kinds"), [({}, 3), ({"bounds": [(-9, 99)]}, 2), ({"preprocessing": "whiten"}, 2)]
+)
+def test_differences_are_also_modelled_in_units_of_y(monkeypatch, params, n_kinds):
+    """Unless bounds forbid it, or preprocessing leaves the units."""
+    monkeypatch.setattr(
+        _density, "shares_of", lambda scores, weight: np.full(scores.shape[1], 1 / scores.shape[1])
+    )
+    flow = clone(FLOW).set_params(max_iter=1, **params)
+    density = ConditionalDensity(flow, cv=2, trees=True, random_state=0).fit(*steps(60))
+    kinds = [type(flow.preprocess).__name__ for flow in density.flows_[::2]]
+    assert kinds == ["FirstColumns", "Difference", "Chain"][:n_kinds]
+    X, _ = steps(5, seed=1)
+    for flow in density.flows_[::2]:  # density and quantiles are of the same map
+        one = density._mixture([flow], [1.0], np.ones(1), density._encoded(X))
+        median = one.ppf(np.full(5, 0.5), np.arange(5))
+        assert_allclose(one.cdf(median, np.arange(5)), 0.5, atol=1e-6)
+
+
 @pytest.mark.parametrize(("trees", "calibration"), [(True, None), (False, "auto")])
 def test_the_mean_is_the_distributions_without_trees_or_calibration_rows(trees, calibration):
     X, y = steps(60)

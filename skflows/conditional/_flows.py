@@ -13,7 +13,8 @@ from ..preprocessing.dequantizer import Dequantizer
 from ._circle import Circle
 
 FARTHEST = 4.5  # of the nodes in the latent space, in standard deviations
-N_NODES, NODES_PER_FLOW = 121, 8
+N_NODES, NODES_PER_FLOW = 121, 10
+GOLDEN = (5**0.5 - 1) / 2
 TOLERANCE = 1e-8  # of a quantile, in probability
 MAX_STEPS = 60
 
@@ -227,14 +228,16 @@ class FlowMixture:
         return y.reshape(whole)
 
     def nodes(self):
-        """Return values of y at equidistant latent ones, dealt out to the flows, and weights.
+        """Return values of y at equidistant latent ones of each flow, and weights.
 
-        Nodes of different flows do not coincide. The last value is the `cdf` there, for a single
-        flow.
+        Nodes of different flows do not coincide: multiples of the golden ratio shift them, so that
+        the shifts of any few flows are spread evenly. The last value is the `cdf` there, for a
+        single flow.
         """
         n_flows = len(self.flows)
-        places = np.linspace(-FARTHEST, FARTHEST, max(N_NODES, NODES_PER_FLOW * n_flows))
-        latent = [places[i::n_flows] for i in range(n_flows)]
+        n = max(-(-N_NODES // n_flows), NODES_PER_FLOW)
+        places, gap = np.linspace(-FARTHEST, FARTHEST, n, retstep=True)
+        latent = [places + gap * ((i * GOLDEN + 0.5) % 1 - 0.5) for i in range(n_flows)]
         weight = [
             share * norm.pdf(part) / norm.pdf(part).sum()
             for share, part in zip(self.weights, latent, strict=True)

@@ -35,6 +35,7 @@ HELD_OUT = 0.2
 DRAWS = 500  # of y, at most, which show how scores of one flow differ from the mean's
 FEW_ROWS, FEW_DRAWS = 200, 100  # where calibration takes longer than training
 LEAST_ROWS = 40  # from which calibration="auto" holds some out
+ROWS_OF_SHARES = 50  # by which the shares of means are set, at least
 
 
 class FlowRegressor(
@@ -47,8 +48,8 @@ class FlowRegressor(
 ):
     """Regression by the density of y given X.
 
-    The mean, quantiles and the whole distribution of y at each row come from a
-    `ConditionalDensity`. Intervals and regions are conformal: rows that the density has not seen
+    Quantiles and the whole distribution of y at each row come from a `ConditionalDensity`, the
+    mean from its parts. Intervals and regions are conformal: rows that the density has not seen
     set their level, so that they have the wanted coverage whether or not the density is right.
 
     Parameters
@@ -62,7 +63,8 @@ class FlowRegressor(
         What `predict` returns. If the density has trees, "mean" mixes the means of each kind of
         flows, without and with trees, and the predictions of the trees themselves, with the least
         squared error on the calibration rows: the weights with the best likelihood are not the best
-        ones for the mean. It then differs a little from the mean of the distribution.
+        ones for the mean. It then differs from the mean of the distribution: little for most rows,
+        more in the tails of skewed y.
 
     calibration : "auto", float or None, default="auto"
         The rows that calibrate intervals. "auto" takes the folds that each flow of the density
@@ -72,7 +74,7 @@ class FlowRegressor(
         approximate: their median score has chosen the last epoch, and draws from the mean of all
         flows show how its scores differ from a single flow's. None saves the time. After Ctrl-C,
         and with a `CNFDensity`, whose scores take a solver, at most about 200 of these rows
-        calibrate.
+        calibrate. The same rows set `mean_shares_`.
 
     random_state : int, RandomState instance or None, default=None
         Seeds the held-out rows and, if it has no seed of its own, the density.
@@ -90,7 +92,7 @@ class FlowRegressor(
     mean_shares_ : ndarray of shape (n_kinds + 1, n_outputs) or None
         What the mean of each output consists of: shares of the means of each kind of flows, in the
         order of `density_.flows_`, and of the predictions of the trees. None if the density has no
-        trees, or without calibration rows: then it is the mean of the distribution.
+        trees, or with fewer than 50 calibration rows: then it is the mean of the distribution.
 
     n_features_in_ : int
         Number of columns of X seen in `fit`.
@@ -151,7 +153,8 @@ class FlowRegressor(
             The target.
 
         sample_weight : array-like of shape (n_samples,), default=None
-            Weight of each row in the likelihood. The calibration does not use them.
+            Weight of each row in the likelihood, and in `mean_shares_`. The levels of intervals do
+            not depend on them.
 
         Returns
         -------
@@ -188,7 +191,7 @@ class FlowRegressor(
                     self.calibration_scores_ = fold_scores(
                         density, context, pairs.Y, parts, n_draws
                     )
-                    if density._has_trees:
+                    if density._has_trees and sum(map(len, parts)) >= ROWS_OF_SHARES:
                         means = [density._means(context[rows], [i]) for i, rows in enumerate(parts)]
                         rows = np.concatenate(parts)
                         self.mean_shares_ = mean_shares(
@@ -207,7 +210,7 @@ class FlowRegressor(
                 context = density._features(safe_indexing(pairs.X, held_out))
                 distribution = distribution_of(density._source(context))
                 self.calibration_scores_ = row_scores(distribution, pairs.Y[held_out])
-                if density._has_trees:
+                if density._has_trees and len(held_out) >= ROWS_OF_SHARES:
                     of_rows = pairs.Y[held_out], pairs.weight[held_out]
                     self.mean_shares_ = mean_shares(density._means(context), *of_rows)
             self.density_ = density

@@ -328,14 +328,16 @@ def _flow_without(build, preprocess, n_features, n_context):
 def model_residuals(fit, trees, in_units_of_y):
     """Let the flow of a fit that is not prepared model what the predictions leave.
 
-    The difference between y and its prediction is preprocessed, which suits y with little noise, or
-    it is the one between both after preprocessing, which suits skewed y.
+    In units of y, the difference itself is preprocessed, which suits y with little noise. Otherwise
+    it is the one between y and its prediction after preprocessing, which suits skewed y.
     """
-    build = partial(_residual_flow, fit, trees, in_units_of_y, fit.recipe.build_flow)
-    fit.recipe = fit.recipe._replace(build_flow=build)
+    recipe = fit.recipe
+    names = recipe.settings.preprocessing if in_units_of_y else None
+    build = partial(_residual_flow, recipe.build_flow, fit.table, trees, names)
+    fit.recipe = recipe._replace(build_flow=build)
 
 
-def _residual_flow(fit, trees, in_units_of_y, build, preprocess, n_features, n_context):
+def _residual_flow(build, table, trees, names, preprocess, n_features, n_context):
     import torch
 
     from ..bijections import Chain
@@ -343,7 +345,7 @@ def _residual_flow(fit, trees, in_units_of_y, build, preprocess, n_features, n_c
     from ..bijections._difference import Difference
     from ..preprocessing.fixed_maps import fitted_preprocessor
 
-    table, dequantizer = fit.table, fit.table.dequantizer
+    dequantizer, in_units_of_y = table.dequantizer, names is not None
     noise = np.random.RandomState(0).uniform(size=(len(table.X), len(dequantizer.columns)))
     rows = dequantizer.add_noise(table.X, noise) if dequantizer else table.X
     loc, scale, rows, weight = map(torch.tensor, (trees.loc_, trees.scale_, rows, table.weight))
@@ -352,7 +354,7 @@ def _residual_flow(fit, trees, in_units_of_y, build, preprocess, n_features, n_c
     flow = build(preprocess, n_features, n_context)
     flow.preprocess = difference
     if in_units_of_y:
-        residuals, names = difference(rows)[0][:, :n_features], fit.recipe.settings.preprocessing
+        residuals = difference(rows)[0][:, :n_features]
         of_residuals = fitted_preprocessor(names, None, residuals, weight)
         flow.preprocess = Chain([difference, FirstColumns(of_residuals, n_features)])
     return flow
