@@ -41,10 +41,19 @@ def test_chance_makes_no_heaps():
     assert sum(each is not None for each in found) <= 1
 
 
-def test_a_frequent_number_makes_no_heaps():
-    price = prices()["price"].to_numpy().astype(float)
-    price[::5] = 0
+def test_numbers_that_are_frequent_on_their_own_make_no_heaps():
+    price = prices(2000)["price"].to_numpy().astype(float)
+    price[::4] = 99
     assert Heaps.of(price, np.ones(len(price))) is None
+    few = np.random.default_rng(0).choice(price[::40], 2000)  # such as fixed tariffs
+    assert Heaps.of(few, np.ones(len(few))) is None
+
+
+def test_small_counts_make_no_heaps():
+    """Hardly any is a multiple of 25, except for zeros."""
+    rng = np.random.default_rng(0)
+    for counts in (rng.poisson(np.exp(rng.normal(1, 2, 1000))), rng.geometric(0.02, 1000) - 1):
+        assert Heaps.of(counts.astype(float), np.ones(1000)) is None
 
 
 @pytest.mark.parametrize(("low", "high"), [(-np.inf, np.inf), (3, 47), (0, 50), (-20, np.inf)])

@@ -937,3 +937,44 @@ def test_rules_are_saved_with_the_density(tmp_path):
     pd.testing.assert_frame_equal(again.rules_, density.rules_)
     assert np.array_equal(again.score_samples(table), density.score_samples(table))
     pd.testing.assert_frame_equal(again.sample(9, 0), density.sample(9, 0))
+
+
+@pytest.mark.parametrize("zone", [None, "America/New_York"])
+def test_columns_that_follow_from_a_part_of_a_date(zone):
+    """Of dates that are all different, of which no two tell the same."""
+    days = pd.date_range("2021-01-01 23:30", periods=500, tz=zone)
+    table = pd.DataFrame(
+        {
+            "day": days,
+            "year": days.year,
+            "month": days.month_name(),
+            "is_weekend": days.day_of_week > 4,
+            "x": np.random.default_rng(0).normal(size=500),
+        }
+    )
+    table.loc[7, "month"] = "May"
+    density = quick().fit(table)
+    assert sorted(density.rules_["rule"]) == [
+        "is_weekend follows from the weekday of day",
+        "month follows from the month of day",
+        "year follows from the year of day",
+    ]
+    drawn = density.sample(400, complete=True, random_state=0)
+    at = drawn["day"].dt
+    assert (at.month_name() == drawn["month"]).mean() > 0.98
+    assert ((at.day_of_week > 4) == drawn["is_weekend"]).all()
+    seen = at.year.isin([2021, 2022])
+    assert (at.year == drawn["year"])[seen].all()
+    given = density.sample(60, given={"month": "March"}, random_state=0)
+    assert (given["day"].dt.month == 3).mean() > 0.95
+    filled = density.impute(table.assign(month=None), "mode")
+    assert (filled["month"] == days.month_name()).all()
+    wrong = density.score_samples(table[:5].assign(is_weekend=~table["is_weekend"][:5]))
+    assert (wrong < density.score_samples(table[:5]) - 5).all()
+
+
+def test_dates_whose_parts_tell_nothing_make_no_rule():
+    rng = np.random.default_rng(0)
+    days = pd.Timestamp("2020-01-01") + pd.to_timedelta(rng.integers(0, 1500, 300), unit="D")
+    table = pd.DataFrame({"day": days, "kind": rng.choice(list("abc"), 300)})
+    assert not len(quick(max_iter=1).fit(table).rules_)

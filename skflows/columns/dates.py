@@ -10,7 +10,8 @@ from .arrays import is_missing
 
 MICROSECONDS = 1e6  # in a second
 WEEK, DAY = 7 * 86_400, 86_400  # seconds
-YEAR = 365.2425 * DAY
+YEAR, HOUR = 365.2425 * DAY, 3_600
+CALENDAR = "year", "month", "day of the month", "weekday", "hour"
 EPOCH_WEEK = 4 * DAY  # 1970-01-01 was a Thursday: weeks begin on Mondays
 EPOCH = datetime(1970, 1, 1)
 LEAST_MONTHS = 3  # different ones, by which a column of dates has months
@@ -179,6 +180,25 @@ def are_months(seconds):
     if len(distinct) < LEAST_MONTHS or not ENDS[0] < distinct[0] <= distinct[-1] < ENDS[1]:
         return False
     return bool((months_of(distinct) % 1 == 0).all())
+
+
+def calendar_part(seconds, part, zone, name):
+    """Return one of `CALENDAR` of moments, in the local time of a zone if there is one."""
+    of_moments, known = np.full(len(seconds), np.nan), ~np.isnan(seconds)
+    moments = local_seconds(seconds[known], zone, name)
+    months = np.floor(months_of(moments))
+    if part == "hour":
+        of_known = np.floor(np.mod(moments, DAY) / HOUR)
+    elif part == "weekday":
+        of_known = split_moment(moments)[1]
+    elif part == "year":
+        of_known = np.floor(months / 12) + EPOCH.year
+    elif part == "month":
+        of_known = np.mod(months, 12) + 1
+    else:
+        of_known = np.floor((moments - start_of_month(months)) / DAY) + 1
+    of_moments[known] = of_known
+    return of_moments
 
 
 def start_of_week(seconds):

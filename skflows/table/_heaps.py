@@ -7,7 +7,10 @@ import numpy as np
 PSEUDO_ROWS = 0.5  # of each degree of rounding: no number is impossible
 LEAST_ODDS = 1_000  # against a larger step by chance
 LEAST_MULTIPLES = 4  # of a step between the tenth and the ninetieth percentile
+LEAST_SURPLUS = 1.2  # multiples of a step, relative to as many as by chance
 LARGEST_SHARE = 0.1  # of a single number
+MOST_REPEATS = 3  # times as many equal numbers as steps explain
+BINS = 5, 40  # least and largest number of bins of a density
 MAX_ROWS = 20_000  # that steps are found in
 MANTISSAS = 2, 2.5, 5, 10  # of the steps that are tried, times powers of ten
 
@@ -39,14 +42,15 @@ class Heaps(NamedTuple):
     def of(cls, numbers, weight) -> Self | None:
         """Return the heaps of whole numbers with weights, None if there are none.
 
-        A step is added if the likelihood rises by more than it would by chance. If one number is
-        frequent on its own, there are no heaps, which would take probability from it.
+        A step is added if the likelihood rises by more than it would by chance. If numbers repeat
+        more often than the steps make them, some are frequent on their own, and there are no heaps,
+        which would take probability from them.
         """
-        every = -(-len(numbers) // MAX_ROWS)
-        numbers, weight = numbers[::every], weight[::every]
-        _, place = np.unique(numbers, return_inverse=True)
-        if np.bincount(place, weight).max() > LARGEST_SHARE * weight.sum():
+        some = np.flatnonzero(numbers)  # zero is a multiple of all steps
+        if len(some) < 2:
             return None
+        some = some[:: -(-len(some) // MAX_ROWS)]
+        numbers, weight = numbers[some], weight[some]
         low, high = np.quantile(numbers, [0.1, 0.9])
         largest = (high - low) / LEAST_MULTIPLES
         powers = 10.0 ** np.arange(max(np.log10(max(largest, 1.0)), 0) + 1)
@@ -61,16 +65,24 @@ class Heaps(NamedTuple):
             if gains[k] < best_gain + least_gain:
                 break
             best, best_gain = heaps[k], gains[k]
-        return best if len(best.steps) > 1 else None
+        most = np.unique(numbers, return_counts=True)[1].max() / len(numbers)
+        is_used = len(best.steps) > 1 and most <= LARGEST_SHARE
+        return best if is_used and best._repeats(numbers) <= MOST_REPEATS else None
 
     @classmethod
     def _with_step(cls, steps, step, numbers, weight):
-        """Return heaps with one more step, None if it is no multiple or part of another one."""
+        """Return heaps with one more step, None if it is no multiple or part of another one.
+
+        Nor may it have fewer multiples than by chance, as where most numbers are less than it.
+        """
         steps = np.sort(np.append(steps, step))
         if (np.diff(steps) == 0).any() or np.mod(steps[1:], steps[:-1]).any():
             return None
         heaps = cls(steps, np.ones(len(steps)))
         rows = np.bincount(heaps.degree(numbers), weight, len(steps)) + PSEUDO_ROWS
+        multiples = np.cumsum(rows[::-1])[::-1]
+        if (multiples[1:] * steps[1:] < LEAST_SURPLUS * multiples[:-1] * steps[:-1]).any():
+            return None
         return heaps._replace(shares=rows / rows.sum())
 
     def _gain(self, numbers, weight):
@@ -78,6 +90,17 @@ class Heaps(NamedTuple):
         rows = np.bincount(self.degree(numbers), weight, len(self.steps))
         usual = 1 / self.steps - np.append(1 / self.steps[1:], 0.0)
         return rows @ np.log(self.shares / usual)
+
+    def _repeats(self, numbers):
+        """Return how often two of the numbers are equal, relative to what the steps explain."""
+        n, counts = len(numbers), np.unique(numbers, return_counts=True)[1]
+        n_bins = int(np.clip(np.sqrt(n), *BINS))
+        ends, largest = np.quantile(numbers, np.linspace(0, 1, n_bins + 1)), self.steps[-1]
+        ends = largest * np.unique([*np.floor(ends / largest), np.floor(ends[-1] / largest) + 1])
+        density = np.histogram(numbers, ends)[0] / n / np.diff(ends)
+        gap = self.steps / (1 - np.append(self.steps[:-1] / self.steps[1:], 0.0))
+        explained = (density**2 * np.diff(ends)).sum() * (self.shares**2 * gap).sum()
+        return (counts * (counts - 1)).sum() / (n * (n - 1)) / explained
 
     def degree(self, numbers):
         """Return the degree of each number."""

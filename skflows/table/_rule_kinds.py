@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..columns.dates import calendar_part
 from ..columns.lattice import decimals_of
 
 LEAST_BROKEN = 1e-12  # probability that a member gives to all values that break a rule
@@ -173,7 +174,7 @@ class Lookup(Function):
         columns = [*determinants, target.column]
         known = ~np.isnan(rows[:, columns]).any(axis=1)
         rows, weight = rows[known], weight[known]
-        self.seen = [np.unique(rows[:, j]) for j in determinants]
+        self.seen = [np.unique(column) for column in self._columns(rows)]
         results, result = np.unique(rows[:, target.column], return_inverse=True)
         groups = Groups(self._key(rows), result.ravel(), len(results), weight)
         self.keys, self.results = groups.keys, results[groups.first]
@@ -181,12 +182,16 @@ class Lookup(Function):
         tells = groups.tells
         self.counts = Counts.of(share, groups.is_unforeseen[tells], weight[tells])
 
+    def _columns(self, rows):
+        """Return what the rule sees of each determinant."""
+        return [rows[:, j] for j in self.determinants]
+
     def _key(self, rows):
         """Return a number for each combination of determinants, -1 for one that was not seen."""
         key, is_seen = np.zeros(len(rows), dtype=int), np.ones(len(rows), dtype=bool)
-        for j, seen in zip(self.determinants, self.seen, strict=True):
-            place = np.searchsorted(seen, rows[:, j]).clip(max=max(len(seen) - 1, 0))
-            is_seen &= seen[place] == rows[:, j] if len(seen) else False
+        for column, seen in zip(self._columns(rows), self.seen, strict=True):
+            place = np.searchsorted(seen, column).clip(max=max(len(seen) - 1, 0))
+            is_seen &= seen[place] == column if len(seen) else False
             key = key * len(seen) + place
         return np.where(is_seen, key, -1)
 
@@ -208,6 +213,37 @@ class Lookup(Function):
         """Return the rule as text."""
         determinants = " and ".join(str(names[j]) for j in self.determinants)
         return f"{names[self.target.column]} follows from {determinants}"
+
+
+class OfDate(Lookup):
+    """A column as a function of the year, the month or another part of a date.
+
+    Parameters
+    ----------
+    determinants, target, rows, weight
+        As in `Lookup`, of which the only determinant is a date.
+    part : str
+        One of `CALENDAR`.
+    zone : object
+        The time zone of the date, or None.
+    """
+
+    def __init__(self, determinants, target, part, zone, rows, weight):
+        self.part, self.zone = part, zone
+        super().__init__(determinants, target, rows, weight)
+
+    def _columns(self, rows):
+        (j,) = self.determinants
+        return [calendar_part(rows[:, j], self.part, self.zone, j)]
+
+    def with_rows(self, rows, weight):
+        """Return the same rule with the combinations of other rows."""
+        return OfDate(self.determinants, self.target, self.part, self.zone, rows, weight)
+
+    def text(self, names):
+        """Return the rule as text."""
+        (j,) = self.determinants
+        return f"{names[self.target.column]} follows from the {self.part} of {names[j]}"
 
 
 class Formula(Function):

@@ -8,6 +8,7 @@ from operator import itemgetter
 import numpy as np
 from scipy.stats import binom
 
+from ..columns.dates import CALENDAR, calendar_part
 from ._columns import Weeks
 from ._rule_kinds import (
     HALF,
@@ -18,6 +19,7 @@ from ._rule_kinds import (
     Groups,
     Linear,
     Lookup,
+    OfDate,
     Order,
     Product,
     ProductAndTerm,
@@ -96,9 +98,11 @@ def find_rules(schema, values, weight, copy_of):
         *formulas_of(schema, rows[some], targets),
         *elapsed_of(schema, rows[some]),
     ]
-    candidates = [*without_reversed(formulas), *functions_of(rows[some], numbers_of(schema))]
+    zones = {i: c.zone for i, c in enumerate(schema.columns) if c.kind == "datetime"}
+    functions = functions_of(rows[some], numbers_of(schema), zones)
+    candidates = [*without_reversed(formulas), *functions]
     # A lookup takes each wrong value for the one of its own combination, where a formula tells.
-    candidates.sort(key=lambda each: (each[3] is Lookup, each[0]))
+    candidates.sort(key=lambda each: (issubclass(each[3], Lookup), each[0]))
     rules, ancestors = [], {}
     for _, determinants, target, make, *line in candidates:
         above = set(determinants).union(*(ancestors.get(j, ()) for j in determinants))
@@ -613,38 +617,44 @@ def is_sharp(gap):
     return (n_below + 1) * LESS_BROKEN <= n_above + 1
 
 
-def functions_of(rows, numbers):
+def functions_of(rows, numbers, zones):
     """Return the columns that one or two others determine; some columns are numbers.
 
-    Each is a tuple of its rank, the determinants, the target, and `Lookup`. Columns that one
-    column determines have no entry for two.
+    Each is a tuple of its rank, the determinants, the target, and `Lookup`, or `OfDate` with its
+    further arguments: dates, of which the zones are given, also determine by their parts. Columns
+    that one column determines have no entry for two.
     """
     n_columns = rows.shape[1]
     codes = codes_of(rows)
     n_pairs = n_columns * (n_columns - 1) // 2
-    threshold = LEAST_EVIDENCE + np.log(n_columns * (n_columns + min(n_pairs, MAX_PAIRS)))
+    n_sets = n_columns + min(n_pairs, MAX_PAIRS) + len(zones) * len(CALENDAR)
+    threshold = LEAST_EVIDENCE + np.log(n_columns * n_sets)
     is_repeated = [np.bincount(code[code >= 0]).max(initial=0) > 1 for code in codes.T]
     singles = [(j,) for j in range(n_columns) if is_repeated[j]]
     pairs = list(combinations([j for (j,) in singles], 2))
+
+    def told_by(key, determinants, others, make, *line, **kwargs):
+        for target in likely_targets(key, codes):
+            if target in determinants or target in others:
+                continue
+            share = share_of_exceptions(key, target, codes, threshold, **kwargs)
+            if share is not None:
+                rank = (round(share, 3), len(determinants), len(np.unique(key)), determinants)
+                yield rank, determinants, target, make, *line
+
     functions = []
-    for sets in (singles, pairs if len(pairs) <= MAX_PAIRS else []):
-        told = {target for _, _, target, _ in functions}
-        for determinants in sets:
-            key, single_keys = codes[:, determinants[0]], []
-            if len(determinants) == 2:
-                single_keys = codes[:, determinants].T
-                first, second = single_keys
-                is_known = (first >= 0) & (second >= 0)
-                key = np.where(is_known, first * (second.max() + 1) + second, -1)
-            for target in likely_targets(key, codes):
-                if target in determinants or target in told:
-                    continue
-                is_ordered = len(determinants) == 1 and determinants[0] in numbers
-                share = share_of_exceptions(key, target, codes, threshold, single_keys, is_ordered)
-                if share is not None:
-                    n_groups = len(np.unique(key))
-                    rank = (round(share, 3), len(determinants), n_groups, determinants)
-                    functions.append((rank, determinants, target, Lookup))
+    for (j,) in singles:
+        functions += told_by(codes[:, j], (j,), (), Lookup, is_ordered=j in numbers)
+    for j, zone in zones.items():
+        for part in CALENDAR:
+            key = codes_of(calendar_part(rows[:, j], part, zone, j)[:, None])[:, 0]
+            functions += told_by(key, (j,), (), OfDate, part, zone)
+    told = {target for _, _, target, *_ in functions}
+    for determinants in pairs if len(pairs) <= MAX_PAIRS else ():
+        first, second = single_keys = codes[:, determinants].T
+        is_known = (first >= 0) & (second >= 0)
+        key = np.where(is_known, first * (second.max() + 1) + second, -1)
+        functions += told_by(key, determinants, told, Lookup, single_keys=single_keys)
     return functions
 
 
