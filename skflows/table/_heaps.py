@@ -9,7 +9,6 @@ LEAST_ODDS = 1_000  # against a larger step by chance
 LEAST_MULTIPLES = 4  # of a step between the tenth and the ninetieth percentile
 LEAST_SURPLUS = 1.2  # multiples of a step, relative to as many as by chance
 LARGEST_SHARE = 0.1  # of a single number
-MOST_REPEATS = 3  # times as many equal numbers as steps explain
 BINS = 5, 40  # least and largest number of bins of a density
 MAX_ROWS = 20_000  # that steps are found in
 MANTISSAS = 2, 2.5, 5, 10  # of the steps that are tried, times powers of ten
@@ -42,9 +41,8 @@ class Heaps(NamedTuple):
     def of(cls, numbers, weight) -> Self | None:
         """Return the heaps of whole numbers with weights, None if there are none.
 
-        A step is added if the likelihood rises by more than it would by chance. If numbers repeat
-        more often than the steps make them, some are frequent on their own, and there are no heaps,
-        which would take probability from them.
+        A step is added if the likelihood rises by more than it would by chance. If one number is
+        frequent on its own, there are no heaps, which would take probability from it.
         """
         some = np.flatnonzero(numbers)  # zero is a multiple of all steps
         if len(some) < 2:
@@ -66,8 +64,7 @@ class Heaps(NamedTuple):
                 break
             best, best_gain = heaps[k], gains[k]
         most = np.unique(numbers, return_counts=True)[1].max() / len(numbers)
-        is_used = len(best.steps) > 1 and most <= LARGEST_SHARE
-        return best if is_used and best._repeats(numbers) <= MOST_REPEATS else None
+        return best if len(best.steps) > 1 and most <= LARGEST_SHARE else None
 
     @classmethod
     def _with_step(cls, steps, step, numbers, weight):
@@ -91,8 +88,9 @@ class Heaps(NamedTuple):
         usual = 1 / self.steps - np.append(1 / self.steps[1:], 0.0)
         return rows @ np.log(self.shares / usual)
 
-    def _repeats(self, numbers):
+    def repeats(self, numbers):
         """Return how often two of the numbers are equal, relative to what the steps explain."""
+        numbers = numbers[numbers != 0]
         n, counts = len(numbers), np.unique(numbers, return_counts=True)[1]
         n_bins = int(np.clip(np.sqrt(n), *BINS))
         ends, largest = np.quantile(numbers, np.linspace(0, 1, n_bins + 1)), self.steps[-1]

@@ -24,6 +24,7 @@ FARTHEST_SCORES = np.array([-8.0, 8.0])  # of numbers in answers
 FARTHEST_LEVEL = 20  # times the range of levels, beyond which numbers are outside of their kind
 ROWS_BETWEEN = 1.0  # that all unseen numbers between two levels count for
 LEAST_ODDS = 1_000  # against numbers being multiples of a larger step by chance
+MOST_REPEATS = 3  # times as many equal numbers as their rounding explains
 ROWS_PER_POINT = 8  # of a lattice, from which on its frequency tells more than its rounding
 
 
@@ -125,7 +126,11 @@ class Number:
         self.heaps = None
         is_whole = step is not None and abs(self.origin / step % 1 - 0.5) > 0.5 - ON_LATTICE
         if may_have_heaps and is_whole and len(x) < ROWS_PER_POINT * len(np.unique(x)):
-            self.heaps = Heaps.of(self.whole(x), weight)
+            heaps = Heaps.of(self.whole(x), weight)
+            # Points that repeat more often than steps explain have their own frequencies.
+            if heaps is not None and repeat(x) and heaps.repeats(self.whole(x)) > MOST_REPEATS:
+                heaps = None
+            self.heaps = heaps
         self.seen = float(x.min()), float(x.max())
         ends = (low, high) if period is None else (-np.inf, np.inf)  # a circle has no ends
         self.outside = Outside(outside, *ends, step, scale_of(x, weight, step))
