@@ -159,7 +159,7 @@ def fit_network(train, held_out, seed, seconds, settings, has_backbone=False):
             some.code,
             some.weight,
             HIDDEN,
-            N_COMPONENTS,
+            N_COMPONENTS * (1 + schema.have_seasons.any()),
             dropout=dropout,
             **backbone,
         )

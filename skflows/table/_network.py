@@ -29,6 +29,7 @@ ROWS_OF_ORDERS = 1024  # at once, with a row of the network for each order and v
 UNITS_AT_ONCE = 1024  # rows of the network, whose hidden units fit in a processor's cache
 VALIDATED_EVERY = 3  # epochs
 TRUST = 1.0  # logit of the share of the Gaussian's conditionals at the start
+SCALE, SCALE_OF_SEASONS = 0.6, 0.2  # of the normals of a mixture at the start
 LEAST_VARIANCE = 1e-6
 LEAST_OF_GROUP, LEAST_SHARE = 10, 0.02  # rows that know the same variables
 SHARE_OF_GROUPS = 0.5  # of the rows, from which on values are not missing at random
@@ -140,15 +141,19 @@ class OrderAgnosticNetwork(nn.Module):
                 logits - logits.mean()
             ).float()
         centres = torch.linspace(-2, 2, n_components) if n_components > 1 else torch.zeros(1)
-        scale = math.log(0.6) if n_components > 1 else 0.0
-        mixture = torch.stack([-0.7 * centres**2, centres, torch.full_like(centres, scale)])
-        of_number = mixture.flatten()
+        starts = []
+        for j in layout.numbers:  # the dates of a season are several, far apart
+            scale = SCALE_OF_SEASONS if variables[j].season is not None else SCALE
+            log_scale = math.log(scale) if n_components > 1 else 0.0
+            mixture = [-0.7 * centres**2, centres, torch.full_like(centres, log_scale)]
+            trust = [] if gaussian is None else [torch.tensor([TRUST])]
+            starts.append(torch.cat([*mixture, *trust]))
         if gaussian is not None:
-            of_number = torch.cat([of_number, torch.tensor([TRUST])])
             mean, covariance = map(torch.from_numpy, gaussian)
             self.register_buffer("mean", mean.float())
             self.register_buffer("covariance", covariance.float())
-        start[layout.n_logits :] = of_number.repeat(len(layout.numbers))
+        if starts:
+            start[layout.n_logits :] = torch.cat(starts)
         with torch.no_grad():
             self.mlp.output.bias.copy_(start[:, None])
         self.register_buffer("feature_of", torch.from_numpy(layout.feature_of))
