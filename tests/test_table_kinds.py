@@ -292,7 +292,7 @@ def test_networks_learn_seasons_across_years(days, tmp_path):
     cold = np.cos(2 * np.pi * (days.day_of_year - 1) / 365.25)
     noise = np.random.default_rng(0).normal(size=len(days))
     table = pd.DataFrame({"day": days, "heating": np.round(50 + 30 * cold + 5 * noise, 1)})
-    own = quick(max_iter=50).fit(table)
+    own = quick(max_iter=100).fit(table)
     assert own._schema.variables[0].season is not None
     drawn = own.sample(1000, random_state=0)
     of_months = drawn.groupby(drawn["day"].dt.month)["heating"]
