@@ -105,6 +105,32 @@ def test_probabilities_of_values_are_the_scores(density):
         assert_allclose(listed[price], np.exp(scores), rtol=1e-5)
 
 
+def test_distributions_are_rounded_too(density):
+    given = prices()[:3][["size"]]
+    listed = density.predict_proba("price", given)
+    distribution = density.predict_distribution("price", given)
+    for price in (0, 37, 50, 988, 990):
+        assert_allclose(
+            distribution.cdf(price + 0.5), listed[:, : price + 1].sum(axis=1), atol=1e-9
+        )
+    median = density.quantile("price", prices(200, seed=1)[["size"]], 0.5)
+    assert (median % 10 == 0).mean() > 0.6
+
+
+@pytest.mark.parametrize(("factor", "shift"), [(0.01, 0.0), (0.05, 0.0), (1.0, -300.0)])
+def test_other_steps_and_negative_numbers(factor, shift):
+    table = pd.DataFrame({"x": np.round(factor * (prices()["price"] + shift), 2)})
+    own = quick().fit(table)
+    variable = own._schema.variables[0]
+    assert variable.heaps.steps.tolist() == [1, 5, 10]
+    drawn = own.sample(2000, random_state=0)["x"].to_numpy()
+    assert_allclose(drawn, np.round(drawn, 2), atol=1e-12)
+    tens = np.abs(np.rint(drawn / factor) % 10) == 0
+    assert tens.mean() == pytest.approx(0.8, abs=0.05)
+    every = np.round(factor * np.arange(-400 if shift else 0, 4000), 2)
+    assert np.exp(own.score_samples(pd.DataFrame({"x": every}))).sum() == pytest.approx(1, abs=1e-3)
+
+
 def test_frequent_ends_are_apart_from_heaps():
     table = prices(160)
     table.loc[::4, "price"] = 0
@@ -133,6 +159,11 @@ def test_files_hold_heaps(density):
 
 
 def test_dates_have_no_heaps():
-    months = pd.to_datetime([f"{2000 + i % 20}-{1 + 5 * (i % 2):02d}-01" for i in range(90)])
+    """Though most are tenths of months since 1970."""
+    number = np.random.default_rng(0).choice(np.arange(0, 600, 10), 90)
+    number[:9] += 1
+    assert Heaps.of(number.astype(float), np.ones(90)) is not None
+    months = number.astype("datetime64[M]").astype("datetime64[ns]")
     own = quick(max_iter=1).fit(pd.DataFrame({"month": months, "x": np.arange(90) % 7}))
+    assert own.columns_["modelled as"][0] == "month"
     assert own._schema.variables[0].heaps is None

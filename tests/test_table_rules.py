@@ -379,6 +379,33 @@ def test_imputed_terms_have_the_known_sum(method):
     assert np.allclose(filled["total"], total, atol=1e-9)
 
 
+@pytest.mark.parametrize("method", ["mean", "mode"])
+def test_a_known_sum_comes_before_what_a_category_tells_of_its_terms(method):
+    rng = np.random.default_rng(0)
+    kind = rng.integers(0, 5, 400)
+    fee = np.array([10.0, 25.0, 40.0, 60.0, 95.0])[kind]
+    hours = np.round(rng.gamma(4, 20, 400), 1)
+    table = pd.DataFrame({"kind": kind.astype(str), "fee": fee, "hours": hours})
+    table["total"] = table["fee"] + table["hours"]
+    density = quick().fit(table)
+    assert sorted(density.rules_["rule"])[-1].startswith("total = ")
+    filled = density.impute(table.assign(kind=None, fee=np.nan, hours=np.nan), method)
+    holds = np.abs(filled["total"] - filled["fee"] - filled["hours"]) < 1e-9
+    assert holds.mean() > 0.98  # where the likeliest fee is beyond the total, no hours fit
+
+
+@pytest.mark.parametrize("method", ["mean", "median"])
+def test_sums_that_share_a_term_and_what_follows_from_terms_agree(method):
+    rng = np.random.default_rng(0)
+    a, b, c = (rng.poisson(mean, 400) for mean in (25, 65, 9))
+    table = pd.DataFrame({"a": a, "b": b, "c": c, "ab": a + b, "ac": a + c, "twice": 2 * c})
+    density = quick().fit(table)
+    filled = density.impute(table.astype(float).assign(a=np.nan, b=np.nan, c=np.nan), method)
+    assert (filled["a"] + filled["b"] == filled["ab"]).all()
+    assert (filled["a"] + filled["c"] == filled["ac"]).all()
+    assert (filled[["a", "b", "c"]] % 1 == 0).all(axis=None)  # as their columns hold integers
+
+
 def test_terms_of_a_known_sum_are_told_by_all_queries():
     table = amounts()[["net", "tax", "rebate", "total"]]
     density = quick().fit(table)

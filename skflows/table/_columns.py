@@ -356,7 +356,9 @@ def _with_seasons(variable, values, year):
 
     Values that are always at about the same time of the year have none.
     """
-    has_seasons = np.ptp(values) > year and np.ptp(np.mod(values, year)) > year / 12
+    places = np.sort(np.mod(values, year))
+    largest_gap = np.diff(places, append=places[0] + year).max()
+    has_seasons = np.ptp(values) > year and year - largest_gap > year / 12
     variable.season = year if has_seasons else None
     return variable
 
@@ -704,7 +706,7 @@ class ColumnModel:
         if self.kind != "atoms" and (often := _often(first)):
             reason += f", often exactly {often}"
         if first.has_number and first.heaps is not None:
-            steps = first.step * first.heaps.steps[1:]
+            steps = first.step * first.heaps.usual_steps
             reason += f", often multiples of {', '.join(f'{step:.10g}' for step in steps)}"
         return {
             "column": self.name,

@@ -1,10 +1,11 @@
 """How the unknown values of rows that were filled in one by one are made to follow the rules."""
 
 import re
+from itertools import product
 
 import numpy as np
 
-from ._rule_kinds import rounded
+from ._rule_kinds import Formula, rounded
 
 
 class Filling:
@@ -36,11 +37,11 @@ class Filling:
         self.rows = rules.encoded(schema, values)
         # Columns that are known, or follow from known ones.
         self.is_set = np.stack([~is_unknown[:, parts[-1]] for parts in schema.of_column], axis=1)
-        self.formulas = [
+        self.number_formulas = [
             rule for rule in rules.formulas if schema.columns[rule.target.column].is_number
         ]
         self.is_mean = np.zeros(len(schema.columns), dtype=bool)
-        for i in {i for rule in self.formulas for i in rule.columns} if are_means else ():
+        for i in {i for rule in self.number_formulas for i in rule.columns} if are_means else ():
             self.is_mean[i] = not holds_integers(schema.columns[i])
             if not self.is_mean[i]:
                 some = np.flatnonzero(~self.is_set[:, i])
@@ -57,7 +58,7 @@ class Filling:
             self._keep_orders()
             self._follow([rule for rule in functions if rule not in spans])
         self._agree_with_targets()
-        self._follow(functions)  # what follows from terms that have changed
+        self._follow(functions, only_open=True)  # from terms that have changed
 
     def _put(self, some, i, x):
         self.rows[some, i] = x
@@ -84,15 +85,20 @@ class Filling:
                 some = np.flatnonzero(broken & is_open)
                 self._put(some, i, schema.columns[i].nearest(rows[some, other], toward))
 
-    def _follow(self, functions):
-        """Set unknown targets to the values expected by rules; return which columns are set."""
+    def _follow(self, functions, only_open=False):
+        """Set unknown targets to the values expected by rules; return which columns are set.
+
+        Terms of sums that agree, and what known values tell, may stay as they are.
+        """
         told = np.zeros(self.rows.shape, dtype=bool)
         for rule in functions:
             target, expected = rule.target, rule.expected(self.rows)
             follows = self.is_unknown[:, target.variables[0]] & ~np.isnan(expected)
+            if only_open:
+                follows &= ~self.is_set[:, target.column]
             are_set = self.is_set[:, rule.determinants].all(axis=1)
             self.is_set[:, target.column] |= follows & are_set
-            if self.is_mean[target.column]:
+            if self.is_mean[target.column] and isinstance(rule, Formula):
                 expected = np.where(are_set, expected, rule.total(self.rows))
             self._put(np.flatnonzero(follows), target.column, expected[follows])
             told[:, target.column] |= follows
@@ -110,21 +116,30 @@ class Filling:
             told[:, low] |= follows
 
     def _agree_with_targets(self):
-        """Set the largest unknown term of each known target to what the other terms leave."""
-        for rule in self.formulas[::-1]:  # a term may be the target of an earlier one
+        """Set the largest possible term of each known target to what the other terms leave."""
+        for rule in self.number_formulas[::-1]:  # a term may be the target of an earlier one
             is_open = ~self.is_set[:, rule.determinants]
             differs = self.is_set[:, rule.target.column] & is_open.any(axis=1)
             differs &= self.is_mean[list(rule.determinants)].any() | rule.is_broken(self.rows)
-            largest = np.where(is_open, rule.sizes(self.rows), -1.0).argmax(axis=1)
-            for k, i in enumerate(rule.determinants):
-                some = np.flatnonzero(differs & (largest == k))
-                x = rule.rest(self.rows[some], i)
-                possible = rounded(x, self.schema.variables[self.schema.of_column[i][-1]], 0.0)
-                fits = ~np.isnan(possible)
-                self._put(some[fits], i, (x if self.is_mean[i] else possible)[fits])
+            by_size = np.argsort(-np.where(is_open, rule.sizes(self.rows), -1.0), axis=1)
+            for place, (k, i) in product(by_size.T, enumerate(rule.determinants)):
+                some = np.flatnonzero(differs & is_open[:, k] & (place == k))
+                x = self._rest(rule, some, i)
+                some, x = some[~np.isnan(x)], x[~np.isnan(x)]
+                self._put(some, i, x)
+                differs[some] = False
             # No other rule changes a term of a sum that agrees.
             some = np.flatnonzero(self.is_set[:, rule.target.column])
             self.is_set[np.ix_(some, rule.determinants)] = True
+
+    def _rest(self, rule, some, i):
+        """Return what the other terms leave for a term in some rows, NaN if it is not possible."""
+        rows = self.rows[some]
+        if not self.is_mean[i]:
+            return rule.told(self.schema, rows, i)
+        x = rule.rest(rows, i)
+        possible = rounded(x, self.schema.variables[self.schema.of_column[i][-1]], 0.0)
+        return np.where(np.isnan(possible), np.nan, x)
 
 
 def holds_integers(column):

@@ -19,8 +19,9 @@ class Heaps(NamedTuple):
 
     Numbers are whole: multiples of the least step. The degree of a number is the largest of several
     steps of which it is a multiple, and each step is a multiple of the one before. The degree is
-    independent of everything else, and the probability of a number is that of its degree, times the
-    one of the cell of what is nearest to it among all numbers of its degree.
+    independent of everything else, and the probability of a number is that of its degree, times
+    that of its cell, which holds what is nearer to it than to any other number of its degree. Each
+    degree has numbers within the bounds, as in the rows that `of` gets.
 
     Attributes
     ----------
@@ -68,7 +69,7 @@ class Heaps(NamedTuple):
 
     @classmethod
     def _with_step(cls, steps, step, numbers, weight):
-        """Return heaps with one more step, None if it is no multiple or part of another one.
+        """Return heaps with one more step, None if it neither divides nor is a multiple of another.
 
         Nor may it have fewer multiples than by chance, as where most numbers are less than it.
         """
@@ -82,11 +83,20 @@ class Heaps(NamedTuple):
             return None
         return heaps._replace(shares=rows / rows.sum())
 
+    @property
+    def _by_chance(self):
+        """The probability of each degree among numbers that are rounded to 1 only."""
+        return 1 / self.steps - np.append(1 / self.steps[1:], 0.0)
+
+    @property
+    def usual_steps(self):
+        """The larger steps whose degree is more frequent than by chance."""
+        return self.steps[1:][(self.shares > self._by_chance)[1:]]
+
     def _gain(self, numbers, weight):
         """Return the gain in log-likelihood over numbers that are rounded to 1 only."""
         rows = np.bincount(self.degree(numbers), weight, len(self.steps))
-        usual = 1 / self.steps - np.append(1 / self.steps[1:], 0.0)
-        return rows @ np.log(self.shares / usual)
+        return rows @ np.log(self.shares / self._by_chance)
 
     def repeats(self, numbers):
         """Return how often two of the numbers are equal, relative to what the steps explain."""
@@ -133,6 +143,31 @@ class Heaps(NamedTuple):
         """Return the next number of the same degree, above or below."""
         step = sign * self.steps[degree]
         return numbers + step * np.where(self._is_rounder(numbers + step, degree), 2, 1)
+
+    def ends_below(self, x, low, high):
+        """Return where the cells end that the numbers up to x have, of each degree.
+
+        Parameters
+        ----------
+        x : ndarray of any shape
+            Numbers.
+        low, high : float
+            The least and the largest number that is possible, or infinite.
+
+        Returns
+        -------
+        ends : ndarray of shape (n_degrees, *x.shape)
+            -inf where no number of the degree is up to x, inf where all are.
+        """
+        ends = []
+        for k, step in enumerate(self.steps):
+            degree = np.full(x.shape, k)
+            last = step * np.floor(x / step)
+            last = np.where(self._is_rounder(last, degree), last - step, last)
+            following = self._next(last, degree, 1)
+            end = np.where(following > high, np.inf, (last + following) / 2)
+            ends.append(np.where(last < low, -np.inf, end))
+        return np.stack(ends)
 
     def drawn(self, x, low, high, random_state):
         """Return whole numbers nearest to given ones, each of a random degree.

@@ -72,12 +72,20 @@ class OneVariable:
         """Return the probability that the number is at most x, of shape (n, k) or (1, k)."""
         total = 0.0
         variable = self.variable
+        has_heaps = variable.heaps is not None
+        ends, places = variable.ends_below(x) if has_heaps else (x[None], x[None])
+        of_degrees = variable.heaps.shares if has_heaps else [1.0]
         scores = {
-            map_: map_.forward(x.ravel())[0].reshape(x.shape)
+            map_: map_.forward(places.ravel())[0].reshape(places.shape)
             for map_ in {one.map for one in self.members}
         }
         for share, one in zip(self.shares, self.members, strict=True):
-            below = one.number.cdf(scores[one.map])
+            below = 0.0
+            for of_degree, end, score in zip(of_degrees, ends, scores[one.map], strict=True):
+                up_to = one.number.cdf(score)
+                if has_heaps:
+                    up_to = np.where(np.isinf(end), end > 0, up_to)
+                below = below + of_degree * up_to
             if one.levels is not None:
                 if variable.step is not None:  # outer cells are open, up to the atoms
                     below = np.where(x < variable.low - HALF * variable.step, 0.0, below)
@@ -111,34 +119,8 @@ class OneVariable:
         """The probabilities of the values that are listed as possible."""
         if not self.variable.has_number:
             return self.variable.of_possible(self.levels)
-        if self.variable.heaps is not None:
-            return self._probabilities_of_heaps
         below = self.cdf(self.variable.possible.ends[None, 1:-1])
         return np.maximum(np.diff(below, axis=1, prepend=0.0, append=1.0), 0.0)
-
-    @property
-    def _probabilities_of_heaps(self):
-        """The same where cells of numbers overlap, those of each degree of rounding."""
-        variable, points = self.variable, self.variable.possible.values
-        is_atom, (ends, closed) = np.isin(points, variable.atoms), variable.cell_ends(points)
-        log_share = variable.heaps.log_share(variable.whole(points))
-        share_of_degree = np.where(is_atom, 0.0, np.exp(log_share))
-        total = 0.0
-        for share, one in zip(self.shares, self.members, strict=True):
-            low, high = (one.number.cdf(one.map.forward(each)[0][None]) for each in closed)
-            low, high = (
-                np.where(np.isinf(ends[0]), 0.0, low),
-                np.where(np.isinf(ends[1]), 1.0, high),
-            )
-            probability = share_of_degree * np.maximum(high - low, 0.0)
-            if one.levels is not None:
-                probability = one.levels[:, :1] * probability
-                probability[:, is_atom] += one.levels[:, 1:]
-            total = total + share[:, None] * probability
-        total = (1 - self.p_expected.sum(axis=1, keepdims=True)) * total
-        for expected, probability in zip(self.expected.T, self.p_expected.T, strict=True):
-            total = total + probability[:, None] * (points == expected[:, None])
-        return total
 
     @cached_property
     def _cells(self):

@@ -237,8 +237,19 @@ class Number:
             )
             below = np.where(points <= self.low, -np.inf, closed[0])
             return (below, np.where(points >= self.high, np.inf, closed[1])), closed
-        whole, low, high = map(self.whole, (points, self.low, self.high))
-        ends = self.step * np.stack(self.heaps.cells(whole, low, high))
+        limits = map(self.whole, (self.low, self.high))
+        return self._closed(np.stack(self.heaps.cells(self.whole(points), *limits)))
+
+    def ends_below(self, x):
+        """Return the ends of the cells of numbers up to x, of each degree of heaps.
+
+        Also return them with cells that are a step wide outwards, as `cell_ends`.
+        """
+        limits = map(self.whole, (self.low, self.high))
+        return self._closed(self.heaps.ends_below(x / self.step + ON_LATTICE, *limits))
+
+    def _closed(self, ends):
+        ends = self.step * ends
         return ends, np.clip(ends, self.low - self.step / 2, self.high + self.step / 2)
 
     def encode(self, values):
