@@ -208,8 +208,8 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
     With trees, by default, if no flow is given:
 
     >>> density = ConditionalDensity(random_state=0).fit(X[:100], y[:100])
-    >>> len(density.flows_), len(density.weights_)
-    (15, 15)
+    >>> len(density.flows_) > 5  # which are without trees
+    True
     """
 
     _parameter_constraints: dict = {
