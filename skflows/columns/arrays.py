@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping
 from decimal import Decimal
@@ -152,6 +153,11 @@ def listed(names, limit=12):
     """Return the first ``limit`` names, quoted, to keep the message for a wide table readable."""
     shown = ", ".join(repr(str(name)) for name in names[:limit])
     return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
+
+
+def is_integer_dtype(name):
+    """Return whether a dtype, as a library prints it, is one of integers."""
+    return re.match(r"u?int\d", name, re.IGNORECASE) is not None
 
 
 def check_different_names(X):

@@ -185,20 +185,21 @@ def are_months(seconds):
 def calendar_part(seconds, part, zone, name):
     """Return one of `CALENDAR` of moments, in the local time of a zone if there is one."""
     of_moments, known = np.full(len(seconds), np.nan), ~np.isnan(seconds)
-    moments = local_seconds(seconds[known], zone, name)
-    months = np.floor(months_of(moments))
-    if part == "hour":
-        of_known = np.floor(np.mod(moments, DAY) / HOUR)
-    elif part == "weekday":
-        of_known = split_moment(moments)[1]
-    elif part == "year":
-        of_known = np.floor(months / 12) + EPOCH.year
-    elif part == "month":
-        of_known = np.mod(months, 12) + 1
-    else:
-        of_known = np.floor((moments - start_of_month(months)) / DAY) + 1
-    of_moments[known] = of_known
+    of_moments[known] = _calendar_part(local_seconds(seconds[known], zone, name), part)
     return of_moments
+
+
+def _calendar_part(moments, part):
+    if part == "hour":
+        return np.floor(np.mod(moments, DAY) / HOUR)
+    if part == "weekday":
+        return split_moment(moments)[1]
+    months = np.floor(months_of(moments))
+    if part == "year":
+        return np.floor(months / 12) + EPOCH.year
+    if part == "month":
+        return np.mod(months, 12) + 1
+    return np.floor((moments - start_of_month(months)) / DAY) + 1
 
 
 def start_of_week(seconds):

@@ -6,7 +6,7 @@ from numbers import Real
 
 import numpy as np
 
-from .arrays import listed, reads_as_number
+from .arrays import is_integer_dtype, listed, reads_as_number
 from .checks import ColumnWarning, names_rows, unseen_error, warn_of_unseen, warn_user
 from .dates import check_zone, local_seconds, moments_of, utc_seconds, zone_of
 from .formats import OTHER_MARK, DateFormat, find_format
@@ -325,7 +325,7 @@ class Encoding:
             numbers = numbers[~np.isnan(numbers)]
         if format is not None:
             is_other = ~format.are_exact(numbers)
-        elif (self.columns[j].dtype or self.dtype).lower().startswith(("int", "uint")):
+        elif is_integer_dtype(self.columns[j].dtype or self.dtype):
             is_other = numbers % 1 != 0
         else:
             return

@@ -625,7 +625,7 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         source, trees = self._source(context), self.encoder_[-1].trees_
         kinds = np.arange(len(self.flows_)).reshape(-1, n)[:, range(n) if folds is None else folds]
         of_flows = [distribution_of(source.of(kind)).mean().reshape(-1, d) for kind in kinds]
-        return np.stack([*of_flows, trees.loc_ + trees.scale_ * context[:, -d:]])
+        return np.stack([*of_flows, trees.in_units_of_y(context[:, -d:])])
 
     def _mean(self, context, shares):
         """Return what the means that `_means` returns make together, by less work.
@@ -642,9 +642,9 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         mean : ndarray of shape (n, n_outputs)
         """
         n, d, trees = len(self.held_out_), self.n_outputs_, self.encoder_[-1].trees_
-        mean = shares[-1] * (trees.loc_ + trees.scale_ * context[:, -d:])
+        mean = shares[-1] * trees.in_units_of_y(context[:, -d:])
         of_kinds = shares[:-1].T  # of the outputs
-        if (of_kinds == of_kinds[0]).all():  # as those of a single one: one mixture
+        if (of_kinds == of_kinds[0]).all():  # such as of a single output: one mixture
             parts = [(of_kinds[0], of_kinds[0].sum())]
         else:
             parts = [*zip(np.eye(len(shares) - 1), shares[:-1], strict=True)]

@@ -191,12 +191,11 @@ class FlowRegressor(
                     self.calibration_scores_ = fold_scores(
                         density, context, pairs.Y, parts, n_draws
                     )
-                    if density._has_trees and sum(map(len, parts)) >= ROWS_OF_SHARES:
-                        means = [density._means(context[rows], [i]) for i, rows in enumerate(parts)]
-                        rows = np.concatenate(parts)
-                        self.mean_shares_ = mean_shares(
-                            np.concatenate(means, axis=1), pairs.Y[rows], pairs.weight[rows]
-                        )
+                    contexts = [(context[rows], [i]) for i, rows in enumerate(parts)]
+                    rows = np.concatenate(parts)
+                    self.mean_shares_ = mean_shares(
+                        density, contexts, pairs.Y[rows], pairs.weight[rows]
+                    )
             else:
                 check_takes_fewer_rows(density.cv)
                 order = random_state.permutation(n)
@@ -210,9 +209,9 @@ class FlowRegressor(
                 context = density._features(safe_indexing(pairs.X, held_out))
                 distribution = distribution_of(density._source(context))
                 self.calibration_scores_ = row_scores(distribution, pairs.Y[held_out])
-                if density._has_trees and len(held_out) >= ROWS_OF_SHARES:
-                    of_rows = pairs.Y[held_out], pairs.weight[held_out]
-                    self.mean_shares_ = mean_shares(density._means(context), *of_rows)
+                self.mean_shares_ = mean_shares(
+                    density, [(context, None)], pairs.Y[held_out], pairs.weight[held_out]
+                )
             self.density_ = density
             copy_names(density, self, "n_outputs_", "output_names_")
         return self
@@ -417,8 +416,15 @@ def calibration_rows(density, n_rows):
     return [rows[some_rows(len(rows), math.ceil(len(rows) * share))] for rows in parts]
 
 
-def mean_shares(means, Y, weight):
-    """Return the shares of the means of each output with the least squared error."""
+def mean_shares(density, contexts, Y, weight):
+    """Return the shares of the means of each output with the least squared error.
+
+    They are None without trees or with few rows. The rows come as pairs of their context and the
+    splits whose flows have not seen them, None for all.
+    """
+    if not density._has_trees or len(Y) < ROWS_OF_SHARES:
+        return None
+    means = np.concatenate([density._means(*each) for each in contexts], axis=1)
     shares = [least_squares(each, y, weight) for each, y in zip(means.T, Y.T, strict=True)]
     return np.transpose(shares)
 

@@ -130,6 +130,10 @@ class TreePredictions(TreeColumns):
             [sum(share * each.predict(X) for share, each in trees) for trees in self.trees_]
         )
 
+    def in_units_of_y(self, predictions):
+        """Return predictions, which are standard scores, in the units of y."""
+        return self.loc_ + self.scale_ * predictions
+
     def _fit_output(self, X, y, weight):
         """Return pairs of a share and an ensemble of trees, and predictions of unseen rows."""
         has_few = len(X) <= FEW_ROWS and self.seconds is None

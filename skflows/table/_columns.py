@@ -143,8 +143,8 @@ def on_lattice(column, setting, kind, low=None, high=None, is_date=False):
         )
     )
     limits = {"low": low, "high": high, "atoms": atoms, "outside": setting.outside_kind}
-    limits["may_have_heaps"] = not is_date
-    return [Number(values, setting, step=step, decimals=decimals, **limits)]
+    rounding = {"step": step, "decimals": decimals, "may_have_heaps": not is_date}
+    return [Number(values, setting, **rounding, **limits)]
 
 
 def _frequent_ends(values, setting, low, high, step):

@@ -1,10 +1,10 @@
 """How the unknown values of rows that were filled in one by one are made to follow the rules."""
 
-import re
 from itertools import product
 
 import numpy as np
 
+from ..columns.arrays import is_integer_dtype
 from ._rule_kinds import Formula, rounded
 
 
@@ -42,7 +42,7 @@ class Filling:
         ]
         self.is_mean = np.zeros(len(schema.columns), dtype=bool)
         for i in {i for rule in self.number_formulas for i in rule.columns} if are_means else ():
-            self.is_mean[i] = not holds_integers(schema.columns[i])
+            self.is_mean[i] = not is_integer_dtype(schema.columns[i].dtype)
             if not self.is_mean[i]:
                 some = np.flatnonzero(~self.is_set[:, i])
                 self._put(some, i, np.rint(self.rows[some, i]))
@@ -140,11 +140,6 @@ class Filling:
         x = rule.rest(rows, i)
         possible = rounded(x, self.schema.variables[self.schema.of_column[i][-1]], 0.0)
         return np.where(np.isnan(possible), np.nan, x)
-
-
-def holds_integers(column):
-    """Return whether the values of a column are written as integers."""
-    return re.match(r"u?int\d", column.dtype, re.IGNORECASE) is not None
 
 
 def have_same_values(schema, order):

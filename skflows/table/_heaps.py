@@ -5,7 +5,7 @@ from typing import NamedTuple, Self
 import numpy as np
 
 PSEUDO_ROWS = 0.5  # of each degree of rounding: no number is impossible
-LEAST_ODDS = 1_000  # against a larger step by chance
+LEAST_ODDS = 1_000  # against numbers being multiples of a larger step by chance
 LEAST_MULTIPLES = 4  # of a step between the tenth and the ninetieth percentile
 LEAST_SURPLUS = 1.2  # multiples of a step, relative to as many as by chance
 LARGEST_SHARE = 0.1  # of a single number
@@ -19,8 +19,8 @@ class Heaps(NamedTuple):
 
     Numbers are whole: multiples of the least step. The degree of a number is the largest of several
     steps of which it is a multiple, and each step is a multiple of the one before. The degree is
-    independent of everything else, and the probability of a number is that of its degree, times
-    that of its cell, which holds what is nearer to it than to any other number of its degree. Each
+    independent of everything else. The probability of a number is the share of its degree times the
+    mass of its cell, which holds what is nearer to it than to any other number of its degree. Each
     degree has numbers within the bounds, as in the rows that `of` gets.
 
     Attributes
