@@ -152,18 +152,20 @@ class TreePredictions(TreeColumns):
         ]
         n_fits = (n_folds + 1) * len(self.loc_) * len(boosting)
         sizes = self._stages(boosting[0], X, y, weight, n_fits, self.seconds) or STAGES[:1]
-        stages = np.empty((len(boosting), len(sizes), len(X)))
+        stages = np.full((len(boosting), len(sizes), len(X)), np.inf)
         of_forests = np.empty((len(forests), len(X)))
-        for model in boosting:
-            model.set_params(max_iter=sizes[-1])
+        squares, most = np.zeros(stages.shape[:2]), np.full(len(boosting), len(sizes))
         for rows, others in folds.split(X):
             given = X[rows], y[rows], weight[rows]
             for k, model in enumerate(boosting):
+                model.set_params(max_iter=sizes[most[k] - 1])
                 staged = [*self._fit(clone(model), *given).staged_predict(X[others])]
-                stages[k][:, others] = [staged[size - 1] for size in sizes]
+                stages[k, : most[k], others] = np.transpose([staged[i - 1] for i in sizes[: most[k]]])
             for k, forest in enumerate(forests):
                 of_forests[k, others] = Forest.of(clone(forest).fit(*given)).predict(X[others])
-        best = np.average((stages - y) ** 2, axis=2, weights=weight).argmin(axis=1)
+            squares += (stages[..., others] - y[others]) ** 2 @ weight[others]
+            best = squares.argmin(axis=1)
+            most = np.minimum(most, best + 2)  # other folds go on to the next number, at most
         for model, k in zip(boosting, best, strict=True):
             model.set_params(max_iter=sizes[k])
         unseen = np.column_stack([*stages[np.arange(len(boosting)), best], *of_forests])
