@@ -120,6 +120,10 @@ def test_rows_at_given_contexts(name, d):
         expected = map_(x[some], own_context)
         found = getattr(given.take(some), direction)(x[None, some])
         assert_close(tuple(each[0] for each in found), expected, rtol=1e-12, atol=1e-12)
+        same = x[:2, None]  # a row at all contexts
+        expected = getattr(given, direction)(same.expand(-1, len(x), -1))
+        for found, whole in zip(getattr(given, direction)(same), expected, strict=True):
+            assert_close(found.expand_as(whole), whole, rtol=1e-12, atol=1e-12)
 
 
 @every_bijection

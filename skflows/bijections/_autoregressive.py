@@ -38,7 +38,7 @@ class GivenUnivariate(Given):
 
     def _mapped(self, direction, x):
         """Map rows ``(k, n, 1)``."""
-        columns = x.mT.contiguous()
+        columns = x.mT.expand(-1, -1, self.params.shape[-1]).contiguous()
         mapped = [
             direction(part, self.params.expand(len(part), -1, -1, -1))
             for part in columns.split(VALUES_IN_CACHE // (columns.shape[-1] + 1) + 1)

@@ -16,7 +16,11 @@ def in_turn(maps, x, *context):
 
 
 class Given(ABC):
-    """A bijection at n contexts: a map of rows of shape ``(k, n, d)``, k for each context."""
+    """A bijection at n contexts: a map of rows of shape ``(k, n, d)``, k for each context.
+
+    Rows that are the same at all contexts may have the shape ``(k, 1, d)``, so that maps without a
+    context map them once; until a map depends on the context, results have this shape too.
+    """
 
     @abstractmethod
     def forward(self, x):
@@ -47,10 +51,13 @@ class GivenBijection(Given):
         self.context = context
 
     def forward(self, x):
-        return self.bijection(x, self.context)
+        return self.bijection(self._at_all(x), self.context)
 
     def inverse(self, z):
-        return self.bijection.inverse(z, self.context)
+        return self.bijection.inverse(self._at_all(z), self.context)
+
+    def _at_all(self, rows):
+        return rows if self.context is None else rows.expand(-1, len(self.context), -1)
 
     def take(self, index):
         if self.context is None:

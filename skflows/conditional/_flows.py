@@ -146,10 +146,12 @@ class FlowMixture:
         """
         images = self.circle.images(y)
         rows = images.reshape(len(images) * len(y), *y.shape[1:], 1)
-        latent, log_slope = (
-            np.reshape(each, (len(given), *images.shape))
-            for each in zip(*(flow.map("forward", rows) for flow in given), strict=True)
-        )
+        if (rows == rows[:, :1]).all():  # such as each possible value of a discrete output
+            rows = rows[:, :1]
+        latent, log_slope = np.empty((2, len(given), *images.shape))
+        for i, flow in enumerate(given):
+            for whole, part in zip((latent, log_slope), flow.map("forward", rows), strict=True):
+                whole[i] = part.reshape(len(images), len(y), -1)
         latent = latent * np.reshape(self.signs, (-1, 1, 1, 1))
         if self.bounds is not None:  # on which a flow is only nearly infinite
             low, high = self.bounds[0]

@@ -29,7 +29,7 @@ from ..preprocessing.sklearn_compat import Interval, StrOptions, safe_indexing
 from ..training.threads import fit_context
 from ._density import ConditionalDensity
 from ._regions import translated
-from ._trees import least_squares
+from ._trees import LEAST_GAIN, least_squares
 
 HELD_OUT = 0.2
 DRAWS = 500  # of y, at most, which show how scores of one flow differ from the mean's
@@ -419,14 +419,17 @@ def calibration_rows(density, n_rows):
 def mean_shares(density, contexts, Y, weight):
     """Return the shares of the means of each output with the least squared error.
 
-    They are None without trees or with few rows. The rows come as pairs of their context and the
-    splits whose flows have not seen them, None for all.
+    They are None without trees or with few rows. A small share is 0, because it would cost time in
+    each prediction. The rows come as pairs of their context and the splits whose flows have not
+    seen them, None for all.
     """
     if not density._has_trees or len(Y) < ROWS_OF_SHARES:
         return None
     means = np.concatenate([density._means(*each) for each in contexts], axis=1)
-    shares = [least_squares(each, y, weight) for each, y in zip(means.T, Y.T, strict=True)]
-    return np.transpose(shares)
+    pairs = zip(means.T, Y.T, strict=True)
+    shares = np.transpose([least_squares(each, y, weight) for each, y in pairs])
+    shares[shares < LEAST_GAIN] = 0.0
+    return shares / shares.sum(axis=0)
 
 
 def fold_scores(density, context, y, parts, n_draws):

@@ -160,7 +160,7 @@ class TreePredictions(TreeColumns):
             for k, model in enumerate(boosting):
                 model.set_params(max_iter=sizes[most[k] - 1])
                 staged = [*self._fit(clone(model), *given).staged_predict(X[others])]
-                stages[k, : most[k], others] = np.transpose([staged[i - 1] for i in sizes[: most[k]]])
+                stages[k][: most[k], others] = [staged[i - 1] for i in sizes[: most[k]]]
             for k, forest in enumerate(forests):
                 of_forests[k, others] = Forest.of(clone(forest).fit(*given)).predict(X[others])
             squares += (stages[..., others] - y[others]) ** 2 @ weight[others]
