@@ -75,11 +75,11 @@ class Ranks(NamedTuple):
 
 
 def joint_p_values(known, new):
-    """Return conformal p-values by two scores of each row: small if either is low.
+    """Return conformal p-values by two scores of each row: small if either is low, or both.
 
-    Rows are ordered by the lower one of their ranks in the two scores, among the known rows and the
-    new one. The same rank is lower in the first score: a row that is the lowest in it alone has the
-    least p-value that there is.
+    Rows are ordered by a power mean of their ranks in the two scores, among the known rows and the
+    new one. Its exponent, -1/2, is between the ones of the product and of the lower rank. A row
+    that is the lowest in the first score alone has the least p-value that there is.
 
     Parameters
     ----------
@@ -91,19 +91,26 @@ def joint_p_values(known, new):
     Returns
     -------
     p_values : ndarray of shape (m,)
+
+    References
+    ----------
+    Vovk & Wang, "Combining p-Values via Averaging", 2020.
     """
     ranks, n = [Ranks.fit(scores) for scores in known], len(known[0])
-    own = [each.weight_below(scores) for each, scores in zip(ranks, known, strict=True)]
+    own = [each.weight_below(scores)[:, None] for each, scores in zip(ranks, known, strict=True)]
     below = [each.weight_below(scores) for each, scores in zip(ranks, new, strict=True)]
-    # Of the new row, whose rank is one more than the known rows below it; a half is the tie-break.
-    place = np.minimum(below[0] + 1 - 0.5, below[1] + 1)
-    # A known row above the new one in a score has a rank there that is too high for its place.
-    ends = [np.minimum(below[0], place + 0.5), np.minimum(below[1], place)]
-    n_odder = np.empty(len(new[0]))
+    oddness = _oddness(*(rank + 1 for rank in below))
+    n_odder = np.empty(len(oddness))
     for some in gen_batches(len(n_odder), max(1, PAIRS_AT_ONCE // max(n, 1))):
-        is_odder = [rank[:, None] <= end[some] for rank, end in zip(own, ends, strict=True)]
-        n_odder[some] = np.logical_or(*is_odder).sum(axis=0)
+        # A known row above the new one in a score has a rank there that is higher by one.
+        places = (rank + (rank > end[some]) for rank, end in zip(own, below, strict=True))
+        n_odder[some] = (_oddness(*places) >= oddness[some]).sum(axis=0)
     return (1 + n_odder) / (1 + n)
+
+
+def _oddness(first, second):
+    with np.errstate(divide="ignore"):
+        return 1 / np.sqrt(np.where(first > 1, first, 0)) + 1 / np.sqrt(second)
 
 
 def least_p_value(null):

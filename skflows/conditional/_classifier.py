@@ -58,7 +58,7 @@ from ..preprocessing.validation import uneven, validate_weight
 from ..table import TableDensity
 from ..training.threads import fit_context
 from ._density import ConditionalDensity
-from ._probabilities import ClassProbabilities, equally_pooled, pool_weights, pooled
+from ._probabilities import ClassProbabilities, pool_weights, pooled
 from ._trees import SHARE_OF_TIME
 
 HELD_OUT = 0.2
@@ -104,8 +104,9 @@ class DensityClassifier(
     the powers, by their log-loss.
 
     The p-value of a class is the share of its own rows that are at least as odd as x. A row is odd
-    for a class if it is unlikely under its density, or if the classifiers give it to another class.
-    Where all p-values are small, x belongs to none of the classes, and can be rejected.
+    for a class if it is unlikely under its density, or if few of the extra trees vote for the
+    class, and most of all if both are so. Where all p-values are small, x belongs to none of the
+    classes, and can be rejected.
 
     Parameters
     ----------
@@ -188,8 +189,9 @@ class DensityClassifier(
         Log-densities, in ascending order, of rows of each class that its density has not seen.
 
     calibration_log_proba_ : list of ndarray or None
-        Log-probabilities of the class of these rows, in the same order, by classifiers that have
-        not seen them; None without classifiers.
+        Log-probabilities of the class of these rows, in the same order, by extra trees that have
+        not seen them, or by a pool of the other classifiers if a time limit has left these out;
+        None without classifiers.
 
     n_features_in_ : int
         Number of columns seen in `fit`.
@@ -360,7 +362,7 @@ class DensityClassifier(
                 self.classifiers_ = None
             else:
                 self._weight_classifiers(joint, unseen[:, rows], label[rows], unseen_weight)
-                own = equally_pooled(unseen[:, rows])
+                own = self.classifiers_.cautious(unseen[:, rows])
                 self.calibration_log_proba_ = [own[some, k] for k, some in enumerate(of_class)]
         # All but rows without a known value.
         all_calibrate = 2 * len(rows) > len(label) if self._is_table else len(rows) == len(label)
@@ -796,7 +798,8 @@ class DensityClassifier(
             classes = zip(known, log_density.T, strict=True)
             return np.column_stack([Ranks.fit(own).p_values(scores) for own, scores in classes])
         own = zip(known, self.calibration_log_proba_ or (), strict=True)
-        new = zip(log_density.T, equally_pooled(others).T, strict=True)
+        cautious = self.classifiers_.cautious(others)
+        new = zip(log_density.T, cautious.T, strict=True)
         return np.column_stack([joint_p_values(*each) for each in zip(own, new, strict=True)])
 
     def predict_set(self, X: Table, coverage: float = 0.9) -> Flags:

@@ -15,6 +15,7 @@ from ..ensemble._folds import make_folds
 from ._context import ContextEncoder
 from ._trees import N_FOLDS, STAGES, Boosting, Forest, TreeColumns
 
+EXTRA_TREES = "extra trees"
 N_TREES = 100
 MOST_NUMBERS = 30_000  # about half of them in an extra tree; with many rows, leaves are larger
 PENALTIES = (0.1, 1.0, 10.0)  # values of C of the logistic regressions, all of which are pooled
@@ -76,7 +77,7 @@ class ClassProbabilities(TreeColumns):
         # A node has eight numbers and the shares of the classes.
         leaf = math.ceil(one_hot.shape[0] * (one_hot.shape[1] + 8) / MOST_NUMBERS)
         extra_trees = ExtraTreesClassifier(N_TREES, min_samples_leaf=leaf, random_state=seed)
-        models.append(("extra trees", extra_trees, columns))
+        models.append((EXTRA_TREES, extra_trees, columns))
         for name, model, given in models:
             started = clock()
             if end is not None and started > end:
@@ -92,7 +93,7 @@ class ClassProbabilities(TreeColumns):
                 method="predict_proba",
                 params={"sample_weight": weight},
             )
-            self.models_[name] = Forest.of(model) if name == "extra trees" else model
+            self.models_[name] = Forest.of(model) if name == EXTRA_TREES else model
             unseen = np.concatenate([unseen, proba[None]])
         seconds = None if end is None else end - clock()
         boosting = self._fit_boosting(columns, label, weight, folds, seconds)
@@ -119,6 +120,17 @@ class ClassProbabilities(TreeColumns):
                     predicted = softmax(predicted, axis=1)
             proba.append(predicted)
         return self._logarithms(proba)
+
+    def cautious(self, log_proba):
+        """Return the log-probabilities that make p-values: of extra trees, or a pool without them.
+
+        Their votes differ most about rows that are unlike all classes. Models are not weighted,
+        because weights would depend on the rows that calibrate.
+        """
+        names = [*self.models_]
+        if EXTRA_TREES in names:
+            return log_proba[names.index(EXTRA_TREES)]
+        return pooled(np.full(len(log_proba), 1 / len(log_proba)), log_proba)
 
     def _fit_boosting(self, columns, label, weight, folds, seconds):
         """Return trees of gradient boosting, and probabilities of rows that they have not seen.
@@ -166,14 +178,6 @@ def pooled(weights, log_proba):
     Bibliography", 1986.
     """
     return log_softmax(np.tensordot(weights, np.maximum(log_proba, LOWEST), 1), axis=-1)
-
-
-def equally_pooled(log_proba):
-    """Return the pool of class probabilities with equal weights.
-
-    Ranks in it make p-values. Fitted weights would depend on the rows that calibrate.
-    """
-    return pooled(np.full(len(log_proba), 1 / len(log_proba)), log_proba)
 
 
 def pool_weights(log_proba, label, weight):
