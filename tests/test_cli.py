@@ -1022,6 +1022,8 @@ def test_codes_of_the_fit_are_codes_of_later_rows(folder, capsys, one_class):
     assert run("predict r.skflows new.csv -o first.csv") == 0
     first, whole = pd.read_csv("first.csv"), pd.read_csv("whole.csv")
     pd.testing.assert_frame_equal(first, whole[:1])
+    mean = skflows.load("r.skflows").predict(table[:1].drop(columns="width"))
+    np.testing.assert_allclose(first["mean"], mean)
 
 
 def test_columns_that_are_not_used_are_not_spoken_of(folder, capsys):

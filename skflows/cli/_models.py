@@ -291,6 +291,8 @@ def run_predict(args):
     coverage = COVERAGE if args.coverage is None else args.coverage
     if not is_classifier and model.n_outputs_ > 1:
         raise ValueError(f"{args.model} predicts {model.n_outputs_} columns; only one is possible")
+    if not is_classifier:
+        model.set_params(prediction="mean")  # of a column; the median has one of its own
     labels, added = ids(args), ["mean", "median", "low", "high"]
     if is_classifier:
         added = ["predicted", *(f"probability_{each}" for each in model.classes_)]
@@ -333,7 +335,7 @@ def run_predict(args):
                 ends = distribution.median(), low, high
                 if distribution.is_discrete:
                     ends = map(as_integers, ends)
-                columns = distribution.mean(), *ends
+                columns = model.predict(X), *ends
             append(named.assign(**dict(zip(added, columns, strict=True))))
             n_rows += len(X)
             if targets is not None:
