@@ -487,9 +487,9 @@ def test_means_of_categories_do_not_know_rows_of_a_group_that_is_held_out(encode
     noise = 0.1 * np.random.default_rng(0).normal(size=120)
     splits = list(GroupKFold(3).split(X, groups=category))
     params = {"encoder": encoder, "trees": False, "random_state": 0}
-    _, _, context = fit_begun(ConditionalDensity(quick(), cv=3, **params), X, y + noise)
+    *_, context = fit_begun(ConditionalDensity(quick(), cv=3, **params), X, y + noise)
     assert np.corrcoef(context[:, 0], y)[0, 1] > 0.9
-    _, _, context = fit_begun(ConditionalDensity(quick(), cv=splits, **params), X, y + noise)
+    *_, context = fit_begun(ConditionalDensity(quick(), cv=splits, **params), X, y + noise)
     assert all(np.ptp(context[held_out]) < 1e-9 for _, held_out in splits)
 
 
@@ -502,7 +502,7 @@ def test_trees_beside_means_of_categories():
     rng = np.random.default_rng(0)
     X = pd.DataFrame({"shop": pd.Categorical(rng.integers(0, 15, 90)), "x": rng.normal(size=90)})
     density = ConditionalDensity(quick(), cv=2, trees=True, random_state=0)
-    _, _, context = fit_begun(density, X, X["x"].to_numpy() > 0)
+    *_, context = fit_begun(density, X, X["x"].to_numpy() > 0)
     assert context.shape == (90, 3)
     assert np.corrcoef(context[:, -1], X["x"] > 0)[0, 1] > 0.9
 

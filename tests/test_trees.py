@@ -21,6 +21,7 @@ import skflows
 from skflows import ConditionalDensity, FlowRegressor, MAFDensity, NSFDensity
 from skflows.conditional import _density, _trees
 from skflows.conditional._trees import Boosting, Forest, TreePredictions, least_squares, shares_of
+from skflows.conditional._votes import Votes, fit_votes
 from skflows.density import _evaluation
 
 FLOW = NSFDensity(n_transforms=1, hidden_layer_sizes=8, max_iter=3)
@@ -365,3 +366,99 @@ def test_draws_of_flows_with_little_weight(fitted):
         fitted.density_.flows_, fitted.density_._signs, weights / weights.sum(), context
     )
     assert np.isfinite(mixture.draws(4)).all()
+
+
+def hours(n, seed=0):
+    """Return columns, and whole numbers: some rows prefer one, others the multiples of five."""
+    rng = np.random.RandomState(seed)
+    X = rng.normal(size=(n, 2))
+    preferred = np.where(X[:, 0] > 0, 40, 5 * rng.randint(4, 13, n))
+    return X, np.where(rng.rand(n) < 0.8, preferred, rng.randint(20, 61, n))
+
+
+def with_votes(monkeypatch, **params):
+    """Return a density whose flows and `Votes` have equal weights."""
+    monkeypatch.setattr(
+        _density, "shares_of", lambda scores, weight: np.full(scores.shape[1], 1 / scores.shape[1])
+    )
+    return ConditionalDensity(FLOW, cv=2, trees=True, random_state=0, **params)
+
+
+def test_votes_know_frequent_values():
+    X, y = hours(400)
+    new, truth = hours(300, seed=1)
+    flow = clone(FLOW).set_params(max_iter=20)
+    density = ConditionalDensity(flow, cv=2, trees=True, random_state=0)
+    regressor = FlowRegressor(density).fit(X, y)
+    density = regressor.density_
+    assert any(isinstance(flow, Votes) for flow in density.flows_)
+    without = clone(density).set_params(trees=False).fit(X, y)
+    assert density.score(new, truth) > without.score(new, truth) + 0.2
+    at = new[[new[:, 0].argmax(), new[:, 0].argmin()]]
+    often, rarely = regressor.predict_distribution(at).pmf(40)
+    assert often > rarely + 0.15
+    interval = regressor.predict_interval(new, 0.8)
+    assert 0.75 < ((interval[:, 0] <= truth) & (truth <= interval[:, 1])).mean() < 0.93
+
+
+def test_distributions_of_votes_agree_with_themselves(monkeypatch, tmp_path):
+    X, y = hours(120)
+    density = with_votes(monkeypatch).fit(X, y / 10)
+    assert [type(flow).__name__ for flow in density.flows_[::2]] == 3 * ["Flow"] + 2 * ["Votes"]
+    assert_allclose(density.weights_, 0.1)
+    new, _ = hours(30, seed=1)
+    distribution = density.predict_distribution(new)
+    values = distribution.support[:, None]
+    probability = distribution.pmf(values)
+    assert_allclose(probability.sum(axis=0), 1, atol=1e-9)
+    assert_allclose(np.cumsum(probability, axis=0), distribution.cdf(values), atol=1e-9)
+    assert_allclose((values * probability).sum(axis=0), distribution.mean(), atol=1e-9)
+    for q in (0.01, 0.3, 0.5, 0.99):
+        quantile = distribution.ppf(q)
+        assert (distribution.cdf(quantile) >= q - 1e-7).all()
+        assert (distribution.cdf(quantile - 0.1) < q + 1e-7).all()
+    draws = distribution.rvs(2_000, random_state=0)
+    assert np.abs((draws == 4.0).mean(axis=0) - distribution.pmf(4.0)).max() < 0.05
+    assert np.isin(np.round(10 * draws), np.round(10 * distribution.support)).all()
+    density.save(tmp_path / "density.skflows")
+    again = skflows.load(tmp_path / "density.skflows").predict_distribution(new)
+    assert np.array_equal(again.pmf(values), probability)
+
+
+def test_maps_of_votes_have_inverses():
+    X, y = hours(200)
+    (votes, _) = fit_votes([(np.column_stack([y, X]), np.ones(200))], y[:, None], 1.0, 0)
+    given = votes.given(X[:7]).take(np.array([3, 3, 0, 6, 5]))
+    rows = np.random.RandomState(0).uniform(20, 60, (9, 5, 1))
+    latent, log_slope = given.map("forward", rows)
+    again, log_slope_back = given.map("inverse", latent)
+    assert_allclose(again, rows, atol=1e-6)
+    assert_allclose(log_slope_back, -log_slope, atol=1e-6)
+    higher = given.map("forward", rows + 1e-6)[0]
+    inside = np.abs(rows - np.floor(rows) - 0.5)[..., 0] > 1e-3
+    slope = (higher - latent)[..., 0] / 1e-6
+    assert_allclose(slope[inside], np.exp(log_slope)[inside], rtol=1e-3)
+    assert np.array_equal(
+        given.map("forward", np.array([[[0.0]], [[99.0]]]))[0][..., 0],
+        [[-np.inf] * 5, [np.inf] * 5],
+    )
+
+
+@pytest.mark.parametrize(
+    ("y", "params"),
+    [
+        (lambda X, y: X[:, 1], {}),  # continuous
+        (lambda X, y: np.column_stack([y, y]), {}),
+        (lambda X, y: np.arange(120) * 3 % 211, {}),  # too many values
+        (lambda X, y: y, {"time_limit": 1e-6}),
+    ],
+)
+def test_other_outputs_have_no_votes(monkeypatch, y, params):
+    X, hours_of_rows = hours(120)
+    density = with_votes(monkeypatch).set_params(
+        estimator=clone(FLOW).set_params(max_iter=1, **params)
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        density.fit(X, y(X, hours_of_rows))
+    assert not any(isinstance(flow, Votes) for flow in density.flows_)

@@ -53,6 +53,7 @@ from ._trees import (
     model_residuals,
     shares_of,
 )
+from ._votes import fit_votes
 
 FOLDED_ROWS = (50, 5_000)  # between them, an ensemble of folds is worth its time
 
@@ -139,9 +140,10 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         trees of scikit-learn, fitted to X, with categories and missing values as they are. These
         flows model the difference between y and its prediction, given X and the prediction: some
         after preprocessing of both y and its prediction, others, unless y has bounds, in the units
-        of y. They are trained on predictions of rows that the trees have not seen. The likelihood
-        of held-out rows weights the kinds of flows, and leaves out those with trees that do not
-        help.
+        of y. They are trained on predictions of rows that the trees have not seen. For a single
+        discrete output of few values, extra trees also vote for each value. The likelihood of
+        held-out rows weights the kinds of flows and votes, and leaves out those with trees that do
+        not help.
         "auto" has trees with the default `estimator`, from 50 rows on, up to 4 outputs, without
         circular ones and without splits as `cv`; a flow that is given is used as it is, unless
         trees are True. The default fit takes three to seven times as long. Flows without trees
@@ -152,9 +154,10 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
 
     Attributes
     ----------
-    flows_ : list of torch.nn.Module
+    flows_ : list of torch.nn.Module or Votes
         The fitted flows, which take y and the encoded X side by side: one for each fold or, with
-        trees, one for each fold of those without trees first, and then of each kind with trees.
+        trees, one for each fold of those without trees first, and then of each kind with trees;
+        last the votes of trees for the values of a discrete output, if these help.
 
     weights_ : ndarray of shape (n_flows,)
         The weight of each flow in the density.
@@ -273,8 +276,8 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
 
         self.__dict__.pop("flows_", None)  # a fit that fails leaves nothing fitted
         pairs = self._read(X, y, sample_weight) if pairs is None else pairs
-        stacks, unseen, context = self._begin(pairs)
-        attributes = partial(self._fitted, unseen=unseen)
+        stacks, votes, unseen, context = self._begin(pairs)
+        attributes = partial(self._fitted, votes=votes, unseen=unseen)
         groups = [stackable_groups(stack, exact=False) for stack in stacks]
         n_epochs = sum(map(len, groups)) * stacks[0][0].recipe.owner.max_iter
         with fit_task(self, X, y, max_subtasks=n_epochs, sample_weight=sample_weight) as task:
@@ -328,10 +331,10 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         return pairs.take(np.flatnonzero(pairs.is_used))._replace(is_used=pairs.is_used)
 
     def _begin(self, pairs):
-        """Return prepared fits, those that train together in a list, and the features of X.
+        """Return prepared fits, those that train together in a list, `Votes`, and features of X.
 
-        With trees there are two lists; between them and the features, rows of y and their features
-        that each fit has not seen, with weights.
+        With trees there are several lists; between the votes and the features, rows of y and their
+        features that each fit has not seen, with weights.
         """
         started = clock()
         estimator = default_flow() if self.estimator is None else self.estimator
@@ -388,13 +391,18 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
 
         parts = [(*some(train), some(held_out)) for train, held_out in splits]
         if trees is None:
-            return [[prepared(part, lambda fit: None) for part in parts]], None, context
+            return [[prepared(part, lambda fit: None) for part in parts]], [], None, context
         stack = [prepared(part, ignore_trees) for part in parts]
         parts = [  # what a flow without folds has held out, the other one holds out too
             (fit.train_rows, fit.train_weight, held_out or fit.held_out)
             for fit, (_, _, held_out) in zip(stack, parts, strict=True)
         ]
         unseen = [held_out for _, _, held_out in parts]
+        votes = []
+        has_time = trees.seconds is None or clock() - started < trees.seconds
+        if self._dequantizer and self.n_outputs_ == 1 and has_time:
+            seen = [part[:2] for part in parts]
+            votes = fit_votes(seen, Y, self._dequantizer.gap[0], trees.random_state)
         stacks = [stack]
         # Without bounds and quantiles, preprocessing does not change the units of y.
         has_units = self._bounds is None and "quantile" in np.atleast_1d(estimator.preprocessing)
@@ -403,7 +411,7 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
                 model_residuals, trees=self.encoder_[-1].trees_, in_units_of_y=in_units_of_y
             )
             stacks.append([prepared(part, of_residuals) for part in parts])
-        return stacks, unseen, context
+        return stacks, votes, unseen, context
 
     def _new_trees(self, pairs, estimator, random_state):
         """Return new trees, or None."""
@@ -489,7 +497,7 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         seed = random_state.randint(2**31 - 1)
         return make_folds(cv, n, seed, X=pairs.X, kept=pairs.is_used)
 
-    def _fitted(self, fits, unseen, is_final=False):
+    def _fitted(self, fits, votes, unseen, is_final=False):
         """Return the attributes of a fitted density, from fits as they are now."""
         flows = [fit.snapshot(is_final) for fit in fits]
         rows = fits[0].train_rows
@@ -497,7 +505,9 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         ends[1, self.n_outputs_ :] = ends[0, self.n_outputs_ :]
         ends = self._dequantizer.add_noise(ends, np.array([[0.1], [0.9]]))
         # For a single output, an increasing map gives normal scores; some maps decrease.
-        signs, weights = signs_of(flows, ends), np.full(len(flows), 1 / len(flows))
+        signs = [*signs_of(flows, ends), *len(votes) * [1.0]]
+        flows += votes
+        weights = np.full(len(flows), 1 / len(flows))
         if len(flows) > len(self.held_out_):
             weights = self._weights(flows, signs, unseen)
         kept = np.flatnonzero(weights)

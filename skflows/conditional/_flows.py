@@ -11,6 +11,7 @@ from ..distribution.distribution import in_blocks
 from ..distribution.normal import LOG_SQRT_2PI, log_normal_mass
 from ..preprocessing.dequantizer import Dequantizer
 from ._circle import Circle
+from ._votes import Votes
 
 FARTHEST = 4.5  # of the nodes in the latent space, in standard deviations
 N_NODES, NODES_PER_FLOW = 121, 10
@@ -25,8 +26,8 @@ class FlowMixture:
 
     Parameters
     ----------
-    flows : list of Flow
-        They map y and the context side by side.
+    flows : list of Flow or Votes
+        Flows map y and the context side by side.
     signs : list of float
         1 for each flow whose first coordinate grows with y, otherwise -1.
     weights : ndarray of shape (n_flows,)
@@ -314,11 +315,15 @@ def n_neighbors(row):
 
 def inverse(flow, latent, context):
     """Return y at latent rows."""
+    if isinstance(flow, Votes):
+        return flow.given(context).map("inverse", latent[None])[0][0]
     return _evaluation().map_rows(line(flow), "inverse", np.column_stack([latent, context]))[0]
 
 
 def at_contexts(flow, context):
     """Return a flow at contexts, to map many rows of each."""
+    if isinstance(flow, Votes):
+        return flow.given(context)
     return _evaluation().GivenFlow(line(flow), context)
 
 

@@ -282,14 +282,26 @@ class Forest(NamedTuple):
 
     def predict(self, X):
         """Return the prediction of each row, (n,), or the shares of classes, (n, n_outputs)."""
+        n_outputs = self.values.shape[2]
+        total = np.zeros((len(X), n_outputs))
+        for tree, _, X32 in self._each(X):
+            total += tree.predict(X32)
+        total /= len(self.sizes)
+        return total[:, 0] if n_outputs == 1 else total
+
+    def leaves(self, X):
+        """Return the leaf of each row in each tree, (n, n_trees): its place among all nodes."""
+        return np.column_stack([start + tree.apply(X32) for tree, start, X32 in self._each(X)])
+
+    def _each(self, X):
+        """Yield each tree, the place of its first node, and the rows as it takes them."""
         nodes, d = self.nodes, X.shape[1]
         left, right, column = nodes["left_child"], nodes["right_child"], nodes["feature"]
         check_nodes(left != -1, left, right, column, self.sizes, d)
-        n_outputs = self.values.shape[2]
-        X, total = np.ascontiguousarray(X, dtype=np.float32), np.zeros((len(X), n_outputs))
+        X32 = np.ascontiguousarray(X, dtype=np.float32)
         ends = np.cumsum(self.sizes)
         for start, end in zip(ends - self.sizes, ends, strict=True):
-            tree = Tree(d, np.array([n_outputs]), 1)
+            tree = Tree(d, np.array([self.values.shape[2]]), 1)
             tree.__setstate__(
                 {
                     "max_depth": 0,  # which predictions do not need
@@ -298,9 +310,7 @@ class Forest(NamedTuple):
                     "values": self.values[start:end],
                 }
             )
-            total += tree.predict(X)
-        total /= len(self.sizes)
-        return total[:, 0] if n_outputs == 1 else total
+            yield tree, start, X32
 
 
 def check_nodes(is_inner, left, right, column, sizes, n_columns):
