@@ -15,7 +15,7 @@ from _tables import (  # noqa: F401
     table,
     view_of,
 )
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 
 import skflows
 from skflows import ConditionalDensity, DensityOutlierDetector, NSFDensity, TableDensity
@@ -301,6 +301,35 @@ def test_networks_learn_seasons_across_years(days, tmp_path):
     own.save(tmp_path / "own.skflows")
     loaded = skflows.load(tmp_path / "own.skflows")
     assert_array_equal(loaded.score_samples(table), own.score_samples(table))
+
+
+@pytest.mark.parametrize(("n_years", "is_monthly"), [(0.5, False), (3, False), (3, True)])
+def test_dates_after_the_fit_are_ones_of_its_last_year(n_years, is_monthly):
+    """Or the last one, if there is no year; the samples have the dates as they are given."""
+    rng = np.random.default_rng(0)
+    days = pd.Timestamp("2020-01-01") + pd.to_timedelta(365 * n_years * rng.random(500), unit="D")
+    days = days.to_period("M").start_time if is_monthly else days.floor("D")
+    heat = 10 - 12 * np.cos(2 * np.pi * (days.day_of_year - 20) / 365) + rng.normal(size=500)
+    density = quick(max_iter=60).fit(pd.DataFrame({"day": days, "heat": heat.round(1)}))
+    later = pd.DataFrame({"day": pd.to_datetime(["2025-01-01", "2025-07-01", "2027-07-01"])})
+    same = pd.DataFrame({"day": pd.to_datetime(["2022-01-01", "2022-07-01", "2022-07-01"])})
+    if n_years < 1:
+        same[:] = days.max()
+    with pytest.warns(ColumnWarning, match="2025-01-01 .*the same time of the nearest year"):
+        median = density.quantile("heat", later, 0.5)
+    assert_allclose(median, density.quantile("heat", same, 0.5), atol=1.5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        drawn = density.sample(100, given=later, random_state=0)
+        conditional = density.condition(later)
+        joint = density.score_samples(later.assign(heat=median))
+    assert (drawn["day"].to_numpy().reshape(3, 100) == later["day"].to_numpy()[:, None]).all()
+    assert_allclose(drawn["heat"].to_numpy().reshape(3, 100).mean(axis=1), median, atol=2.5)
+    heats = pd.DataFrame({"heat": median})
+    scores = conditional.score_samples(heats)
+    assert_allclose(scores, density.condition(same).score_samples(heats), atol=0.5)
+    # The density of the date itself is small.
+    assert (joint < density.score_samples(same.assign(heat=median)) - 1).all()
 
 
 def test_dates_of_one_year_have_no_season():

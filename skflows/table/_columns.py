@@ -359,7 +359,7 @@ def _with_seasons(variable, values, year):
     places = np.sort(np.mod(values, year))
     largest_gap = np.diff(places, append=places[0] + year).max()
     has_seasons = np.ptp(values) > year and year - largest_gap > year / 12
-    variable.season = year if has_seasons else None
+    variable.year, variable.season = year, year if has_seasons else None
     return variable
 
 

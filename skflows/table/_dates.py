@@ -239,7 +239,7 @@ class DateDistribution:
     @in_one_thread
     def _part(self, values, j, rows):
         """Return the distribution of one part of the dates of some rows."""
-        view = TableView(self._schema, values[rows])
+        view = TableView.of_conditions(self._schema, values[rows])
         log_weights = self._density._log_weights(view, view.known)
         return Part(OneVariable(self._density, view, j, log_weights), len(rows))
 

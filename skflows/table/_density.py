@@ -726,9 +726,9 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             surprises[:, i] = scores - np.median(scores)
         return surprises
 
-    def _scores(self, values, given=None):
-        """Return `_log_prob`, with a warning of values outside of their kind."""
-        self._schema.warn_of_outside(values)
+    def _scores(self, values, given=None, names=None):
+        """Return `_log_prob`, with a warning of values outside of their kind, in some columns."""
+        self._schema.warn_of_outside(values, names)
         return self._log_prob(values, given)
 
     def _score_classes_of(self, rows):
@@ -748,6 +748,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             view = TableView(self._schema, self._schema.with_spans(values[chunk]))
             target = view.known if condition is None else view.known & ~condition
             judged = self._schema.rules.judged(view, condition)
+            if condition is not None:
+                judged.view = judged.view.with_conditions(judged.given)
             scores = self._log_weights(judged.view, judged.given, members)
             scores = scores + np.stack([judged.log_prob(m) for m, _ in members], axis=1)
             scores = logsumexp(scores, axis=1)
@@ -806,7 +808,9 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             Values of some columns, which all rows have: one value each, or one for each row of a
             table. A missing value is unknown: it is drawn as the other columns are. A number that
             the column cannot hold, such as 2.5 among integers, is an error. One far from the values
-            of `fit` gives a warning, since samples of other columns are then unreliable.
+            of `fit` gives a warning, since samples of other columns are then unreliable. A date more
+            than a month before or after all dates of `fit` stands for the same time of the nearest
+            year, if they are more than a year apart, and other dates beyond for the nearest one.
 
         complete : bool, default=False
             Whether to draw rows without missing values.
@@ -953,7 +957,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         from ._network import choose
 
         distinct, inverse = distinct_rows(values)
-        view = TableView(self._schema, distinct)
+        view = TableView.of_conditions(self._schema, distinct)
         shares = np.exp(self._log_weights(view, view.known))
         chosen = choose(shares, random_state, inverse)
         drawn = values.copy()
@@ -961,6 +965,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             rows = chosen == i
             if rows.any():
                 drawn[rows] = member.sample(view, inverse[rows], random_state)
+        drawn = np.where(np.isnan(values), drawn, values)  # conditions may be others to members
         return self._schema.with_rare(drawn, np.isnan(values), random_state)
 
     def condition(self, given: object) -> ConditionalTable:

@@ -246,7 +246,7 @@ def log_prob_of_column(density, values, given, i):
     log_prob[rows] = density._log_prob(some, given[rows])  # that there is a value
     for start in range(0, len(rows), ROWS_AT_ONCE):
         chunk = slice(start, start + ROWS_AT_ONCE)
-        view = TableView(schema, some[chunk])
+        view = TableView.of_conditions(schema, some[chunk])
         levels = OneVariable(density, view, j, density._log_weights(view, view.known)).levels
         log_prob[rows[chunk]] += np.log(levels[np.arange(len(view)), code[chunk]])
     return log_prob
@@ -287,7 +287,7 @@ class OneColumn:
         """Return the distribution of the variable in some rows, from a first one on."""
         if self._last[0] != start:
             schema = self.density._schema
-            view = TableView(schema, self.values[start : start + ROWS_AT_ONCE])
+            view = TableView.of_conditions(schema, self.values[start : start + ROWS_AT_ONCE])
             log_weights = self.density._log_weights(view, view.known)
             self._last = start, OneVariable(self.density, view, self.j, log_weights)
         return self._last[1]

@@ -88,8 +88,8 @@ class ConditionalTable:
         """
         rows, given = self._joined(X)
         if not given.any() or len(self.columns) > 1:
-            return self.density._scores(rows, given if given.any() else None)
-        self.density._schema.warn_of_outside(rows)
+            return self.density._scores(rows, given if given.any() else None, self.columns)
+        self.density._schema.warn_of_outside(rows, self.columns)
         i = self.density._schema.names.index(self.columns[0])
         return log_prob_of_column(self.density, rows, given, i)
 
@@ -206,7 +206,7 @@ def probabilities_of(density, column, values):
     density._schema.warn_of_outside(values, as_condition=True)
     probabilities = []
     for some in in_chunks(values):
-        view = TableView(density._schema, some)
+        view = TableView.of_conditions(density._schema, some)
         outcome = OneVariable(density, view, j, density._log_weights(view, view.known))
         probabilities.append(outcome.probabilities)
     return np.concatenate(probabilities)
@@ -218,7 +218,7 @@ def impute(density, values, method):
     schema = density._schema
     values = schema.rules.solved(schema, values)
     filled = values.copy()
-    view = TableView(schema, values)
+    view = TableView.of_conditions(schema, values)
     log_weights = density._log_weights(view, view.known)
     # The means of week, weekday and time need not make a date.
     is_date = [c.kind == "datetime" for c in schema.columns for _ in c.variables]

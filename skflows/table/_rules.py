@@ -344,7 +344,10 @@ class Rules:
                 np.isnan(rows[:, i]) & ~np.isnan(rows[:, rule.target.column])
             )
             if len(open_rows):
-                j, view = schema.of_column[i][-1], TableView(schema, values[open_rows])
+                j, view = (
+                    schema.of_column[i][-1],
+                    TableView.of_conditions(schema, values[open_rows]),
+                )
                 log_weights = density._log_weights(view, view.known)
                 levels = OneVariable(density, view, j, log_weights).levels
                 drawn = choose(levels, random_state)
@@ -485,7 +488,7 @@ class Rules:
             return column.joined(
                 density._drawn_by_members(values, random_state)[:, schema.of_column[i]]
             )
-        view = TableView(schema, values)
+        view = TableView.of_conditions(schema, values)
         levels = OneVariable(density, view, j, density._log_weights(view, view.known)).levels
         levels = without_level(levels, target.place(schema, expected))
         values[:, j] = schema.variables[j].decode(choose(levels, random_state))

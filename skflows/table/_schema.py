@@ -384,10 +384,30 @@ class Schema:
             column, of_column = self.columns[i], values[:, self.of_column[i]]
             j = int(column.has_flag)
             if (far := column.variables[j].is_far(of_column[:, j])).any():
+                remedy = (
+                    "Check its unit, or leave it out: answers about other columns are unreliable."
+                )
+                if column.kind == "datetime":
+                    remedy = (
+                        "Answers about other columns are ones for the same time of the nearest "
+                        "year in fit, or the nearest date."
+                    )
                 yield (
                     f"{column.value_text(of_column[far.argmax()], j)} in column {name!r}"
-                    f"{among(far)}, far from its values in fit: {column.seen_text}."
+                    f"{among(far)}, far from its values in fit: {column.seen_text}. {remedy}"
                 )
+
+    def as_conditions(self, values):
+        """Return values as what they say of other variables (see `Number.as_condition`)."""
+        dates = [
+            j for j, variable in enumerate(self.variables) if variable.year and variable.has_number
+        ]
+        if not dates:
+            return values
+        values = values.copy()
+        for j in dates:
+            values[:, j] = self.variables[j].as_condition(values[:, j])
+        return values
 
     def dates(self, values, names):
         """Yield the name of each column of dates, its dates, and the ends of its dates in fit."""
@@ -418,11 +438,7 @@ class Schema:
             warn_of_other_dates(self.dates(values, names))
         if as_condition and not outside:
             for text in islice(self.far(values, names), 1):
-                warn_user(
-                    f"{what} has {text} Check its unit, or leave it out: answers about other "
-                    "columns are unreliable.",
-                    ColumnWarning,
-                )
+                warn_user(f"{what} has {text}", ColumnWarning)
 
     def place_of(self, j):
         """Return the place of the column that has variable j."""

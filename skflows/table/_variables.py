@@ -92,7 +92,8 @@ class Number:
     """
 
     has_number = True
-    season = None  # of dates: the length of a year, in which the other variables may repeat
+    year = None  # of dates: its length
+    season = None  # of dates of several years: the same, in which the other variables may repeat
 
     def __init__(
         self,
@@ -186,6 +187,21 @@ class Number:
         if self.period is None:
             is_far[has] = are_far(x[has], self.seen, self.reach(1), self.step)
         return is_far
+
+    def as_condition(self, x):
+        """Return numbers as what they say of other variables: dates as ones within those of fit.
+
+        A date more than a month before or after them is one at the same time of the nearest year.
+        """
+        if self.year is None:
+            return x
+        near = np.clip(x, *self.seen)
+        distance = x - near
+        if self.season is None or not (np.abs(distance) > self.season / 12).any():
+            return near
+        years = np.sign(distance) * np.ceil(np.abs(distance) / self.season)
+        same_season = np.clip(self.snap(x - self.season * years), *self.seen)
+        return np.where(np.abs(distance) > self.season / 12, same_season, near)
 
     def _some_inside(self):
         ends = [end for end in (self.low, self.high) if np.isfinite(end)]
@@ -402,7 +418,7 @@ class Levels:
     """
 
     has_number = False
-    season = None  # as in `Number`
+    year = season = None  # as in `Number`
 
     def __init__(
         self,

@@ -172,6 +172,17 @@ class TableView:
         # a cycle would keep its arrays until Python looks for cycles, which it counts in objects.
         self._mapped_from = None
 
+    @classmethod
+    def of_conditions(cls, schema, values):
+        """Return rows whose known values are conditions."""
+        return cls(schema, schema.as_conditions(values))
+
+    def with_conditions(self, mask):
+        """Return the rows if a mask of their values are conditions."""
+        values = np.where(mask, self.schema.as_conditions(self.values), self.values)
+        is_same = np.array_equal(values, self.values, equal_nan=True)
+        return self if is_same else TableView(self.schema, values, self.weight)
+
     def __len__(self):
         return len(self.values)
 
