@@ -646,3 +646,15 @@ def test_columns_may_be_named_like_attributes(name):
         arrays = given.to_numpy(), np.asarray(y)
         expected = density.fit(*arrays).log_prob(*arrays)
         np.testing.assert_array_equal(density.fit(given, y).log_prob(given, y), expected)
+
+
+def test_quantiles_beside_steep_peaks_are_exact():
+    """Where a step of Newton's method leaves the interval, though the value is found."""
+    rng, n = np.random.RandomState(0), 400
+    X = rng.normal(size=(n, 1))
+    peaks = 10.0 * rng.randint(1, 4, n) * (1 + (rng.rand(n) < 0.15) * rng.rand(n))
+    y = np.where(rng.rand(n) < 0.5, peaks, np.exp(X[:, 0] + rng.normal(size=n) + 2))
+    density = ConditionalDensity(NSFDensity(n_transforms=1, max_iter=60), cv=4, random_state=0)
+    distribution = density.fit(X, y).predict_distribution(rng.normal(size=(300, 1)))
+    q = np.linspace(0.02, 0.98, 49)[:, None] + np.zeros(300)
+    np.testing.assert_allclose(distribution.cdf(distribution.ppf(q)), q, atol=1e-7)

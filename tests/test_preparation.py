@@ -578,6 +578,20 @@ def test_samples_take_other_values_if_each_occurs_rarely_or_a_distance_is_given(
     assert set(increments.sample(500, random_state=0)[:, 0]) <= {*MEMORY, *(MEMORY + 1)}
 
 
+def test_samples_take_other_values_if_some_rows_have_a_value_of_their_own():
+    """Though small counts repeat often, more rows would show other large ones."""
+    counts = np.random.default_rng(0).negative_binomial(1, 0.02, (2000, 1)).astype(float)
+    values, n = np.unique(counts, return_counts=True)
+    assert len(counts) > 5 * len(values) and 0.01 < (n == 1).sum() / len(counts)
+    (grid,) = Dequantizer(counts, {0: None}).grids()
+    assert len(grid.values) == counts.max() + 1
+    in_parts = Dequantizer(counts[:1000], {0: None})
+    in_parts.update(counts[1000:])
+    assert np.array_equal(in_parts.grids()[0].values, grid.values)
+    (often,) = Dequantizer(np.minimum(counts, 40) // 20 * 20, {0: None}).grids()
+    assert often.values.tolist() == [0, 20, 40]
+
+
 @pytest.mark.parametrize(
     ("text", "is_date"),
     [

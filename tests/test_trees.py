@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
+from scipy import stats
 from sklearn.base import clone
 from sklearn.ensemble import ExtraTreesRegressor, HistGradientBoostingRegressor
 from sklearn.exceptions import ConvergenceWarning
@@ -21,7 +22,10 @@ import skflows
 from skflows import ConditionalDensity, FlowRegressor, MAFDensity, NSFDensity
 from skflows.conditional import _density, _trees
 from skflows.conditional._trees import Boosting, Forest, TreePredictions, least_squares, shares_of
-from skflows.conditional._votes import Votes, fit_votes
+from skflows.conditional._value_probabilities import (
+    ValueProbabilities,
+    fit_value_probabilities,
+)
 from skflows.density import _evaluation
 
 FLOW = NSFDensity(n_transforms=1, hidden_layer_sizes=8, max_iter=3)
@@ -376,24 +380,24 @@ def hours(n, seed=0):
     return X, np.where(rng.rand(n) < 0.8, preferred, rng.randint(20, 61, n))
 
 
-def with_votes(monkeypatch, **params):
-    """Return a density whose flows and `Votes` have equal weights."""
+def with_equal_weights(monkeypatch, **params):
+    """Return a density whose members have equal weights."""
     monkeypatch.setattr(
         _density, "shares_of", lambda scores, weight: np.full(scores.shape[1], 1 / scores.shape[1])
     )
     return ConditionalDensity(FLOW, cv=2, trees=True, random_state=0, **params)
 
 
-def test_votes_know_frequent_values():
+def test_trees_know_frequent_values():
     X, y = hours(400)
     new, truth = hours(300, seed=1)
     flow = clone(FLOW).set_params(max_iter=20)
     density = ConditionalDensity(flow, cv=2, trees=True, random_state=0)
     regressor = FlowRegressor(density).fit(X, y)
     density = regressor.density_
-    assert any(isinstance(flow, Votes) for flow in density.flows_)
+    assert any(isinstance(flow, ValueProbabilities) for flow in density.flows_)
     without = clone(density).set_params(trees=False).fit(X, y)
-    assert density.score(new, truth) > without.score(new, truth) + 0.2
+    assert density.score(new, truth) > without.score(new, truth) + 0.1
     at = new[[new[:, 0].argmax(), new[:, 0].argmin()]]
     often, rarely = regressor.predict_distribution(at).pmf(40)
     assert often > rarely + 0.15
@@ -401,10 +405,12 @@ def test_votes_know_frequent_values():
     assert 0.75 < ((interval[:, 0] <= truth) & (truth <= interval[:, 1])).mean() < 0.93
 
 
-def test_distributions_of_votes_agree_with_themselves(monkeypatch, tmp_path):
+def test_distributions_of_values_by_trees_agree_with_themselves(monkeypatch, tmp_path):
     X, y = hours(120)
-    density = with_votes(monkeypatch).fit(X, y / 10)
-    assert [type(flow).__name__ for flow in density.flows_[::2]] == 3 * ["Flow"] + 2 * ["Votes"]
+    density = with_equal_weights(monkeypatch).fit(X, y / 10)
+    assert [type(flow).__name__ for flow in density.flows_[::2]] == 3 * ["Flow"] + 2 * [
+        "ValueProbabilities"
+    ]
     assert_allclose(density.weights_, 0.1)
     new, _ = hours(30, seed=1)
     distribution = density.predict_distribution(new)
@@ -425,11 +431,14 @@ def test_distributions_of_votes_agree_with_themselves(monkeypatch, tmp_path):
     assert np.array_equal(again.pmf(values), probability)
 
 
-def test_maps_of_votes_have_inverses():
+def test_maps_of_values_by_trees_have_inverses():
     X, y = hours(200)
-    (votes, _) = fit_votes([(np.column_stack([y, X]), np.ones(200))], y[:, None], 1.0, 0)
-    given = votes.given(X[:7]).take(np.array([3, 3, 0, 6, 5]))
-    rows = np.random.RandomState(0).uniform(20, 60, (9, 5, 1))
+    (fitted, _) = fit_value_probabilities(
+        [(np.column_stack([y, X]), np.ones(200))], y[:, None], 1.0, 0
+    )
+    given = fitted.given(X[:7]).take(np.array([3, 3, 0, 6, 5]))
+    rng = np.random.RandomState(0)
+    rows = rng.choice(fitted.values, (9, 5, 1)) + rng.uniform(-0.5, 0.5, (9, 5, 1))
     latent, log_slope = given.map("forward", rows)
     again, log_slope_back = given.map("inverse", latent)
     assert_allclose(again, rows, atol=1e-6)
@@ -449,16 +458,52 @@ def test_maps_of_votes_have_inverses():
     [
         (lambda X, y: X[:, 1], {}),  # continuous
         (lambda X, y: np.column_stack([y, y]), {}),
-        (lambda X, y: np.arange(120) * 3 % 211, {}),  # too many values
+        (lambda X, y: np.arange(120) % 31, {}),  # too many values for these rows
         (lambda X, y: y, {"time_limit": 1e-6}),
     ],
 )
-def test_other_outputs_have_no_votes(monkeypatch, y, params):
+def test_other_outputs_have_no_values_by_trees(monkeypatch, y, params):
     X, hours_of_rows = hours(120)
-    density = with_votes(monkeypatch).set_params(
+    density = with_equal_weights(monkeypatch).set_params(
         estimator=clone(FLOW).set_params(max_iter=1, **params)
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         density.fit(X, y(X, hours_of_rows))
-    assert not any(isinstance(flow, Votes) for flow in density.flows_)
+    assert not any(isinstance(flow, ValueProbabilities) for flow in density.flows_)
+
+
+@pytest.mark.filterwarnings("error")
+def test_values_need_not_be_on_a_lattice():
+    """Nor repeat so often that scikit-learn takes them for classes."""
+    rng = np.random.RandomState(0)
+    X = rng.normal(size=(400, 2))
+    prices = np.array([5, 7, 10, 12, 15, 20, 30])
+    y = np.where((X[:, 0] > 0) & (rng.rand(400) < 0.8), 10, rng.choice(prices, 400))
+    (fitted, _) = fit_value_probabilities(
+        [(np.column_stack([y, X]), np.ones(400))], y[:, None], 2.0, 0
+    )
+    given = fitted.given(np.array([[2.0, 0.0], [-2.0, 0.0]]))
+    ends = (prices[:, None, None] + np.array([-1.0, 1.0])[:, None, None, None]) + np.zeros((2, 1))
+    low, high = (stats.norm.cdf(given.map("forward", each)[0][..., 0]) for each in ends)
+    assert_allclose((high - low).sum(axis=0), 1)
+    often, rarely = (high - low)[2]
+    assert often > 0.5 > 0.4 > rarely
+    rounded = np.round(rng.normal(size=100), 1)
+    with_equal = ConditionalDensity(clone(FLOW).set_params(max_iter=1), cv=2, trees=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        with_equal.fit(X[:100], rounded)
+
+
+def test_damaged_shares_of_values_are_an_error():
+    X, y = hours(100)
+    (fitted, _) = fit_value_probabilities(
+        [(np.column_stack([y, X]), np.ones(100))], y[:, None] // 5 * 5, 5.0, 0
+    )
+    for damaged in (
+        fitted._replace(leaf_values=fitted.leaf_values + 1000),
+        fitted._replace(leaf_ends=fitted.leaf_ends + 2**30),
+    ):
+        with pytest.raises(ValueError, match=r"indices|index pointer|indptr"):
+            damaged.given(X)

@@ -10,7 +10,7 @@ from sklearn.utils import gen_batches
 from .thresholds import lowered
 
 ROUNDING = 1e-12  # relative error of a sum of weights
-PAIRS_AT_ONCE = 10_000_000  # of a known row and a new one
+PAIRS_AT_ONCE = 300_000  # of a known row and a new one
 
 
 class Ranks(NamedTuple):
@@ -75,11 +75,12 @@ class Ranks(NamedTuple):
 
 
 def joint_p_values(known, new):
-    """Return conformal p-values by two scores of each row: small if either is low, or both.
+    """Return conformal p-values by two scores of each row: small if either is low.
 
     Rows are ordered by a power mean of their ranks in the two scores, among the known rows and the
     new one. Its exponent, -1/2, is between the ones of the product and of the lower rank. A row
-    that is the lowest in the first score alone has the least p-value that there is.
+    that is the lowest in the first score alone has the least p-value that there is. The mean is a
+    score like any other: the p-values are valid because known rows have it too.
 
     Parameters
     ----------

@@ -104,9 +104,9 @@ class DensityClassifier(
     the powers, by their log-loss.
 
     The p-value of a class is the share of its own rows that are at least as odd as x. A row is odd
-    for a class if it is unlikely under its density, or if few of the extra trees vote for the
-    class, and most of all if both are so. Where all p-values are small, x belongs to none of the
-    classes, and can be rejected.
+    for a class if it is unlikely under its density, or if extra trees give the class a small
+    probability, and most of all if both are so. Where all p-values are small, x belongs to none of
+    the classes, and can be rejected.
 
     Parameters
     ----------
@@ -190,7 +190,7 @@ class DensityClassifier(
 
     calibration_log_proba_ : list of ndarray or None
         Log-probabilities of the class of these rows, in the same order, by extra trees that have
-        not seen them, or by a pool of the other classifiers if a time limit has left these out;
+        not seen them, or by a pool of the other classifiers if a time limit has left the trees out;
         None without classifiers.
 
     n_features_in_ : int
@@ -362,7 +362,7 @@ class DensityClassifier(
                 self.classifiers_ = None
             else:
                 self._weight_classifiers(joint, unseen[:, rows], label[rows], unseen_weight)
-                own = self.classifiers_.cautious(unseen[:, rows])
+                own = self.classifiers_.for_p_values(unseen[:, rows])
                 self.calibration_log_proba_ = [own[some, k] for k, some in enumerate(of_class)]
         # All but rows without a known value.
         all_calibrate = 2 * len(rows) > len(label) if self._is_table else len(rows) == len(label)
@@ -798,8 +798,8 @@ class DensityClassifier(
             classes = zip(known, log_density.T, strict=True)
             return np.column_stack([Ranks.fit(own).p_values(scores) for own, scores in classes])
         own = zip(known, self.calibration_log_proba_ or (), strict=True)
-        cautious = self.classifiers_.cautious(others)
-        new = zip(log_density.T, cautious.T, strict=True)
+        for_p_values = self.classifiers_.for_p_values(others)
+        new = zip(log_density.T, for_p_values.T, strict=True)
         return np.column_stack([joint_p_values(*each) for each in zip(own, new, strict=True)])
 
     def predict_set(self, X: Table, coverage: float = 0.9) -> Flags:

@@ -53,7 +53,7 @@ from ._trees import (
     model_residuals,
     shares_of,
 )
-from ._votes import fit_votes
+from ._value_probabilities import fit_value_probabilities
 
 FOLDED_ROWS = (50, 5_000)  # between them, an ensemble of folds is worth its time
 
@@ -141,9 +141,9 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         flows model the difference between y and its prediction, given X and the prediction: some
         after preprocessing of both y and its prediction, others, unless y has bounds, in the units
         of y. They are trained on predictions of rows that the trees have not seen. For a single
-        discrete output of few values, extra trees also vote for each value. The likelihood of
-        held-out rows weights the kinds of flows and votes, and leaves out those with trees that do
-        not help.
+        discrete output of at most 121 values, extra trees also estimate their probabilities. The
+        likelihood of held-out rows weights all kinds, and leaves out those with trees that do not
+        help.
         "auto" has trees with the default `estimator`, from 50 rows on, up to 4 outputs, without
         circular ones and without splits as `cv`; a flow that is given is used as it is, unless
         trees are True. The default fit takes three to seven times as long. Flows without trees
@@ -154,10 +154,10 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
 
     Attributes
     ----------
-    flows_ : list of torch.nn.Module or Votes
+    flows_ : list
         The fitted flows, which take y and the encoded X side by side: one for each fold or, with
         trees, one for each fold of those without trees first, and then of each kind with trees;
-        last the votes of trees for the values of a discrete output, if these help.
+        last the probabilities of the values of a discrete output by trees, if these help.
 
     weights_ : ndarray of shape (n_flows,)
         The weight of each flow in the density.
@@ -276,8 +276,8 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
 
         self.__dict__.pop("flows_", None)  # a fit that fails leaves nothing fitted
         pairs = self._read(X, y, sample_weight) if pairs is None else pairs
-        stacks, votes, unseen, context = self._begin(pairs)
-        attributes = partial(self._fitted, votes=votes, unseen=unseen)
+        stacks, by_value, unseen, context = self._begin(pairs)
+        attributes = partial(self._fitted, by_value=by_value, unseen=unseen)
         groups = [stackable_groups(stack, exact=False) for stack in stacks]
         n_epochs = sum(map(len, groups)) * stacks[0][0].recipe.owner.max_iter
         with fit_task(self, X, y, max_subtasks=n_epochs, sample_weight=sample_weight) as task:
@@ -331,9 +331,10 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         return pairs.take(np.flatnonzero(pairs.is_used))._replace(is_used=pairs.is_used)
 
     def _begin(self, pairs):
-        """Return prepared fits, those that train together in a list, `Votes`, and features of X.
+        """Return prepared fits, those that train together in a list, `ValueProbabilities`,
+        and features of X.
 
-        With trees there are several lists; between the votes and the features, rows of y and their
+        With trees there are several lists; before the features of X come rows of y and their
         features that each fit has not seen, with weights.
         """
         started = clock()
@@ -398,11 +399,13 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
             for fit, (_, _, held_out) in zip(stack, parts, strict=True)
         ]
         unseen = [held_out for _, _, held_out in parts]
-        votes = []
+        by_value = []
         has_time = trees.seconds is None or clock() - started < trees.seconds
         if self._dequantizer and self.n_outputs_ == 1 and has_time:
             seen = [part[:2] for part in parts]
-            votes = fit_votes(seen, Y, self._dequantizer.gap[0], trees.random_state)
+            by_value = fit_value_probabilities(
+                seen, Y, self._dequantizer.gap[0], trees.random_state
+            )
         stacks = [stack]
         # Without bounds and quantiles, preprocessing does not change the units of y.
         has_units = self._bounds is None and "quantile" in np.atleast_1d(estimator.preprocessing)
@@ -411,7 +414,7 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
                 model_residuals, trees=self.encoder_[-1].trees_, in_units_of_y=in_units_of_y
             )
             stacks.append([prepared(part, of_residuals) for part in parts])
-        return stacks, votes, unseen, context
+        return stacks, by_value, unseen, context
 
     def _new_trees(self, pairs, estimator, random_state):
         """Return new trees, or None."""
@@ -497,7 +500,7 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         seed = random_state.randint(2**31 - 1)
         return make_folds(cv, n, seed, X=pairs.X, kept=pairs.is_used)
 
-    def _fitted(self, fits, votes, unseen, is_final=False):
+    def _fitted(self, fits, by_value, unseen, is_final=False):
         """Return the attributes of a fitted density, from fits as they are now."""
         flows = [fit.snapshot(is_final) for fit in fits]
         rows = fits[0].train_rows
@@ -505,8 +508,8 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         ends[1, self.n_outputs_ :] = ends[0, self.n_outputs_ :]
         ends = self._dequantizer.add_noise(ends, np.array([[0.1], [0.9]]))
         # For a single output, an increasing map gives normal scores; some maps decrease.
-        signs = [*signs_of(flows, ends), *len(votes) * [1.0]]
-        flows += votes
+        signs = [*signs_of(flows, ends), *len(by_value) * [1.0]]
+        flows += by_value
         weights = np.full(len(flows), 1 / len(flows))
         if len(flows) > len(self.held_out_):
             weights = self._weights(flows, signs, unseen)

@@ -11,13 +11,14 @@ from ..distribution.distribution import in_blocks
 from ..distribution.normal import LOG_SQRT_2PI, log_normal_mass
 from ..preprocessing.dequantizer import Dequantizer
 from ._circle import Circle
-from ._votes import Votes
+from ._value_probabilities import ValueProbabilities
 
 FARTHEST = 4.5  # of the nodes in the latent space, in standard deviations
 N_NODES, NODES_PER_FLOW = 121, 10
 GOLDEN = (5**0.5 - 1) / 2
 TOLERANCE = 1e-8  # of a quantile, in probability
-MAX_STEPS = 60
+MAX_STEPS = 120
+BISECTED = 4  # steps, of which one halves the interval, as Newton's method may hardly shorten it
 
 
 @dataclass(eq=False)
@@ -26,7 +27,7 @@ class FlowMixture:
 
     Parameters
     ----------
-    flows : list of Flow or Votes
+    flows : list of Flow or ValueProbabilities
         Flows map y and the context side by side.
     signs : list of float
         1 for each flow whose first coordinate grows with y, otherwise -1.
@@ -115,14 +116,17 @@ class FlowMixture:
         return self._mixed(logsumexp(self._latent(given, y)[1], axis=1))
 
     def _log_probability(self, given, y):
-        """Return the log-density of a single, discrete output: a probability by the step."""
-        low, high = (
-            self._latent(given, y + end * self.dequantizer.gap[0])[0] for end in (-0.5, 0.5)
-        )
+        """Return the log-density of a single, discrete output: a probability by the gap.
+
+        Possible values have their whole cells, as in probabilities; others a cell of one gap.
+        """
+        grid, (gap,) = self.possible[0].unrolled(self.period[0]), self.dequantizer.gap
+        ends = zip(grid.cell(y), (y - gap / 2, y + gap / 2), strict=True)
+        low, high = (self._latent(given, np.where(grid.has(y), *each))[0] for each in ends)
         with np.errstate(invalid="ignore"):  # of infinite ends
             mass = log_normal_mass(low, (low + high) / 2, high, 0.0, 1.0)
         log_probability = self._mixed(logsumexp(np.where(low < high, mass, -np.inf), axis=1))
-        return log_probability - np.log(self.dequantizer.gap[0])
+        return log_probability - np.log(gap)
 
     def _of_values(self, function, row, *values):
         """Return a function of values (m,) of a single output in some rows.
@@ -154,10 +158,9 @@ class FlowMixture:
             for whole, part in zip((latent, log_slope), flow.map("forward", rows), strict=True):
                 whole[i] = part.reshape(len(images), len(y), -1)
         latent = latent * np.reshape(self.signs, (-1, 1, 1, 1))
-        if self.bounds is not None:  # on which a flow is only nearly infinite
-            low, high = self.bounds[0]
-            latent[..., y <= low] = -np.inf
-            latent[..., y >= high] = np.inf
+        low, high = (-np.inf, np.inf) if self.bounds is None else self.bounds[0]
+        latent[..., y <= low] = -np.inf  # where a flow is only nearly infinite
+        latent[..., y >= high] = np.inf
         with np.errstate(invalid="ignore"):
             log_density = log_slope - 0.5 * latent**2 - LOG_SQRT_2PI
         return latent, np.where(np.isinf(latent), -np.inf, log_density)
@@ -203,13 +206,13 @@ class FlowMixture:
     def _root(self, given, q, y, low, high):
         """Return where `cdf` is q (k, n), between two ends and from a first guess.
 
-        By Newton's method, or bisection where a step leaves the interval.
+        By Newton's method, or bisection where a step leaves the interval, and now and then.
         """
         whole = shape = q.shape
         q, y, low, high = (np.array(each).ravel() for each in (q, y, low, high))
         mapped = np.arange(len(q))
         left = np.flatnonzero(low < high)
-        for _ in range(MAX_STEPS):
+        for k in range(1, MAX_STEPS + 1):
             if not len(left):
                 break
             if 2 * len(left) < len(mapped):  # the others would be mapped for nothing
@@ -225,9 +228,10 @@ class FlowMixture:
             with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
                 step = at - excess / slope
             middle = (low[left] + high[left]) / 2
-            is_inside = (step >= low[left]) & (step <= high[left])
-            y[left] = np.where(is_inside, step, middle)
-            left = left[(np.abs(excess) > TOLERANCE) & (low[left] < middle) & (middle < high[left])]
+            is_inside = (step >= low[left]) & (step <= high[left]) & (k % BISECTED > 0)
+            is_open = (np.abs(excess) > TOLERANCE) & (low[left] < middle) & (middle < high[left])
+            left, step, middle = left[is_open], step[is_open], middle[is_open]
+            y[left] = np.where(is_inside[is_open], step, middle)
         return y.reshape(whole)
 
     def nodes(self):
@@ -315,14 +319,12 @@ def n_neighbors(row):
 
 def inverse(flow, latent, context):
     """Return y at latent rows."""
-    if isinstance(flow, Votes):
-        return flow.given(context).map("inverse", latent[None])[0][0]
     return _evaluation().map_rows(line(flow), "inverse", np.column_stack([latent, context]))[0]
 
 
 def at_contexts(flow, context):
     """Return a flow at contexts, to map many rows of each."""
-    if isinstance(flow, Votes):
+    if isinstance(flow, ValueProbabilities):
         return flow.given(context)
     return _evaluation().GivenFlow(line(flow), context)
 

@@ -121,11 +121,11 @@ class ClassProbabilities(TreeColumns):
             proba.append(predicted)
         return self._logarithms(proba)
 
-    def cautious(self, log_proba):
-        """Return the log-probabilities that make p-values: of extra trees, or a pool without them.
+    def for_p_values(self, log_proba):
+        """Return the log-probabilities whose ranks make p-values: extra trees', or a pool's.
 
-        Their votes differ most about rows that are unlike all classes. Models are not weighted,
-        because weights would depend on the rows that calibrate.
+        Trees differ most about rows that are unlike all classes. A pool has equal weights, because
+        fitted ones would depend on the rows that calibrate.
         """
         names = [*self.models_]
         if EXTRA_TREES in names:

@@ -19,6 +19,7 @@ LEAST_ROWS = 50  # from which the default flow has trees
 MAX_OUTPUTS = 4  # up to which it has them: each output has trees of its own
 MAX_CATEGORIES = 255  # that the boosting takes as such; others are numbers to it
 N_FOLDS, N_FOLDS_OF_FEW = 5, 10
+LEAST_HELD_OUT = 50  # rows of folds, from which these decide how far the others go
 FEW_ROWS = 1_000  # up to which there are more folds: trees of fewer rows are further from the truth
 STAGES = (25, 50, 100, 200, 300)  # numbers of iterations of the boosting to choose from
 # Trees of the boosting. Small ones are better where y is nearly a sum of smooth functions.
@@ -155,6 +156,7 @@ class TreePredictions(TreeColumns):
         stages = np.full((len(boosting), len(sizes), len(X)), np.inf)
         of_forests = np.empty((len(forests), len(X)))
         squares, most = np.zeros(stages.shape[:2]), np.full(len(boosting), len(sizes))
+        n_held_out = 0
         for rows, others in folds.split(X):
             given = X[rows], y[rows], weight[rows]
             for k, model in enumerate(boosting):
@@ -164,8 +166,9 @@ class TreePredictions(TreeColumns):
             for k, forest in enumerate(forests):
                 of_forests[k, others] = Forest.of(clone(forest).fit(*given)).predict(X[others])
             squares += (stages[..., others] - y[others]) ** 2 @ weight[others]
-            best = squares.argmin(axis=1)
-            most = np.minimum(most, best + 2)  # other folds go on to the next number, at most
+            best, n_held_out = squares.argmin(axis=1), n_held_out + len(others)
+            if n_held_out >= LEAST_HELD_OUT:  # all later folds go to the next number, at most
+                most = np.minimum(most, best + 2)
         for model, k in zip(boosting, best, strict=True):
             model.set_params(max_iter=sizes[k])
         unseen = np.column_stack([*stages[np.arange(len(boosting)), best], *of_forests])
@@ -271,14 +274,15 @@ class Forest(NamedTuple):
     sizes: np.ndarray
 
     @classmethod
-    def of(cls, model):
-        """Return the trees of a fitted forest."""
+    def of(cls, model, has_values=True):
+        """Return the trees of a fitted forest, or only their nodes, with values of 0."""
         trees = [each.tree_.__getstate__() for each in model.estimators_]
-        return cls(
-            np.concatenate([tree["nodes"] for tree in trees]),
-            np.concatenate([tree["values"] for tree in trees]),
-            np.array([tree["node_count"] for tree in trees]),
+        sizes = np.array([tree["node_count"] for tree in trees])
+        values = (
+            [tree["values"] for tree in trees] if has_values else [np.zeros((sizes.sum(), 1, 1))]
         )
+        nodes = np.concatenate([tree["nodes"] for tree in trees])
+        return cls(nodes, np.concatenate(values), sizes)
 
     def predict(self, X):
         """Return the prediction of each row, (n,), or the shares of classes, (n, n_outputs)."""

@@ -12,6 +12,7 @@ from ..columns.lattice import Grid, coincidence, is_whole, lattice, nearest, sma
 COINCIDENCE = 0.1
 SEEN = "seen"
 OFTEN = 5  # rows per value, on average, from which on there are hardly any other values
+MOST_ONCE = 0.002  # of the rows have a value of their own, of a column that has hardly any others
 N_POINTS = 2  # of a cell, over which a density is averaged
 ROWS_AT_ONCE = 2**15  # to bound the memory of all points
 
@@ -42,7 +43,7 @@ class Dequantizer:
         self.columns = np.array(list(gaps), dtype=int)
         self.alike = alike and len(gaps) > 0
         self.n_rows = len(X)
-        self.values = [np.unique(values) for values in self._groups(X)]
+        self.values, self.counts = self._counted(X)
         gaps = list(gaps.values())[: len(self.values)]
         self.rules = [gap if gap is None or gap == SEEN else "lattice" for gap in gaps]
         gap = [
@@ -103,13 +104,18 @@ class Dequantizer:
         rows = np.asarray(X[:, self.columns], dtype=np.float64)
         return [rows.ravel()] if self.alike else rows.T
 
+    def _counted(self, X):
+        """Return the distinct values of each group, and how often they occur."""
+        counted = [np.unique(values, return_counts=True) for values in self._groups(X)]
+        return [list(each) for each in zip(*counted, strict=True)] or [[], []]
+
     def update(self, X):
         """Learn about new values, which samples may then take."""
         self.n_rows += len(X)
-        self.values = [
-            np.union1d(values, new)
-            for values, new in zip(self.values, self._groups(X), strict=True)
-        ]
+        for i, (new, counts) in enumerate(zip(*self._counted(X), strict=True)):
+            both, place = np.unique(np.append(self.values[i], new), return_inverse=True)
+            self.counts[i] = np.bincount(place, np.append(self.counts[i], counts)).astype(int)
+            self.values[i] = both
 
     def gaps(self):
         """Return the gap of each discrete column, by index: the parameter ``discrete``."""
@@ -162,11 +168,13 @@ class Dequantizer:
     def groups(self):
         """Yield columns, the values that they can have, and whether there are no others."""
         columns = [self.columns] if self.alike else self.columns[:, None]
-        gaps = self.gap[: len(self.values)]
-        for indices, values, gap, rule in zip(columns, self.values, gaps, self.rules, strict=True):
-            occur_often = rule is None and self.n_rows >= OFTEN * len(values)
-            known = (values, True) if rule == SEEN or occur_often else lattice(values, gap)
-            yield indices, *known
+        about = self.values, self.counts, self.gap[: len(self.values)], self.rules
+        for indices, values, counts, gap, rule in zip(columns, *about, strict=True):
+            # The share of values that occur once is about the probability of a new value.
+            occur_often = self.n_rows >= OFTEN * len(values)
+            occur_often &= np.sum(counts == 1) <= MOST_ONCE * counts.sum()
+            is_seen = rule == SEEN or (rule is None and occur_often)
+            yield indices, *((values, True) if is_seen else lattice(values, gap))
 
     def grids(self):
         """Return the grid of the values that each discrete column can have."""
