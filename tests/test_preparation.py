@@ -133,10 +133,11 @@ def test_column_scale_agrees_with_standardisation():
 
 
 def test_discrete_columns_are_detected():
-    """Columns of whole numbers, and those in which rows often have the same value."""
+    """Whole numbers, numbers that differ by such ones, and columns whose values often repeat."""
     rng = np.random.default_rng(0)
     columns = {
         "whole": rng.integers(0, 1000, 100),
+        "ends in .99": rng.integers(1, 1000, 100) - 0.01,
         "continuous": rng.standard_normal(100),
         "constant": np.full(100, 0.5),
         "few values": rng.integers(0, 6, 100) / 10,
@@ -146,9 +147,9 @@ def test_discrete_columns_are_detected():
     }
     X = np.column_stack(list(columns.values()))
     found = {name: j in discrete_columns(X) for j, name in enumerate(columns)}
-    discrete = {"whole", "constant", "few values", "half zero"}
+    discrete = {"whole", "ends in .99", "constant", "few values", "half zero"}
     assert {name for name, is_discrete in found.items() if is_discrete} == discrete
-    np.testing.assert_allclose(Dequantizer.for_parameter("auto", X[:, [0, 2, 3]]).gap, [1, 1, 0.1])
+    np.testing.assert_allclose(Dequantizer.for_parameter("auto", X[:, [0, 1, 3, 4]]).gap, [1, 1, 1, 0.1])
 
 
 @pytest.mark.parametrize("n", [2, 10, 39, 40, 1000])

@@ -274,7 +274,7 @@ def filled_columns(batch, filled, decimals):
 
 def as_integers(values):
     """Return whole numbers as integers, and other numbers as they are."""
-    is_whole = (values % 1 == 0) & (np.abs(values) < EXACT)  # neither is infinite
+    is_whole = (np.abs(values) < EXACT) & (values == np.floor(values))  # neither is infinite
     return values.astype(np.int64) if is_whole.all() else values
 
 

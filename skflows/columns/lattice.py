@@ -60,6 +60,14 @@ def is_whole(column):
     return bool(largest < 1 / np.finfo(column.dtype).eps and (column == np.rint(column)).all())
 
 
+def are_whole_apart(column):
+    """Whether all values differ by whole numbers, such as prices that end in .99."""
+    steps = column.astype(np.float64) - float(column.min())
+    largest, error = np.abs(column).max(), np.finfo(column.dtype).eps
+    is_exact = largest * error < MAX_ERROR * ON_LATTICE
+    return bool(is_exact and (np.abs(steps - np.rint(steps)) <= 4 * error * largest).all())
+
+
 def coincidence(column):
     """Return the estimated probability that two random rows have the same value."""
     if len(column) == 1:

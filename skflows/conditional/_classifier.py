@@ -636,7 +636,9 @@ class DensityClassifier(
         if self._unknown is None:
             self._unknown = "unknown" if is_text else -1
         if self.reject is not None and self._unknown in self.classes_.tolist():
-            raise ValueError(f"unknown_label={self._unknown!r} is the label of a class.")
+            raise ValueError(
+                f"unknown_label={self._unknown!r} is the label of a class; give another one."
+            )
         if self.reject is not None and isinstance(self._unknown, str) != is_text:
             raise ValueError(
                 f"unknown_label={self._unknown!r}, and the classes are {list(self.classes_)}; give "
@@ -825,8 +827,8 @@ class DensityClassifier(
         n = np.array([*map(len, self.calibration_scores_)])
         if n.min() < rows_needed(coverage):
             warn_user(
-                f"Every set has a class with {n.min()} calibration rows only; "
-                f"coverage={coverage:g} needs {rows_needed(coverage)} rows of each class."
+                f"Every set has all classes with fewer than {rows_needed(coverage)} calibration "
+                f"rows, which coverage={coverage:g} needs: the smallest class has {n.min()}."
             )
         # P-values above 1 - coverage, counted as by `ranks.level`: in floats, 1 - 0.9 < 0.1.
         n_excluded = n + 1 - np.ceil((n + 1) * coverage)

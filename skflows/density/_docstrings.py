@@ -34,11 +34,11 @@ discrete : "auto", None, array-like of int or str, or dict, default="auto"
     values, which otherwise is the smallest gap (1 in a constant column). Samples are rounded
     to values of this distance; to the values seen if a dict says "seen" in place of a
     distance or, without a dict, if each value occurs in five rows on average and at most 0.2 %
-    of the rows have a value of their own. "auto" chooses the integer-valued columns, and those
-    in which two random rows have the same value with a probability of 10 % or more. Training
-    adds uniform noise of this width, drawn anew in each epoch. Scores are the log-probability
-    of the cell around a row, divided by its width: the density is averaged over two points of the
-    cell.
+    of the rows have a value of their own. "auto" chooses the columns whose values are, or differ
+    by, whole numbers, and those in which two random rows have the same value with a probability
+    of 10 % or more. Training adds uniform noise of this width, drawn anew in each epoch. Scores
+    are the log-probability of the cell around a row, divided by its width: the density is
+    averaged over two points of the cell.
 """
 
 CONTAMINATION = """\

@@ -304,6 +304,7 @@ class ConditionalDistribution:
         y : ndarray of shape (size, n) or (size, n, n_outputs)
             The draws.
         """
+        check_integer("size", size)
         y = self._sample(size, random_state)
         return np.moveaxis(y[..., 0] if self._is_single else y, 1, 0)
 

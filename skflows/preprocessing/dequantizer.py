@@ -6,7 +6,15 @@ from numbers import Real
 import numpy as np
 
 from ..columns.arrays import column_index
-from ..columns.lattice import Grid, coincidence, is_whole, lattice, nearest, smallest_gap
+from ..columns.lattice import (
+    Grid,
+    are_whole_apart,
+    coincidence,
+    is_whole,
+    lattice,
+    nearest,
+    smallest_gap,
+)
 
 # Probability that two rows have the same value, from which on a column counts as discrete.
 COINCIDENCE = 0.1
@@ -193,10 +201,13 @@ class Dequantizer:
 
 
 def discrete_columns(X):
-    """Return the integer-valued columns, and those in which rows often have the same value.
+    """Return the columns of whole numbers, or of numbers that differ by whole numbers, and those in
+    which rows often have the same value.
 
     Neither depends on the number of rows, so that folds of a table agree with the table.
     """
     return [
-        j for j, column in enumerate(X.T) if is_whole(column) or coincidence(column) >= COINCIDENCE
+        j
+        for j, column in enumerate(X.T)
+        if is_whole(column) or are_whole_apart(column) or coincidence(column) >= COINCIDENCE
     ]
