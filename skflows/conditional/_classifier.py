@@ -827,8 +827,8 @@ class DensityClassifier(
         n = np.array([*map(len, self.calibration_scores_)])
         if n.min() < rows_needed(coverage):
             warn_user(
-                f"Every set has all classes with fewer than {rows_needed(coverage)} calibration "
-                f"rows, which coverage={coverage:g} needs: the smallest class has {n.min()}."
+                f"Every set has the class with the fewest calibration rows, {n.min()}: "
+                f"coverage={coverage:g} needs {rows_needed(coverage)} rows of each class."
             )
         # P-values above 1 - coverage, counted as by `ranks.level`: in floats, 1 - 0.9 < 0.1.
         n_excluded = n + 1 - np.ceil((n + 1) * coverage)
