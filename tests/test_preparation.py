@@ -149,7 +149,9 @@ def test_discrete_columns_are_detected():
     found = {name: j in discrete_columns(X) for j, name in enumerate(columns)}
     discrete = {"whole", "ends in .99", "constant", "few values", "half zero"}
     assert {name for name, is_discrete in found.items() if is_discrete} == discrete
-    np.testing.assert_allclose(Dequantizer.for_parameter("auto", X[:, [0, 1, 3, 4]]).gap, [1, 1, 1, 0.1])
+    np.testing.assert_allclose(
+        Dequantizer.for_parameter("auto", X[:, [0, 1, 3, 4]]).gap, [1, 1, 1, 0.1]
+    )
 
 
 @pytest.mark.parametrize("n", [2, 10, 39, 40, 1000])

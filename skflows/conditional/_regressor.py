@@ -30,6 +30,7 @@ from ..training.threads import fit_context
 from ._density import ConditionalDensity
 from ._regions import translated
 from ._trees import LEAST_GAIN, least_squares
+from ._value_probabilities import ValueProbabilities
 
 HELD_OUT = 0.2
 DRAWS = 500  # of y, at most, which show how scores of one flow differ from the mean's
@@ -449,8 +450,11 @@ def fold_scores(density, context, y, parts, n_draws):
         return row_scores(distribution_of(density._source(context[rows]).of(own)), y)
 
     unseen = [scores_of(own, rows, y[rows]) for own, rows in zip(folds, parts, strict=True)]
+    # Trees know the rows that they have seen by heart, so that draws there are like no new ones.
+    flows = [i for i in flows if not isinstance(density.flows_[i], ValueProbabilities)]
+    folds = [flows[i :: len(parts)] for i in range(len(parts))]
     some = np.arange(n_draws) * n // n_draws
-    drawn = distribution_of(density._source(context[some]))._sample(1, 0)[:, 0]
+    drawn = distribution_of(density._source(context[some]).of(flows))._sample(1, 0)[:, 0]
     one = [scores_of(own, some, drawn) for own in folds]
     mean = len(folds) * [scores_of(flows, some, drawn)]
     unseen, one, mean = map(joined, (unseen, one, mean))
