@@ -442,7 +442,7 @@ def fold_scores(density, context, y, parts, n_draws):
     are lower. Draws from the mean estimate the difference. Training rows cannot: the flows have
     seen them.
     """
-    n, flows = len(context), range(len(density.flows_))
+    n, flows = len(context), [*range(len(density.flows_))]
     folds = [flows[i :: len(parts)] for i in range(len(parts))]
     n_draws = min(n_draws, 2 * n)
 
