@@ -431,6 +431,18 @@ def test_distributions_of_values_by_trees_agree_with_themselves(monkeypatch, tmp
     assert np.array_equal(again.pmf(values), probability)
 
 
+def test_intervals_know_that_trees_have_seen_the_rows(monkeypatch):
+    """Small leaves hold the value of each training row, of which new rows know nothing."""
+    monkeypatch.setattr(_density, "shares_of", lambda *args: np.array([0.1, 0, 0, 0.9, 0]))
+    rng = np.random.RandomState(0)
+    X, noise = rng.normal(size=(1100, 3)), rng.normal(size=1100)
+    y = np.rint(2 * X[:, 0] + 1.5 * noise)
+    density = ConditionalDensity(FLOW, cv=4, trees=True, random_state=0)
+    regressor = FlowRegressor(density).fit(X[:300], y[:300])
+    low, high = regressor.predict_interval(X[300:], 0.8).T
+    assert 0.7 < ((low <= y[300:]) & (y[300:] <= high)).mean() < 0.9
+
+
 def test_maps_of_values_by_trees_have_inverses():
     X, y = hours(200)
     (fitted, _) = fit_value_probabilities(
