@@ -291,11 +291,12 @@ def run_predict(args):
     coverage = COVERAGE if args.coverage is None else args.coverage
     if not is_classifier and model.n_outputs_ > 1:
         raise ValueError(f"{args.model} predicts {model.n_outputs_} columns; only one is possible")
-    if not is_classifier:
-        model.set_params(prediction="mean")  # of a column; the median has one of its own
-    labels, added = ids(args), ["mean", "median", "low", "high"]
+    labels = ids(args)
     if is_classifier:
         added = ["predicted", *(f"probability_{each}" for each in model.classes_)]
+    else:
+        added = ["mean", "median", "low", "high"]
+        model.set_params(prediction="mean")  # also of a model that predicts medians
     check_free(labels, added, args.data)
     names, encoding = getattr(model, "feature_names_in_", None), encoding_of(model)
     targets = known_targets(args, model, names, is_classifier)

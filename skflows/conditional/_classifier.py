@@ -800,8 +800,7 @@ class DensityClassifier(
             classes = zip(known, log_density.T, strict=True)
             return np.column_stack([Ranks.fit(own).p_values(scores) for own, scores in classes])
         own = zip(known, self.calibration_log_proba_ or (), strict=True)
-        for_p_values = self.classifiers_.for_p_values(others)
-        new = zip(log_density.T, for_p_values.T, strict=True)
+        new = zip(log_density.T, self.classifiers_.for_p_values(others).T, strict=True)
         return np.column_stack([joint_p_values(*each) for each in zip(own, new, strict=True)])
 
     def predict_set(self, X: Table, coverage: float = 0.9) -> Flags:

@@ -13,6 +13,7 @@ from ..callbacks._run import clock, fit_task, random_state_of
 from ..callbacks._support import CallbackSupportMixin
 from ..columns.arrays import (
     check_exact_table,
+    check_integer,
     check_magnitude,
     check_may_be_table,
     column_names,
@@ -331,11 +332,18 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         return pairs.take(np.flatnonzero(pairs.is_used))._replace(is_used=pairs.is_used)
 
     def _begin(self, pairs):
-        """Return prepared fits, those that train together in a list, `ValueProbabilities`,
-        and features of X.
+        """Return what a fit starts from.
 
-        With trees there are several lists; before the features of X come rows of y and their
-        features that each fit has not seen, with weights.
+        Returns
+        -------
+        stacks : list of list of FlowFit
+            Prepared fits. Those of a kind train together; there are several kinds with trees.
+        by_value : list of ValueProbabilities
+            Fitted to the same rows, kind by kind, if there are any.
+        unseen : list of tuple or None
+            With trees, rows of y and their features that each fit has not seen, with weights.
+        context : ndarray of shape (n, n_context)
+            The features of X.
         """
         started = clock()
         estimator = default_flow() if self.estimator is None else self.estimator
@@ -596,6 +604,7 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         y : ndarray of shape (n_rows, n_samples, n_outputs)
             The draws.
         """
+        check_integer("n_samples", n_samples)
         return self.predict_distribution(X)._sample(n_samples, random_state)
 
     def predict_distribution(self, X: Table) -> ConditionalDistribution:

@@ -121,8 +121,9 @@ class FlowMixture:
         Possible values have their whole cells, as in probabilities; others a cell of one gap.
         """
         grid, (gap,) = self.possible[0].unrolled(self.period[0]), self.dequantizer.gap
-        ends = zip(grid.cell(y), (y - gap / 2, y + gap / 2), strict=True)
-        low, high = (self._latent(given, np.where(grid.has(y), *each))[0] for each in ends)
+        is_possible, of_value = grid.has(y), (y - gap / 2, y + gap / 2)
+        ends = (np.where(is_possible, *each) for each in zip(grid.cell(y), of_value, strict=True))
+        low, high = (self._latent(given, end)[0] for end in ends)
         with np.errstate(invalid="ignore"):  # of infinite ends
             mass = log_normal_mass(low, (low + high) / 2, high, 0.0, 1.0)
         log_probability = self._mixed(logsumexp(np.where(low < high, mass, -np.inf), axis=1))

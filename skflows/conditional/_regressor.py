@@ -442,21 +442,23 @@ def fold_scores(density, context, y, parts, n_draws):
     are lower. Draws from the mean estimate the difference. Training rows cannot: the flows have
     seen them.
     """
-    n, flows = len(context), [*range(len(density.flows_))]
-    folds = [flows[i :: len(parts)] for i in range(len(parts))]
+    n, members = len(context), [*range(len(density.flows_))]
+    # Trees know the rows that they have seen by heart, so that draws there are like no new ones.
+    flows = [i for i in members if not isinstance(density.flows_[i], ValueProbabilities)]
     n_draws = min(n_draws, 2 * n)
+
+    def by_fold(indices):
+        return [indices[i :: len(parts)] for i in range(len(parts))]
 
     def scores_of(own, rows, y):
         return row_scores(distribution_of(density._source(context[rows]).of(own)), y)
 
-    unseen = [scores_of(own, rows, y[rows]) for own, rows in zip(folds, parts, strict=True)]
-    # Trees know the rows that they have seen by heart, so that draws there are like no new ones.
-    flows = [i for i in flows if not isinstance(density.flows_[i], ValueProbabilities)]
-    folds = [flows[i :: len(parts)] for i in range(len(parts))]
+    pairs = zip(by_fold(members), parts, strict=True)
+    unseen = [scores_of(own, rows, y[rows]) for own, rows in pairs]
     some = np.arange(n_draws) * n // n_draws
     drawn = distribution_of(density._source(context[some]).of(flows))._sample(1, 0)[:, 0]
-    one = [scores_of(own, some, drawn) for own in folds]
-    mean = len(folds) * [scores_of(flows, some, drawn)]
+    one = [scores_of(own, some, drawn) for own in by_fold(flows)]
+    mean = len(parts) * [scores_of(flows, some, drawn)]
     unseen, one, mean = map(joined, (unseen, one, mean))
     return {name: translated(scores, one[name], mean[name]) for name, scores in unseen.items()}
 

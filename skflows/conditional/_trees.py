@@ -147,7 +147,7 @@ class TreePredictions(TreeColumns):
         seed = self.random_state
         forests = [
             ExtraTreesRegressor(
-                N_TREES, min_samples_leaf=size * -(-len(X) // MANY_ROWS), random_state=seed
+                N_TREES, min_samples_leaf=least_in_leaf(size, len(X)), random_state=seed
             )
             for size in LEAF_SIZES
         ]
@@ -315,6 +315,11 @@ class Forest(NamedTuple):
                 }
             )
             yield tree, start, X32
+
+
+def least_in_leaf(size, n):
+    """Return the least number of rows in a leaf of trees of n rows: more with many rows."""
+    return size * -(-n // MANY_ROWS)
 
 
 def check_nodes(is_inner, left, right, column, sizes, n_columns):

@@ -11,7 +11,7 @@ from sklearn.ensemble import ExtraTreesClassifier
 from ..columns.lattice import nearest_index
 from ..distribution.distribution import MAX_VALUES
 from ..distribution.normal import LOG_SQRT_2PI
-from ._trees import MANY_ROWS, Forest
+from ._trees import Forest, least_in_leaf
 
 LEAF_SIZES = (1, 10)
 N_TREES = 20  # for each fold
@@ -50,12 +50,10 @@ class ValueProbabilities(NamedTuple):
     share: np.ndarray
 
     @classmethod
-    def fit(cls, context, y, weight, values, gap, least_in_leaf, random_state):
+    def fit(cls, context, y, weight, values, gap, leaf, random_state):
         """Return probabilities that are fitted to rows."""
         place = nearest_index(values, y)
-        model = ExtraTreesClassifier(
-            N_TREES, min_samples_leaf=least_in_leaf, random_state=random_state
-        )
+        model = ExtraTreesClassifier(N_TREES, min_samples_leaf=leaf, random_state=random_state)
         with warnings.catch_warnings():  # numbers may have as many values as classes never have
             warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
             model.fit(context, place, weight)
@@ -131,9 +129,7 @@ class GivenProbabilities(NamedTuple):
         low, high = self._ends(place)
         latent = ndtri(low + (high - low) * np.clip(position, 0, 1))
         is_inside = (position >= 0) & (position <= 1)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            log_slope = np.log(np.where(is_inside, high - low, 0) / self.gap)
-            return latent, log_slope + latent**2 / 2 + LOG_SQRT_2PI
+        return latent, self._log_slope(np.where(is_inside, high - low, 0), latent)
 
     def _inverse(self, latent):
         probability = ndtr(latent)
@@ -143,7 +139,12 @@ class GivenProbabilities(NamedTuple):
         with np.errstate(invalid="ignore"):
             inside = np.nan_to_num((probability - low) / (high - low)).clip(0, 1)
         y = self.values[place] + self.gap * (inside - 0.5)
-        return y, -self._forward(y)[1]
+        return y, -self._log_slope(high - low, latent)
+
+    def _log_slope(self, probability, latent):
+        """Return the log-slope of the map where values have a probability."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.log(probability / self.gap) + latent**2 / 2 + LOG_SQRT_2PI
 
     def _ends(self, place):
         """Return the probability of smaller values than the ones at places, and with these."""
@@ -164,13 +165,11 @@ def fit_value_probabilities(parts, Y, gap, random_state):
     random_state : int
         Seeds the trees.
     """
-    values, larger = np.unique(Y), -(-len(Y) // MANY_ROWS)
+    values = np.unique(Y)
     if not 1 < len(values) <= min(MAX_VALUES, len(Y) // ROWS_PER_VALUE):
         return []
     return [
-        ValueProbabilities.fit(
-            rows[:, 1:], rows[:, 0], weight, values, gap, size * larger, random_state
-        )
-        for size in LEAF_SIZES
+        ValueProbabilities.fit(rows[:, 1:], rows[:, 0], weight, values, gap, leaf, random_state)
+        for leaf in (least_in_leaf(size, len(Y)) for size in LEAF_SIZES)
         for rows, weight in parts
     ]

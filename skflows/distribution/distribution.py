@@ -310,7 +310,6 @@ class ConditionalDistribution:
 
     def _sample(self, n_samples, random_state):
         """Return draws of shape (n, n_samples, n_outputs)."""
-        check_integer("n_samples", n_samples)
         return self._in_period(self._source.sample(n_samples, check_random_state(random_state)))
 
     def _unrolled(self, y):

@@ -50,7 +50,6 @@ class Dequantizer:
     def __init__(self, X, gaps, alike=False):
         self.columns = np.array(list(gaps), dtype=int)
         self.alike = alike and len(gaps) > 0
-        self.n_rows = len(X)
         self.values, self.counts = self._counted(X)
         gaps = list(gaps.values())[: len(self.values)]
         self.rules = [gap if gap is None or gap == SEEN else "lattice" for gap in gaps]
@@ -119,7 +118,6 @@ class Dequantizer:
 
     def update(self, X):
         """Learn about new values, which samples may then take."""
-        self.n_rows += len(X)
         for i, (new, counts) in enumerate(zip(*self._counted(X), strict=True)):
             both, place = np.unique(np.append(self.values[i], new), return_inverse=True)
             self.counts[i] = np.bincount(place, np.append(self.counts[i], counts)).astype(int)
@@ -179,7 +177,7 @@ class Dequantizer:
         about = self.values, self.counts, self.gap[: len(self.values)], self.rules
         for indices, values, counts, gap, rule in zip(columns, *about, strict=True):
             # The share of values that occur once is about the probability of a new value.
-            occur_often = self.n_rows >= OFTEN * len(values)
+            occur_often = counts.sum() >= OFTEN * len(values) * len(indices)
             occur_often &= np.sum(counts == 1) <= MOST_ONCE * counts.sum()
             is_seen = rule == SEEN or (rule is None and occur_often)
             yield indices, *((values, True) if is_seen else lattice(values, gap))

@@ -344,10 +344,8 @@ class Rules:
                 np.isnan(rows[:, i]) & ~np.isnan(rows[:, rule.target.column])
             )
             if len(open_rows):
-                j, view = (
-                    schema.of_column[i][-1],
-                    TableView.of_conditions(schema, values[open_rows]),
-                )
+                j = schema.of_column[i][-1]
+                view = TableView.of_conditions(schema, values[open_rows])
                 log_weights = density._log_weights(view, view.known)
                 levels = OneVariable(density, view, j, log_weights).levels
                 drawn = choose(levels, random_state)

@@ -189,12 +189,10 @@ class Number:
         return is_far
 
     def as_condition(self, x):
-        """Return numbers as what they say of other variables: dates as ones within those of fit.
+        """Return dates as what they say of other variables: as dates between the ends of the fit.
 
         A date more than a month before or after them is one at the same time of the nearest year.
         """
-        if self.year is None:
-            return x
         near = np.clip(x, *self.seen)
         distance = x - near
         if self.season is None or not (np.abs(distance) > self.season / 12).any():

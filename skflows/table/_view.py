@@ -179,9 +179,10 @@ class TableView:
 
     def with_conditions(self, mask):
         """Return the rows if a mask of their values are conditions."""
-        values = np.where(mask, self.schema.as_conditions(self.values), self.values)
-        is_same = np.array_equal(values, self.values, equal_nan=True)
-        return self if is_same else TableView(self.schema, values, self.weight)
+        conditions = self.schema.as_conditions(self.values)
+        if conditions is self.values:  # no dates
+            return self
+        return TableView(self.schema, np.where(mask, conditions, self.values), self.weight)
 
     def __len__(self):
         return len(self.values)
