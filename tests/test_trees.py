@@ -21,6 +21,7 @@ from sklearn.model_selection import GroupKFold
 import skflows
 from skflows import ConditionalDensity, FlowRegressor, MAFDensity, NSFDensity
 from skflows.conditional import _density, _trees
+from skflows.conditional._regressor import shares_of_few
 from skflows.conditional._trees import Boosting, Forest, TreePredictions, least_squares, shares_of
 from skflows.conditional._value_probabilities import (
     ValueProbabilities,
@@ -211,6 +212,18 @@ def test_the_mean_consists_of_the_means(fitted):
             assert np.abs(found - together).max() < 0.02 * Y.std()
     unweighted = FlowRegressor(other.density, random_state=0).fit(X, Y)
     assert not np.allclose(unweighted.mean_shares_, other.mean_shares_)
+
+
+def test_the_mean_consists_of_few_kinds():
+    """A prediction that adds nothing but chance has no share, one that halves the error has one."""
+    rng = np.random.default_rng(0)
+    y, noise = rng.normal(size=400), rng.normal(size=(3, 400))
+    columns = np.column_stack([y + noise[0], y + noise[0] + 0.1 * noise[1], y + noise[2]])
+    shares = shares_of_few(columns, y, np.ones(400))
+    assert shares[1] == 0 and np.abs(shares[[0, 2]] - 0.5).max() < 0.1
+    assert_allclose(shares_of_few(columns[:, [0, 0]], y, np.ones(400)), [1, 0])
+    exact = np.column_stack([y + noise[0], y])
+    assert_allclose(shares_of_few(exact, y, np.ones(400)), [0, 1])
 
 
 def test_few_calibration_rows_set_no_shares():

@@ -1,6 +1,7 @@
 """Regression by a conditional density: predictions, quantiles and calibrated intervals."""
 
 import math
+from itertools import combinations
 from numbers import Integral, Real
 from typing import Self
 
@@ -29,7 +30,7 @@ from ..preprocessing.sklearn_compat import Interval, StrOptions, safe_indexing
 from ..training.threads import fit_context
 from ._density import ConditionalDensity
 from ._regions import translated
-from ._trees import LEAST_GAIN, least_squares
+from ._trees import least_squares
 from ._value_probabilities import ValueProbabilities
 
 HELD_OUT = 0.2
@@ -64,7 +65,7 @@ class FlowRegressor(
         What `predict` returns. If the density has trees, "mean" mixes the means of each kind of
         flows, without and with trees, and the predictions of the trees themselves, with the least
         squared error on the calibration rows: the weights with the best likelihood are not the best
-        ones for the mean. It then differs from the mean of the distribution: little for most rows,
+        ones for the mean. A kind that hardly reduces the error has no share. The mean then differs from the mean of the distribution: little for most rows,
         more in the tails of skewed y.
 
     calibration : "auto", float or None, default="auto"
@@ -420,17 +421,33 @@ def calibration_rows(density, n_rows):
 def mean_shares(density, contexts, Y, weight):
     """Return the shares of the means of each output with the least squared error.
 
-    They are None without trees or with few rows. A small share is 0, because it would cost time in
-    each prediction. The rows come as pairs of their context and the splits whose flows have not
-    seen them, None for all.
+    They are None without trees or with few rows. The rows come as pairs of their context and the
+    splits whose flows have not seen them, None for all.
     """
     if not density._has_trees or len(Y) < ROWS_OF_SHARES:
         return None
     means = np.concatenate([density._means(*each) for each in contexts], axis=1)
     pairs = zip(means.T, Y.T, strict=True)
-    shares = np.transpose([least_squares(each, y, weight) for each, y in pairs])
-    shares[shares < LEAST_GAIN] = 0.0
-    return shares / shares.sum(axis=0)
+    return np.transpose([shares_of_few(each, y, weight) for each, y in pairs])
+
+
+def shares_of_few(predictions, y, weight):
+    """Return the shares of predictions (n, n_kinds) in their mean, of as few kinds as do as well.
+
+    Each kind costs time in every prediction. The kinds have the least Akaike information criterion
+    of normal errors.
+    """
+    n, n_kinds = predictions.shape
+    best, least = None, np.inf
+    for size in range(1, n_kinds + 1):
+        for kinds in map(list, combinations(range(n_kinds), size)):
+            shares = np.zeros(n_kinds)
+            shares[kinds] = least_squares(predictions[:, kinds], y, weight)
+            squares = weight @ (predictions @ shares - y) ** 2
+            criterion = n * np.log(max(squares, np.finfo(np.float64).tiny)) + 2 * size
+            if criterion < least:
+                best, least = shares, criterion
+    return best
 
 
 def fold_scores(density, context, y, parts, n_draws):
