@@ -111,6 +111,17 @@ def test_a_value_has_the_same_bits_in_any_batch(dtype):
 
 
 @pytest.mark.usefixtures("implementation")
+@pytest.mark.parametrize("direction", ["forward", "inverse"])
+@pytest.mark.parametrize(("k", "d", "n"), [(0, 1, 5), (1, 1, 65), (7, 1, 150), (3, 2, 65)])
+def test_repeated_parameters_give_the_bits_of_copies(direction, k, d, n):
+    x = 2 * normal(k, d, n)
+    params = normal(1, d, SPLINE.n_params, n, seed=1).expand(k, -1, -1, -1)
+    map_ = getattr(SPLINE, direction)
+    for ours, theirs in zip(map_(x, params), map_(x, params.clone()), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.usefixtures("implementation")
 def test_a_member_of_a_stack_has_the_bits_that_it_has_alone():
     tensors = inputs(SPLINE, 4, 3, 48, dtype=torch.float32)
     together = outcomes(SPLINE, *tensors)
@@ -303,6 +314,21 @@ def test_c_refuses_arrays_that_do_not_fit(i, change, error):
     arrays[i] = change(arrays[i])
     with pytest.raises(error):
         kernels._compiled.spline_forward(*arrays, *SETTINGS)
+
+
+@needs_kernels
+def test_c_repeats_parameters_along_the_first_of_three_axes():
+    z, log_det = np.zeros((4, 3, 5)), np.zeros((4, 5))
+    x, params = np.ones((4, 3, 5)), np.zeros((1, 3, 2, 5))
+    kernels._compiled.spline_forward(x, params, z, log_det, *SETTINGS)
+    assert np.abs(z - z[0]).max() == 0 < z.min()
+    for values, one in ((x[:0], params), (x[0], params[0, :1])):
+        with pytest.raises(ValueError, match="does not fit"):
+            arrays = values, one, values.copy(), values[..., 0, :].copy()
+            kernels._compiled.spline_forward(*arrays, *SETTINGS)
+    with pytest.raises(ValueError, match="does not fit"):  # gradients would be sums
+        arrays = x, params, x, log_det, z, np.zeros_like(params)
+        kernels._compiled.spline_backward(*arrays, *SETTINGS)
 
 
 @needs_kernels

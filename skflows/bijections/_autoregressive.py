@@ -9,7 +9,7 @@ from ..nn.vjp import Pullback
 from ._base import Bijection, Mapped
 from ._given import Given
 
-VALUES_IN_CACHE = 1024  # of a CPU, that share parameters
+VALUES_IN_CACHE = 4096  # of a CPU, that share parameters
 
 
 class GivenUnivariate(Given):

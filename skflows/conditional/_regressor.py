@@ -65,8 +65,8 @@ class FlowRegressor(
         What `predict` returns. If the density has trees, "mean" mixes the means of each kind of
         flows, without and with trees, and the predictions of the trees themselves, with the least
         squared error on the calibration rows: the weights with the best likelihood are not the best
-        ones for the mean. A kind that hardly reduces the error has no share. The mean then differs from the mean of the distribution: little for most rows,
-        more in the tails of skewed y.
+        ones for the mean. A kind that hardly reduces the error has no share. The mean then differs
+        from the mean of the distribution: little for most rows, more in the tails of skewed y.
 
     calibration : "auto", float or None, default="auto"
         The rows that calibrate intervals. "auto" takes the folds that each flow of the density

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.autograd import forward_ad
 
-VERSION = 6  # of the interface between this module and the extension
+VERSION = 7  # of the interface between this module and the extension
 
 
 def _import_compiled():
@@ -116,7 +116,8 @@ def run_spline(name, settings, x, params):
     x : Tensor of shape (..., n_features, n)
         The values.
     params : Tensor of shape (..., n_features, n_params, n)
-        The parameters of each value.
+        The parameters of each value. Bins of those that repeat along the first axis are computed
+        once.
 
     Returns
     -------
@@ -125,7 +126,8 @@ def run_spline(name, settings, x, params):
     log_det : Tensor of shape (..., n)
         The log-slopes, summed over the features.
     """
-    x, params = x.contiguous(), params.contiguous()
+    is_repeated = params.ndim > 3 and params.stride(0) == 0  # such as by Tensor.expand
+    x, params = x.contiguous(), (params[:1] if is_repeated else params).contiguous()
     z, log_det = torch.empty_like(x), x.new_empty((*x.shape[:-2], x.shape[-1]))
     getattr(_compiled, name)(*map(as_array, (x, params, z, log_det)), *settings)
     return z, log_det

@@ -15,7 +15,7 @@
 
 #define MAX_BINS 32
 #define BLOCK 64  /* values that are processed together: a compiler vectorises loops over them */
-#define VERSION 6 /* of the interface: Python refuses a build of another version */
+#define VERSION 7 /* of the interface: Python refuses a build of another version */
 
 #if defined(__FAST_MATH__) || (defined(FLT_EVAL_METHOD) && FLT_EVAL_METHOD == 2)
 #error "The kernels need IEEE arithmetic: compile without -ffast-math, and with SSE2 on x86."
@@ -50,9 +50,10 @@
 #define CLAMP(from, low, high) ((from) < (low) ? (low) : (from) > (high) ? (high) : (from))
 
 /* Of the arrays: values (..., n_features, n), parameters (..., n_features, n_params, n) and
-   log-determinants (..., n). */
+   log-determinants (..., n). Parameters whose first of at least three axes of values has a length of 1
+   are repeated along it. */
 typedef struct {
-    ptrdiff_t n_all_features, n_features, n_params, n;
+    ptrdiff_t n_all_features, n_features, n_params, n, n_repeats;
 } Size;
 
 typedef void Kernel(const double *settings, const Size *size, void *const *arrays);
@@ -128,10 +129,10 @@ static int same_shape(const Py_buffer *a, const Py_buffer *b)
     return a->ndim == b->ndim && !memcmp(a->shape, b->shape, a->ndim * sizeof *a->shape);
 }
 
-/* Whether the first n_axes dimensions of two arrays agree. */
-static int same_leading(const Py_buffer *a, const Py_buffer *b, int n_axes)
+/* Whether the dimensions of two arrays agree, from the first to before n_axes. */
+static int same_leading(const Py_buffer *a, const Py_buffer *b, int first, int n_axes)
 {
-    return !memcmp(a->shape, b->shape, n_axes * sizeof *a->shape);
+    return !memcmp(a->shape + first, b->shape + first, (n_axes - first) * sizeof *a->shape);
 }
 
 /* Open the arrays of a kernel. `roles` has a letter for each: v for values, p for
@@ -152,15 +153,18 @@ static int open_arrays(Arrays *arrays, PyObject *const *objects, const char *rol
         } else if (i == 1) {
             params = array;
             const int last = values->ndim - 1;
-            is_ok = params->ndim == last + 2 && same_leading(params, values, last) &&
-                    params->shape[last + 1] == values->shape[last];
+            is_ok = params->ndim == last + 2 && params->shape[last + 1] == values->shape[last];
+            const int is_repeated =
+                is_ok && last > 1 && params->shape[0] == 1 && values->shape[0] > 0;
+            is_ok = is_ok && same_leading(params, values, is_repeated, last);
+            size->n_repeats = is_repeated ? values->shape[0] : 1;
         } else if (role == 'v') {
             is_ok = same_shape(array, values);
         } else if (role == 'p') {
-            is_ok = same_shape(array, params);
+            is_ok = same_shape(array, params) && size->n_repeats == 1;
         } else {
             const int last = values->ndim - 1;
-            is_ok = array->ndim == last && same_leading(array, values, last - 1) &&
+            is_ok = array->ndim == last && same_leading(array, values, 0, last - 1) &&
                     array->shape[last - 1] == values->shape[last];
         }
         if (!is_ok) {

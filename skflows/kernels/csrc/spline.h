@@ -30,13 +30,12 @@ typedef struct {
     REAL raw_slope[2][BLOCK]; /* at the lower and the upper knot */
 } NAME(Bins);
 
-/* Find the bin of each value along one axis. */
-INLINE void NAME(find_bins)(NAME(Bins) *bins, const Spline *spline, int axis_of_values,
-                            ptrdiff_t width, const REAL *values, const REAL *params, ptrdiff_t n)
+/* Compute what the sizes of all bins follow from. */
+INLINE void NAME(find_shares)(NAME(Bins) *bins, const Spline *spline, ptrdiff_t width,
+                              const REAL *params, ptrdiff_t n)
 {
     const int k = spline->n_bins;
-    const REAL bound = spline->bound, min_size = spline->min_size, shared = spline->shared;
-    REAL max_logit[BLOCK], total[BLOCK], knot[2][BLOCK];
+    REAL max_logit[BLOCK], total[BLOCK];
     for (int axis = 0; axis < 2; axis++) {
         const REAL *logits = params + axis * k * n;
         EACH max_logit[j] = logits[j];
@@ -48,14 +47,24 @@ INLINE void NAME(find_bins)(NAME(Bins) *bins, const Spline *spline, int axis_of_
             EACH exp_logit[j] = NAME(exponential)(logits[i * n + j] - max_logit[j]);
             EACH total[j] += exp_logit[j];
         }
+        EACH bins->normalizer[axis][j] = 1 / total[j];
+    }
+}
+
+/* Find the bin of each value along one axis, after `find_shares`. */
+INLINE void NAME(find_bins)(NAME(Bins) *bins, const Spline *spline, int axis_of_values,
+                            ptrdiff_t width, const REAL *values, const REAL *params, ptrdiff_t n)
+{
+    const int k = spline->n_bins;
+    const REAL bound = spline->bound, min_size = spline->min_size, shared = spline->shared;
+    REAL knot[2][BLOCK];
+    for (int axis = 0; axis < 2; axis++)
         EACH {
-            bins->normalizer[axis][j] = 1 / total[j];
             bins->corner[axis][j] = -bound;
             bins->size[axis][j] =
                 bins->exp_logits[axis * k][j] * (shared * bins->normalizer[axis][j]) + min_size;
             knot[axis][j] = bins->size[axis][j] - bound;
         }
-    }
     /* Both ends have a raw slope of 0, hence a slope of 1, where the identity takes over. */
     const REAL *first_raw = k > 1 ? params + 2 * k * n : params;
     EACH {
@@ -131,33 +140,37 @@ INLINE REAL NAME(root)(REAL rise, REAL height, REAL slope, REAL d0, REAL d1)
 INLINE void NAME(spline_map)(const double *settings, const Size *size, void *const *arrays, int inverse)
 {
     const Spline spline = spline_of(settings, size);
-    const ptrdiff_t n = size->n;
-    const REAL *from = arrays[0], *params = arrays[1];
-    REAL *restrict to = arrays[2];
+    const ptrdiff_t n = size->n, n_features = size->n_all_features / size->n_repeats;
+    const REAL *params = arrays[1];
     NAME(Bins) bins;
-    for (ptrdiff_t feature = 0; feature < size->n_all_features; feature++) {
-        REAL *restrict log_det = (REAL *)arrays[3] + feature / size->n_features * n;
+    for (ptrdiff_t feature = 0; feature < n_features; feature++, params += size->n_params * n) {
         BLOCKS(n) {
-            REAL log_slope[BLOCK];
-            NAME(find_bins)(&bins, &spline, inverse, width, from, params + start, n);
-            EACH {
-                REAL unused;
-                REAL d0 = NAME(slope_at)(&bins, &spline, 0, j, &unused);
-                REAL d1 = NAME(slope_at)(&bins, &spline, 1, j, &unused);
-                REAL w = bins.size[0][j], h = bins.size[1][j], slope = h / w;
-                REAL t = inverse ? NAME(root)(bins.clamped[j] - bins.corner[1][j], h, slope, d0, d1)
+            NAME(find_shares)(&bins, &spline, width, params + start, n);
+            for (ptrdiff_t row = feature; row < size->n_all_features; row += n_features) {
+                const REAL *from = (const REAL *)arrays[0] + row * n + start;
+                REAL *restrict to = (REAL *)arrays[2] + row * n + start;
+                REAL *restrict log_det = (REAL *)arrays[3] + row / size->n_features * n + start;
+                REAL log_slope[BLOCK];
+                NAME(find_bins)(&bins, &spline, inverse, width, from, params + start, n);
+                EACH {
+                    REAL unused;
+                    REAL d0 = NAME(slope_at)(&bins, &spline, 0, j, &unused);
+                    REAL d1 = NAME(slope_at)(&bins, &spline, 1, j, &unused);
+                    REAL w = bins.size[0][j], h = bins.size[1][j], slope = h / w;
+                    REAL t = inverse
+                                 ? NAME(root)(bins.clamped[j] - bins.corner[1][j], h, slope, d0, d1)
                                  : NAME(fraction)(&bins, j);
-                NAME(Terms) at = NAME(terms)(t, slope, d0, d1);
-                REAL mapped = inverse ? bins.corner[0][j] + w * t : bins.corner[1][j] + h * at.share;
-                REAL log_steepness = NAME(logarithm)(at.steepness);
-                int inside = from[j] == bins.clamped[j];
-                to[j] = inside ? mapped : from[j];
-                log_slope[j] = inside ? (inverse ? -log_steepness : log_steepness) : 0 * from[j];
+                    NAME(Terms) at = NAME(terms)(t, slope, d0, d1);
+                    REAL mapped =
+                        inverse ? bins.corner[0][j] + w * t : bins.corner[1][j] + h * at.share;
+                    REAL log_steepness = NAME(logarithm)(at.steepness);
+                    int inside = from[j] == bins.clamped[j];
+                    to[j] = inside ? mapped : from[j];
+                    log_slope[j] = inside ? (inverse ? -log_steepness : log_steepness) : 0 * from[j];
+                }
+                NAME(accumulate)(row % size->n_features > 0, width, log_slope, log_det);
             }
-            NAME(accumulate)(feature % size->n_features > 0, width, log_slope, log_det);
-            from += width, to += width, log_det += width;
         }
-        params += size->n_params * n;
     }
 }
 
@@ -188,6 +201,7 @@ CLONES static void NAME(spline_backward)(const double *settings, const Size *siz
     for (ptrdiff_t feature = 0; feature < size->n_all_features; feature++) {
         const REAL *grad_log_det = (const REAL *)arrays[3] + feature / size->n_features * n;
         BLOCKS(n) {
+            NAME(find_shares)(&bins, &spline, width, params + start, n);
             NAME(find_bins)(&bins, &spline, 0, width, x, params + start, n);
             EACH {
                 REAL sigmoid0, sigmoid1;
