@@ -50,6 +50,22 @@ def test_kinds_are_recognised(values, kind):
 
 
 @pytest.mark.parametrize(
+    ("decimals", "kind"), [(0, "count"), (1, "rounded"), (4, "bounded")], ids=str
+)
+def test_percentages_close_to_the_whole_do_not_exceed_it(decimals, kind):
+    """Others may be rates of growth, for example."""
+    rng = np.random.default_rng(0)
+    close, other = 99.9 * rng.beta(9, 1, 1000), rng.uniform(20, 60, 1000)
+    for values, ends in ((close, (0.0, 100.0)), (other, ())):
+        x = np.round(values, decimals)
+        format = find_format([f"{each:.{decimals}f}%" for each in x])
+        assert decide(x, "number", format).arguments == ends
+        if ends:
+            assert decide(x, "number", format).name == kind
+            assert decide(x / 100, "number").arguments == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(
     ("n_values", "n", "is_listed"),
     [
         (2, 12, True),

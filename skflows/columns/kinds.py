@@ -50,13 +50,14 @@ class Kind(NamedTuple):
     thousands: str | None = None  # what separates thousands in numbers that are texts, if stated
 
 
-def decide(values, role, format=None):
+def decide(values, role, format=None, whole=1.0):
     """Return the kind of a column from its known values and its role, which the dtype tells.
 
-    Texts may have a `Format`, which is part of the reason.
+    Texts may have a `Format`, which is part of the reason. Shares of a whole do not exceed it.
     """
     if format is not None:
-        result = decide(values, role)
+        is_percentage = getattr(format, "what", None) == "percentages"
+        result = decide(values, role, whole=100.0 if is_percentage else 1.0)
         if getattr(format, "is_time", False):
             result = Kind("circular", (float(DAY),), "times of day")
         text = f"{format.what} as texts, such as {format.write(values[:1])[0]!r}"
@@ -80,20 +81,22 @@ def decide(values, role, format=None):
             return Kind("rounded", (), f"multiples of {step:g}")
         kind = "count" if least >= 0 else "integer"
         how = "whole numbers" + (", none negative" if least >= 0 else "")
-        return Kind(kind, (), f"{how}, {n_distinct} distinct")
+        ends = bounds_of_share(values, whole) if whole > 1 else ()
+        return Kind(kind, ends, f"{how}, {n_distinct} distinct")
     if is_listed(distinct, values) and lattice_of(distinct) is not None:
         return Kind("ordinal", (), f"{n_distinct} distinct numbers")
     if n_distinct <= DISTINCT * len(values) and (result := lattice_of(distinct)) is not None:
-        return Kind("rounded", (), f"repeated multiples of {result[0]:g}")
+        return Kind(
+            "rounded", bounds_of_share(values, whole), f"repeated multiples of {result[0]:g}"
+        )
     atoms = atoms_of(values)
-    ends = likely_bounds(values, atoms)
+    ends = likely_bounds(values, atoms, whole)
     if len(atoms):
         text = ", ".join(f"{atom:g}" for atom in atoms)
         return Kind("atoms", (atoms.tolist(), *ends), f"numbers, often exactly {text}")
     if np.isfinite(ends).any():
-        text = (
-            "between 0 and 1" if np.isfinite(ends[1]) else "positive, close to 0 for their spread"
-        )
+        is_share = np.isfinite(ends[1])
+        text = f"between 0 and {whole:g}" if is_share else "positive, close to 0 for their spread"
         return Kind("bounded", ends, f"numbers {text}")
     return Kind("continuous", (), "numbers")
 
@@ -119,12 +122,26 @@ def atoms_of(values):
     return np.sort(distinct[often][order])
 
 
-def likely_bounds(values, atoms):
-    """Return the bounds 0 and 1, or only 0, that numbers seem to have."""
+def likely_bounds(values, atoms, whole=1.0):
+    """Return the bounds 0 and the whole, or only 0, that numbers seem to have."""
     rest = values[~np.isin(values, atoms)]
-    if not len(rest) or rest.min() <= 0 or rest.min() > NEAR_BOUND * rest.std():
+    if not len(rest) or rest.min() <= 0:
         return -np.inf, np.inf
-    return 0.0, (1.0 if rest.max() < 1 and values.max() <= 1 else np.inf)
+    is_positive, is_share = is_near(rest, 0.0), rest.max() < whole >= values.max()
+    if is_share and (is_positive or is_near(rest, whole)):
+        return 0.0, whole
+    return 0.0 if is_positive else -np.inf, np.inf
+
+
+def bounds_of_share(values, whole):
+    """Return the bounds 0 and the whole if multiples of a step seem to have them, otherwise ()."""
+    is_share = values.min() >= 0 and values.max() <= whole and is_near(values, whole)
+    return (0.0, whole) if is_share else ()
+
+
+def is_near(values, bound):
+    """Whether the nearest value is close to a bound for the spread of the values."""
+    return np.abs(values - bound).min() <= NEAR_BOUND * values.std()
 
 
 def stated(columns, names):
