@@ -12,7 +12,11 @@ DAY = pd.Timedelta("1D")
 
 
 def stays(n=400, seed=0, times=False):
-    """Stays in a hospital over three years: of a day or two, or of a week and more."""
+    """Stays in a hospital over three years: of a day or two, or of a week and more.
+
+    Admitted in the daytime, with ``times``, patients are released at any time or, with
+    ``times="mornings"``, between nine and eleven.
+    """
     rng = np.random.default_rng(seed)
     ward = rng.choice(["surgery", "eyes"], n, p=[0.3, 0.7])
     days = np.where(ward == "surgery", 6 + rng.poisson(5, n), rng.integers(0, 3, n))
@@ -21,6 +25,9 @@ def stays(n=400, seed=0, times=False):
     if times:
         admitted += pd.to_timedelta(rng.integers(7 * 3600, 18 * 3600, n), unit="s")
         span += pd.to_timedelta(rng.exponential(7_200, n).astype(int), unit="s")
+    if times == "mornings":
+        span += DAY - (admitted + span - (admitted + span).normalize())
+        span += pd.to_timedelta(rng.integers(9 * 3600, 11 * 3600, n), unit="s")
     return pd.DataFrame({"admitted": admitted, "ward": ward, "released": admitted + span})
 
 
@@ -32,9 +39,10 @@ def days_of(table):
     return (table["released"] - table["admitted"]) / DAY
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["dates", "times"])
+@pytest.fixture(scope="module", params=[False, True, "mornings"], ids=str)
 def fitted(request):
     table = stays(times=request.param)
+    table.attrs["times"] = request.param
     return table, quick().fit(table)
 
 
@@ -56,8 +64,7 @@ def test_spans_of_samples_are_those_of_rows(fitted):
 
 def test_spans_raise_the_likelihood_and_tell_rows_apart(fitted):
     table, density = fitted
-    times = (table["admitted"] != table["admitted"].dt.normalize()).any()
-    test = stays(seed=1, times=times)
+    test = stays(seed=1, times=table.attrs["times"])
     assert density.score(test) > quick(rules=False).fit(table).score(test) + 0.3
     odd = test.copy()
     odd["released"] -= 30 * DAY
@@ -110,6 +117,33 @@ def test_probabilities_of_a_date_sum_to_one():
         ward.append(given.score(table.iloc[[i]][["ward"]]))
     parts = dates.score_samples(table.iloc[:20][["admitted", "released"]]) + ward
     assert joint == pytest.approx(parts, abs=1)
+
+
+def test_later_dates_keep_their_times_of_day():
+    """Of which the densities, beside either date, integrate to one."""
+    table = stays(times="mornings")
+    density = quick(max_iter=20).fit(table)
+    drawn = density.sample(2_000, random_state=0)
+    assert drawn["released"].dt.hour.isin([8, 9, 10, 11]).mean() > 0.95
+    assert (drawn["admitted"] <= drawn["released"]).all()
+    wide, step = 40 * DAY, pd.Timedelta("20min")
+    for given, other in (("admitted", "released"), ("released", "admitted")):
+        rows = table.iloc[:2][[given]]
+        one = density.predict_distribution(other, rows)
+        for k, (_, row) in enumerate(rows.iterrows()):
+            moments = pd.date_range(row[given] - wide, row[given] + wide, freq=step)
+            asked = density.condition(row.to_dict()).marginal([other])
+            mass = np.exp(asked.score_samples(pd.DataFrame({other: moments + step / 2})))
+            below = np.cumsum(mass) * step.total_seconds()
+            assert below[-1] == pytest.approx(1, abs=0.02)
+            cdf = one.cdf((moments + step).to_numpy()[:, None])[:, k]
+            assert cdf == pytest.approx(below, abs=0.02)
+        q = np.array([[0.1], [0.5], [0.9]])
+        assert one.cdf(one.ppf(q)) == pytest.approx(np.repeat(q, 2, axis=1), abs=0.01)
+        gaps = table.assign(**{other: table[other].mask(table.index < 50)})
+        filled = density.impute(gaps, "draw", random_state=0)
+        assert filled["released"].dt.hour.between(7, 12).mean() > 0.95
+        assert (filled["admitted"] <= filled["released"]).all()
 
 
 def test_chains_of_dates_have_probabilities_that_sum_to_one(one_class):

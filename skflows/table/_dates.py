@@ -20,6 +20,7 @@ from ..distribution.distribution import broadcast_to_entries, checked_probabilit
 from ..training.threads import in_one_thread
 from ._columns import Weeks
 from ._predictive import OneVariable, without
+from ._spans import midnight, time_of_day
 from ._variables import ROWS_AT_ONCE
 from ._view import LEAST_MASS, TableView
 
@@ -167,22 +168,31 @@ class DateDistribution:
             values[rows, j], rest = self._part(values, j, rows).quantile(rest)
         self._schema.rules.fill(self._schema, values, is_open)
         moments = self._joined(values)
-        for some, j, unit, other in spans:
+        for some, j, unit, other, times in spans:
             is_later = unit > 0
-            span, _ = self._part(values, j, some).quantile(q[some] if is_later else 1 - q[some])
+            span, rest = self._part(values, j, some).quantile(q[some] if is_later else 1 - q[some])
             moments[some] = other + unit * span
+            values[some, j] = span
+            for time in times:
+                rest = rest if is_later else 1 - rest
+                moments[some] += self._part(values, time, some).quantile(rest)[0]
         return datetimes_of(moments)
 
     def _below(self, seconds, row):
         values = self._values[row]
         rows, spans = self._open_rows(values)
         below = (self._joined(values) <= seconds).astype(np.float64)
-        for some, j, unit, other in spans:
-            part, x = self._part(values, j, some), (seconds[some] - other) / unit
+        for some, j, unit, other, times in spans:
+            asked = midnight(seconds[some]) if times else seconds[some]
+            part, x = self._part(values, j, some), (asked - other) / unit
             if self._schema.variables[j].step is not None:  # spans end at midnight, as dates do
                 x = np.floor(x) if unit > 0 else np.ceil(x)
             before, up_to = part.ends(x)
             below[some] = up_to if unit > 0 else 1 - before
+            values[some, j] = x
+            for time in times:
+                _, share = self._part(values, time, some).ends(time_of_day(seconds[some]))
+                below[some] -= (up_to - before) * (1 - share)
         below[rows], mass = 0.0, np.ones(len(rows))
         asked = self._column.split(seconds[rows])[self._column.has_flag :]
         for j, x in zip(self._parts, asked, strict=True) if len(rows) else ():
@@ -198,8 +208,10 @@ class DateDistribution:
         moments, (rows, spans) = self._joined(values), self._open_rows(values)
         if len(rows):
             moments[rows] = self._mean_moments(values, rows)
-        for some, j, unit, other in spans:
+        for some, j, unit, other, times in spans:
             moments[some] = other + unit * self._part(values, j, some).mean()
+            for time in times:
+                moments[some] += self._part(values, time, some).mean()
         return datetimes_of(moments)
 
     def _mean_moments(self, values, rows):
@@ -217,19 +229,23 @@ class DateDistribution:
         """Return the rows whose date nothing tells, and the ones that a span from another does.
 
         The latter are tuples of rows, the variable of the span, its unit in seconds, which is
-        negative if the other date is the later one, and the moments of the other date.
+        negative if the other date is the later one, the moments of the other date, or of the
+        midnight before, and the variables of a time of day that the span does not tell.
         """
         open_rows, spans = np.flatnonzero(np.isnan(values[:, self._parts[-1]])), []
         schema = self._schema
-        for k, low, high, unit in schema.spans:
-            if self._place not in (low, high):
+        for span in schema.spans:
+            if self._place not in (span.low, span.high):
                 continue
-            i, unit = (low, unit) if self._place == high else (high, -unit)
+            is_later = self._place == span.high
+            i, unit = (span.low, span.unit) if is_later else (span.high, -span.unit)
             other = schema.columns[i].joined(values[:, schema.of_column[i]])
+            other = midnight(other) if span.has_days else other
             some = open_rows[~np.isnan(other[open_rows])]
             open_rows = np.setdiff1d(open_rows, some)
             if len(some):
-                spans.append((some, schema.of_column[k][-1], unit, other[some]))
+                times = span.times(schema, self._place)
+                spans.append((some, schema.of_column[span.column][-1], unit, other[some], times))
         return open_rows, spans
 
     def _joined(self, values):

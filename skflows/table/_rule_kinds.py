@@ -50,7 +50,9 @@ class Target(NamedTuple):
 
     def split(self, schema, expected):
         """Return the variables of encoded values, ``(n, n_variables)``."""
-        return np.stack(schema.columns[self.column].split(expected)[-len(self.variables) :], axis=1)
+        column = schema.columns[self.column]
+        parts = column.split(expected)[column.has_flag :]
+        return np.stack(parts[: len(self.variables)], axis=1)
 
     def place(self, schema, expected):
         """Return the places of encoded values among levels, -1 for others."""
@@ -126,6 +128,10 @@ class Function:
     def tells(self, schema, i):
         """Return whether the rule tells column i, given its other columns."""
         return i == self.target.column
+
+    def target_of(self, schema, i):
+        """Return column i as a target, such as a determinant that the rule tells."""
+        return Target.of(schema, i)
 
     def told(self, schema, rows, i):
         """Return what column i, the target, should be, NaN where the rule says nothing."""

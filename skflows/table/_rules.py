@@ -12,7 +12,7 @@ import numpy as np
 from ..columns.checks import ColumnWarning, among, warn_user
 from ._filling import Filling
 from ._predictive import OneVariable, without
-from ._rule_kinds import LEAST_BROKEN, Formula, Target, without_level
+from ._rule_kinds import LEAST_BROKEN, Formula, without_level
 from ._view import TableView
 
 ROUNDS_OF_RULES = 15  # of draws in place of rows that break a rule
@@ -56,7 +56,7 @@ class Judged:
                 is_target = i == rule.target.column
                 if not is_target and not (was_given.any() and rule.tells(schema, i)):
                     continue
-                target = rule.target if is_target else Target.of(schema, i)
+                target = rule.target if is_target else rule.target_of(schema, i)
                 expected, x = rule.told(schema, rows, i), rows[:, i]
                 is_given = given[:, target.variables[0]]
                 by_given = np.ones(len(rows), dtype=bool)

@@ -135,8 +135,7 @@ class Schema:
         self.of_column, self.variables = [], []
         self.flag_of = {}  # the variable that says whether the value of another is missing
         self.weeks = []  # variables of dates with bounds, the week first
-        # Places of each further column, of its earlier and its later date, and its unit.
-        self.spans = []
+        self.spans = []  # `Between` of each further column
         for column in self.columns:
             self._add_variables(column)
             first = self.of_column[-1][0]
@@ -150,9 +149,9 @@ class Schema:
         self.variables += column.variables
         self.of_column.append(np.arange(first, len(self.variables)))
 
-    def add_span(self, column, low, high, unit):
-        """Add a column of the spans between two columns of dates, in a unit in seconds."""
-        self.spans.append((len(self.columns), low, high, unit))
+    def add_span(self, column, between):
+        """Add a column of the spans between two columns of dates."""
+        self.spans.append(between)
         self.columns.append(column)
         self._add_variables(column)
 
@@ -175,10 +174,10 @@ class Schema:
         if not self.spans:
             return values
         values = values.copy()
-        for k, low, high, unit in self.spans:
-            dates = [self.columns[i].joined(values[:, self.of_column[i]]) for i in (low, high)]
-            span = self.columns[k].split((dates[1] - dates[0]) / unit)
-            values[:, self.of_column[k]] = np.stack(span, axis=1)
+        for span in self.spans:
+            k, *pair = span[:3]
+            dates = [self.columns[i].joined(values[:, self.of_column[i]]) for i in pair]
+            values[:, self.of_column[k]] = np.stack(self.columns[k].split(span.of(*dates)), axis=1)
         return values
 
     def judged_spans(self, values, given=None):
@@ -191,18 +190,18 @@ class Schema:
         if given is None or not self.spans:
             return values, given
         values, given = values.copy(), given.copy()
-        dates = sorted({i for _, *pair, _ in self.spans for i in pair})
+        dates = sorted({i for span in self.spans for i in (span.low, span.high)})
         is_given = {i: given[:, self.of_column[i]].all(axis=1) for i in dates}
         is_told, is_used = dict(is_given), np.zeros((len(self.columns), len(values)), dtype=bool)
         for _ in self.spans:  # a date may tell another one by several spans
-            for k, low, high, _ in self.spans:
+            for span in self.spans:
+                k, low, high = span[:3]
                 tells = (is_told[low] ^ is_told[high]) & ~np.isnan(values[:, self.of_column[k][-1]])
                 for i in (low, high):
-                    parts = self.of_column[i][self.columns[i].has_flag :]
-                    values[np.ix_(tells & ~is_told[i], parts)] = np.nan
+                    values[np.ix_(tells & ~is_told[i], span.told(self, i))] = np.nan
                     is_told[i] = is_told[i] | tells
                 is_used[k] |= tells
-        for k, low, high, _ in self.spans:
+        for k, low, high, *_ in self.spans:
             both = is_told[low] & is_told[high] & ~is_used[k]
             are_given = is_given[low] & is_given[high]
             given[np.ix_(both, self.of_column[k])] = are_given[both, None]

@@ -5,10 +5,17 @@ show: a model of the dates alone draws stays of months. Where a date is nearly a
 another, the span between them becomes one more column, after all columns of the table. It is known
 where both dates are, and the rule that the later date is the earlier one plus the span keeps all
 three together.
+
+Guests leave a hotel in the morning, whenever they have arrived: where the time of day of the later
+date is more regular than the time of day in the span, the span has whole days, from midnight to
+midnight, and the later date keeps its own time of day.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 
+from ..columns.dates import DAY
 from ..columns.frames import Column
 from ..columns.kinds import Kind, decide
 from ._columns import ColumnModel, ColumnSetting
@@ -18,6 +25,30 @@ from ._rule_search import dates_that_add
 SHORT = 0.25  # of the range of the dates: these show longer spans well enough
 LEAST_ROWS = 30  # with both dates
 SHARES = 0.05, 0.95  # between which ranges are taken, as single dates may be far out
+
+
+class Between(NamedTuple):
+    """The column of a span: its place, the places of both dates, and its unit in seconds."""
+
+    column: int
+    low: int
+    high: int
+    unit: float
+    has_days: bool  # from midnight to midnight, so that both dates have their times of day
+
+    def of(self, low, high):
+        """Return the spans between dates in seconds."""
+        if self.has_days:
+            low, high = midnight(low), midnight(high)
+        return (high - low) / self.unit
+
+    def told(self, schema, i):
+        """Return the variables of one of the dates that the other one and the span tell."""
+        return parts_of(schema, i, self.has_days)
+
+    def times(self, schema, i):
+        """Return a list of the variables of one of the dates that they do not tell."""
+        return parts_of(schema, i)[len(self.told(schema, i)) :].tolist()
 
 
 class Span(Elapsed):
@@ -32,6 +63,49 @@ class Span(Elapsed):
     def text(self, names):
         """Return the rule as text."""
         return f"{names[self.target.column]} = {names[self.determinants[0]]} + a span"
+
+
+class DaysBetween(Span):
+    """The day of a later date as the one of an earlier date plus days."""
+
+    def target_of(self, schema, i):
+        """Return column i of the rule as a target, without the time of day of a date."""
+        target = super().target_of(schema, i)
+        if schema.columns[i].kind != "datetime":
+            return target
+        return target._replace(variables=parts_of(schema, i, has_days=True))
+
+    def total(self, rows):
+        """Return the later date, at its own time of day."""
+        low, days = rows[:, self.determinants].T
+        return midnight(low) + DAY * days + time_of_day(rows[:, self.target.column])
+
+    def rest(self, rows, i):
+        """Return what column i should be: an earlier date at its own time of day."""
+        rest = super().rest(rows, i)
+        return rest + time_of_day(rows[:, i]) if i == self.determinants[0] else rest
+
+
+def midnight(seconds):
+    """Return the beginnings of the days of dates without a time zone."""
+    return DAY * np.floor(seconds / DAY)
+
+
+def time_of_day(seconds):
+    """Return seconds since midnight."""
+    return seconds - midnight(seconds)
+
+
+def parts_of(schema, i, has_days=False):
+    """Return the variables of a date, or of its day alone."""
+    parts = schema.of_column[i][schema.columns[i].has_flag :]
+    return parts[:2] if has_days else parts
+
+
+def spread_of_times(seconds):
+    """Return the circular standard deviation of times of day, in radians."""
+    turns = np.exp(2j * np.pi * seconds / DAY)
+    return np.sqrt(-2 * np.log(np.clip(np.abs(turns.mean()), 1e-12, 1)))
 
 
 def add_spans(schema, values, weight, random_state):
@@ -64,15 +138,16 @@ def add_spans(schema, values, weight, random_state):
             nearest[high] = np.median(span), low
     rules = schema.rules
     for high, (_, low) in sorted(nearest.items(), key=lambda each: np.nanmean(rows[:, each[0]])):
-        span = rows[:, high] - rows[:, low]
-        unit, column = column_of(schema, high, span, weight, random_state)
+        between, column = column_of(schema, low, high, rows, weight, random_state)
         if column is None:
             continue
-        determinants, line = (low, len(schema.columns)), ((1.0, unit), 0.0, None, 0.0)
-        schema.add_span(column, low, high, unit)
+        schema.add_span(column, between)
         values = schema.with_spans(np.hstack([values, np.empty((len(values), 1))]))
-        rows = np.column_stack([rows, span / unit])
-        rule = Span(determinants, Target.of(schema, high), *line, rows, weight)
+        rows = np.column_stack([rows, between.of(rows[:, low], rows[:, high])])
+        kind = DaysBetween if between.has_days else Span
+        target = Target.of(schema, high)._replace(variables=between.told(schema, high))
+        line = (1.0, between.unit), 0.0, None, 0.0
+        rule = kind((low, between.column), target, *line, rows, weight)
         follows = those_that_follow(rules.functions, high)
         before = [each for each in rules.functions if each not in follows]
         rules.functions = [*before, rule, *follows]
@@ -94,21 +169,39 @@ def those_that_follow(functions, column):
     return rules
 
 
-def column_of(schema, high, span, weight, random_state):
-    """Return the unit of a span in seconds, and its column, in these units, if it has one.
+def column_of(schema, low, high, rows, weight, random_state):
+    """Return the span between two dates of encoded rows, and its column, None if it has none.
 
     Its values have probabilities if the dates have, and densities per second if they have these.
     """
+    span = rows[:, high] - rows[:, low]
     known = ~np.isnan(span)
     time = schema.columns[high].value_variables[2:]
+    has_days = are_regular(schema, low, high, rows[known])
     unit, kind = UNITS["seconds"], Kind("continuous", (), "a span")
-    if not (time and time[0].has_number):
+    if has_days:
+        unit = float(DAY)
+    elif not (time and time[0].has_number):
         unit = next(each for each in UNITS.values() if (span[known] % each == 0).all())
-        if not time and unit < UNITS["days"]:  # of dates over a change of summer time
-            return unit, None
-        kind = decide(span[known] / unit, "number", None)
-    column = Column(np.where(known, span, 0.0) / unit, known, "number", "float64", None)
+    between = Between(len(schema.columns), low, high, unit, has_days)
+    if not time and unit < UNITS["days"]:  # of dates over a change of summer time
+        return between, None
+    span = between.of(rows[:, low], rows[:, high])
+    if has_days or not (time and time[0].has_number):
+        kind = decide(span[known], "number", None)
+    column = Column(np.where(known, span, 0.0), known, "number", "float64", None)
     setting = ColumnSetting(
         "span", "rare", random_state, weight[known], weight[~known].sum(), False, None
     )
-    return unit, ColumnModel(column, kind, setting, models_missing=False)
+    return between, ColumnModel(column, kind, setting, models_missing=False)
+
+
+def are_regular(schema, low, high, rows):
+    """Return whether later dates have more regular times of day than their spans."""
+    columns = [schema.columns[i] for i in (low, high)]
+    if any(len(each.value_variables) < 3 or each.zone is not None for each in columns):
+        return False
+    span = rows[:, high] - rows[:, low]
+    if np.ptp(midnight(rows[:, high]) - midnight(rows[:, low])) == 0:  # such as shifts of a day
+        return False
+    return spread_of_times(rows[:, high]) < spread_of_times(span)
