@@ -513,6 +513,27 @@ def test_sums_of_three_are_found_among_24_columns():
     assert ((2, 5, 11), 23, (1.0, 1.0, 1.0), 0.0) in found
 
 
+def test_sums_of_many_columns_are_found_and_kept():
+    """Beside a short sum of the same total, and exceptions."""
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(np.round(rng.gamma(3, 20, (300, 5)), 2), columns=[*"abcde"])
+    table["total"] = (table[[*"abcd"]].sum(axis=1) - table["e"] + 5).round(2)
+    table.loc[:2, "total"] += 7
+    table["tip"] = rng.gamma(2, 3, 300).round(2)
+    table["paid"] = (table["total"] + table["tip"]).round(2)
+    density = quick().fit(table)
+    exceptions = density.rules_.set_index("rule")["exceptions"]
+    assert exceptions["paid = total + tip"] == 0
+    assert exceptions["total = a + b + c + d - e + 5"] == pytest.approx(0.01)
+    clean = quick().fit(table[3:])
+    drawn = clean.sample(200, random_state=0)
+    total = drawn[[*"abcd"]].sum(axis=1) - drawn["e"] + 5
+    assert (total - drawn["total"]).abs().max() < 1e-6
+    assert (drawn["total"] + drawn["tip"] - drawn["paid"]).abs().max() < 1e-6
+    filled = clean.impute(table[3:].assign(c=np.nan))
+    assert (filled["c"] - table["c"][3:]).abs().max() < 1e-6
+
+
 def test_products_are_found_and_kept():
     table = bills()
     table.loc[::10, "amount"] = np.nan

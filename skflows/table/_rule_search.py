@@ -49,6 +49,7 @@ LEAST_ROWS, LEAST_DISTINCT = 20, 3  # known rows, and distinct values, of a line
 N_SCREENED = 100  # rows that show which sums may be constant, and which lines are best
 N_LINES = 20  # of which all rows show which is best
 LIKELY = 0.9  # share of these in which they are
+LEAST_TERMS, NEAR_ONE = 4, 0.2  # of sums that a regression shows, and how close factors are to 1
 MAX_SUMS = 250_000  # of three or four columns: tables of more than 30 have sums of fewer
 MAX_PAIRS_OF_TERMS = 600  # of multiples: tables of more than 35 columns have none
 TRIMMED, N_TRIMS = 0.8, 4  # share of rows that fit best, and least squares of these, one by one
@@ -140,8 +141,10 @@ def formulas_of(schema, rows, targets):
         (variable,) = schema.columns[i].value_variables
         steps[i] = lattice_of_variable(variable)[1] or np.exp(targets[i].log_width)
     rules, are_lines = [], set()  # targets that are exactly on a line of another column
+    short = [*sums_of(rows, numbers, steps)]
     relations = (
-        (Linear, sums_of(rows, numbers, steps)),
+        (Linear, short),
+        (Linear, long_sums_of(rows, numbers, steps, short)),
         (Linear, multiples_of(rows, numbers, steps)),
         (Product, products_of(rows, multipliers, numbers, steps)),
         (ProductAndTerm, products_and_terms_of(rows, multipliers, numbers, steps)),
@@ -332,6 +335,43 @@ def sums_of(rows, numbers, steps):
                         tuple(float(-sign[k] * sign[target]) for k in others),
                         float(constant[i] * sign[target]),
                     )
+
+
+def long_sums_of(rows, numbers, steps, short):
+    """Yield sums and differences of four or more columns that another may be, as `sums_of` does.
+
+    Factors near 1 or -1 in a regression on other columns show which are its terms. The columns of
+    short sums that are the same number would share the factors.
+    """
+    known = rows[~np.isnan(rows[:, numbers]).any(axis=1)][: max(N_SCREENED, 2 * len(numbers))]
+    if len(known) < max(LEAST_ROWS, 2 * len(numbers)):
+        return
+    scale = known.std(axis=0)
+    for target in numbers:
+        same = {j for terms, each, *_ in short if each == target for j in terms}
+        others = [j for j in numbers if j not in {target, *same} and scale[j] > 0]
+        if len(others) < LEAST_TERMS:
+            continue
+        others = np.array(others)
+        terms, y = known[:, others] / scale[others], known[:, target]
+        terms = np.column_stack([terms, np.ones(len(known))])
+        is_near = np.ones(len(y), dtype=bool)
+        for _ in range(N_TRIMS):
+            slopes = np.linalg.lstsq(terms[is_near], y[is_near], rcond=None)[0]
+            error = np.abs(y - terms @ slopes)
+            is_near = error <= max(np.quantile(error, TRIMMED), steps[target])
+        slopes = slopes[:-1] / scale[others]
+        is_term = np.abs(np.abs(slopes) - 1) <= NEAR_ONE
+        if is_term.sum() < LEAST_TERMS:
+            continue
+        signs, places = np.sign(slopes[is_term]), others[is_term]
+        rest = y - known[:, places] @ signs
+        is_apart = may_be_rounded_apart(np.array([[*places, target]]), known, steps)
+        width = max(steps[j] for j in (*places, target))
+        width *= TOLERANCE_APART if is_apart else TOLERANCE
+        constant = np.median(rest)
+        if (np.abs(rest - constant) <= width).mean() >= LIKELY:
+            yield tuple(places.tolist()), int(target), tuple(signs.tolist()), float(constant)
 
 
 def multiples_of(rows, numbers, steps):
