@@ -277,6 +277,32 @@ def test_dates_that_begin_months_do_so_in_samples(freq, months, zone):
     assert {first.day, last.day} == {1} and first < last
 
 
+@pytest.mark.parametrize(
+    ("days", "is_possible"),
+    [
+        (pd.date_range("2000-01-31", periods=30, freq="ME"), lambda days: days.dt.is_month_end),
+        (pd.date_range("2000-03-31", periods=9, freq="QE"), lambda days: days.dt.is_quarter_end),
+        (pd.date_range("2000-01-01", periods=30, freq="MS") + pd.Timedelta("14D 12h"),
+         lambda days: (days.dt.day == 15) & (days.dt.hour == 12)),
+    ],
+    ids=["month ends", "quarter ends", "15th at noon"],
+)  # fmt: skip
+def test_dates_once_a_month_are_so_in_samples(days, is_possible):
+    """Their distribution function is one of steps."""
+    table = pd.DataFrame({"day": days.repeat(9), "x": np.arange(9.0 * len(days))})
+    density = quick(max_iter=1).fit(table)
+    assert density.columns_["modelled as"][0] == "month"
+    assert is_possible(density.sample(200, random_state=0)["day"]).all()
+    one = density.predict_distribution("day", pd.DataFrame({"x": [50.0]}))
+    day = days[5].to_datetime64()
+    second = np.timedelta64(1, "s")
+    before, at, later, next_ = one.cdf(
+        np.array([[day - second], [day], [days[6].to_datetime64() - second], [days[6]]], "M8[us]")
+    )[:, 0]
+    assert before < at == later < next_
+    assert one.ppf((before + at) / 2)[0] == day
+
+
 def test_a_month_that_tells_another_column_is_found_from_it():
     """As any category that a rule makes a determinant."""
     days = pd.date_range("2000-01-01", periods=8, freq="MS").repeat(25)

@@ -174,12 +174,19 @@ def start_of_month(number):
     return DAY * day.astype(int).astype(np.float64)
 
 
-def are_months(seconds):
-    """Whether moments, of which several differ, are all the beginnings of months."""
+def month_offset(seconds):
+    """Return how many seconds moments, of which several differ, are all after months begin.
+
+    It is negative for the ends of months, of different lengths, and None if they are neither.
+    """
     distinct = np.unique(seconds)
     if len(distinct) < LEAST_MONTHS or not ENDS[0] < distinct[0] <= distinct[-1] < ENDS[1]:
-        return False
-    return bool((months_of(distinct) % 1 == 0).all())
+        return None
+    number = np.floor(months_of(distinct))
+    for start in start_of_month(number), start_of_month(number + 1):
+        if np.ptp(distinct - start) == 0:
+            return float(distinct[0] - start[0])
+    return None
 
 
 def calendar_part(seconds, part, zone, name):

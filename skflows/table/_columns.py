@@ -1,5 +1,6 @@
 """Columns of a table: the variables that each kind makes of one."""
 
+from functools import partial
 from inspect import signature
 from typing import NamedTuple
 
@@ -10,11 +11,11 @@ from ..columns.dates import (
     DAY,
     WEEK,
     YEAR,
-    are_months,
     joined_moment,
     local_seconds,
     moment_text,
     moments_of_months,
+    month_offset,
     months_of,
     split_moment,
     start_of_week,
@@ -338,9 +339,9 @@ def datetime(column, setting, low=None, high=None):
     return variables
 
 
-def months(column, setting):
-    """Return the variable of dates that are the beginnings of months, or of quarters or years."""
-    number = months_of(column.values[column.known])
+def months(column, setting, offset):
+    """Return the variable of dates that are once a month, quarter or year, at the same offset."""
+    number = months_of(column.values[column.known] - offset)
     return [_variable_of_dates(number, setting._replace(is_stated=False), 12, "rounded")]
 
 
@@ -450,7 +451,7 @@ class ColumnModel:
         Whether missing entries are modelled.
     """
 
-    has_months = False  # whether dates are numbers of months
+    month_offset = None  # of dates that are numbers of months, in seconds from their beginnings
 
     def __init__(self, column, kind, setting, models_missing):
         self.name = setting.name
@@ -461,8 +462,10 @@ class ColumnModel:
         make = MAKERS[self.kind]
         if self.kind == "datetime" and column.role == "datetime":
             column = column._replace(values=local_seconds(column.values, self.zone, self.name))
-            if not self.arguments and are_months(column.values[column.known]):
-                self.has_months, make = True, months
+            if not self.arguments:
+                self.month_offset = month_offset(column.values[column.known])
+            if self.has_months:
+                make = partial(months, offset=self.month_offset)
         try:
             signature(make).bind(column, setting, *self.arguments)
         except TypeError as error:
@@ -488,6 +491,11 @@ class ColumnModel:
             self.listed = np.array(names, dtype=np.float64)
         # The encoded value of what is none of these.
         self.unseen = np.nan if column.role in NUMERIC else float(len(setting.categories))
+
+    @property
+    def has_months(self):
+        """Whether dates are numbers of months."""
+        return self.month_offset is not None
 
     @property
     def value_variables(self):
@@ -580,7 +588,7 @@ class ColumnModel:
             local[known] = local_seconds(values[known], self.zone, self.name)
             of_parts = split_moment(local)[: len(self.value_variables)]
             if self.has_months:
-                of_parts = [months_of(local)]
+                of_parts = [months_of(local - self.month_offset)]
             elif isinstance(self.value_variables[0], Weeks):
                 of_parts = joined_moment(*of_parts), *of_parts[1:]
             pairs = zip(self.value_variables, of_parts, strict=True)
@@ -676,7 +684,7 @@ class ColumnModel:
             week, *_ = split_moment(drawn[0])
             moments = weeks.moved_inside(joined_moment(week, *drawn[1:]))
         elif self.has_months:
-            moments = moments_of_months(drawn[0])
+            moments = moments_of_months(drawn[0]) + self.month_offset
         else:
             moments = joined_moment(*drawn)
         known = ~np.isnan(moments)

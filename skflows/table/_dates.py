@@ -24,6 +24,7 @@ from ._spans import midnight, time_of_day
 from ._variables import ROWS_AT_ONCE
 from ._view import LEAST_MASS, TableView
 
+TINY = 1e-8  # of a step: months are rounded
 LEAST_Q = 1e-9  # within the mass of a value: quantiles of 0 and 1 may be infinite
 
 
@@ -196,7 +197,9 @@ class DateDistribution:
         below[rows], mass = 0.0, np.ones(len(rows))
         asked = self._column.split(seconds[rows])[self._column.has_flag :]
         for j, x in zip(self._parts, asked, strict=True) if len(rows) else ():
-            low, high = self._part(values, j, rows).ends(x)
+            part = self._part(values, j, rows)
+            x = part.floor(x) if self._column.has_months else x
+            low, high = part.ends(x)
             below[rows] += mass * low
             mass *= high - low
             values[rows, j] = x
@@ -218,7 +221,7 @@ class DateDistribution:
         """Return the mean moments of some rows by the means of the parts."""
         first, *others = (self._part(values, j, rows).mean() for j in self._parts)
         if self._column.has_months:
-            local = moments_of_months(first)
+            local = moments_of_months(first) + self._column.month_offset
         else:
             is_moment = isinstance(self._schema.variables[self._parts[0]], Weeks)
             local = first if is_moment else joined_moment(first)
@@ -291,6 +294,11 @@ class Part:
             x = values[(self._sums[:, 1:] < q[:, None]).sum(axis=1).clip(max=len(values) - 1)]
         low, high = self.ends(x)
         return x, np.clip((q - low) / np.maximum(high - low, LEAST_MASS), LEAST_Q, 1 - LEAST_Q)
+
+    def floor(self, x):
+        """Return the last possible values up to x, such as the month of any moment in it."""
+        step, values = self.variable.step, self.variable.possible.values
+        return np.append(values, -np.inf)[np.searchsorted(values, x + TINY * step, "right") - 1]
 
     def ends(self, x):
         """Return the probabilities of values below x, and of values up to x."""
