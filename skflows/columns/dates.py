@@ -184,7 +184,7 @@ def month_offset(seconds):
         return None
     number = np.floor(months_of(distinct))
     for start in start_of_month(number), start_of_month(number + 1):
-        if np.ptp(distinct - start) == 0:
+        if np.ptp(distinct - start) < 1 / MICROSECONDS:  # of moments with fractions of seconds
             return float(distinct[0] - start[0])
     return None
 
