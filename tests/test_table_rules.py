@@ -12,6 +12,7 @@ from scipy.special import logsumexp
 
 from skflows import DensityClassifier, DensityOutlierDetector, TableDensity, load
 from skflows.columns.checks import ColumnWarning
+from skflows.columns.dates import months_later
 from skflows.table import _rule_search
 from skflows.table._rule_kinds import Order, RoundedSum, Target
 from skflows.table._rules import Rules
@@ -648,6 +649,55 @@ def test_dates_that_are_some_time_after_others_are_found_and_kept():
         assert (filled[name].to_numpy() == table[name].head(10).to_numpy()).all()
     late = table.head(10).assign(end=table["end"].head(10) + pd.Timedelta("1D"))
     assert (density.score_samples(late) < density.score_samples(table.head(10)) - 5).all()
+
+
+def loans(n=300, begin=False):
+    """Return loans that end some months after they are issued, and insurances of a year."""
+    rng = np.random.default_rng(0)
+    issued = pd.Series(pd.Timestamp("2019-01-01") + pd.to_timedelta(rng.integers(0, 900, n), "D"))
+    issued = issued.dt.to_period("M").dt.start_time if begin else issued
+    table = pd.DataFrame({"issued": issued, "term": rng.choice([12, 24, 36], n)})
+    table["due"] = [
+        day + pd.DateOffset(months=k) for day, k in zip(issued, table["term"], strict=True)
+    ]
+    table["insured"] = [day + pd.DateOffset(years=1, days=-1) for day in issued]
+    return table.assign(amount=rng.gamma(3, 1000, n).round(-2))
+
+
+@pytest.mark.parametrize("begin", [False, True], ids=["days", "months"])
+def test_dates_that_are_some_months_after_others_are_found_and_kept(begin):
+    table = loans(begin=begin)
+    density = quick(max_iter=1).fit(table)
+    assert sorted(density.rules_["rule"]) == [
+        "due = issued + term (months)",
+        "insured = issued + 12 months - 1 days",
+    ]
+
+    def follow(rows):
+        due = [day + pd.DateOffset(months=k) for day, k in rows[["issued", "term"]].values]
+        insured = [day + pd.DateOffset(years=1, days=-1) for day in rows["issued"]]
+        return (rows["due"] == due) & (rows["insured"] == insured)
+
+    assert follow(density.sample(200, random_state=0)).all()
+    for given in ({"due": table["due"][0]}, {"insured": table["insured"][0], "term": 24}):
+        assert follow(density.sample(50, given=given, random_state=0)).mean() > 0.95
+    for name in ("issued", "term", "due", "insured"):
+        unknown = table.head(20).astype({"term": float})
+        unknown[name] = np.nan if name == "term" else pd.NaT
+        assert density.impute(unknown)[name].tolist() == table[name].head(20).tolist()
+    late = table.head(10).assign(due=table["due"].head(10) + pd.DateOffset(months=1))
+    assert (density.score_samples(late) < density.score_samples(table.head(10)) - 5).all()
+
+
+def test_months_later_is_at_most_the_last_day_of_a_month():
+    rng = np.random.default_rng(0)
+    moments = pd.Timestamp("1960-01-31 12:30") + pd.to_timedelta(rng.integers(0, 30_000, 300), "D")
+    months = rng.integers(-40, 40, 300).astype(float)
+    seconds = moments.astype("datetime64[us]").astype(np.int64) / 1e6
+    expected = [day + pd.DateOffset(months=int(k)) for day, k in zip(moments, months, strict=True)]
+    later = months_later(seconds.to_numpy(), months)
+    assert pd.to_datetime(later, unit="s").tolist() == expected
+    assert np.isnan(months_later(np.array([np.nan, 0.0]), np.array([1.0, np.nan]))).all()
 
 
 def test_products_beside_columns_with_gaps_are_found():

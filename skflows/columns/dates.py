@@ -174,6 +174,21 @@ def start_of_month(number):
     return DAY * day.astype(int).astype(np.float64)
 
 
+def months_later(seconds, months):
+    """Return moments whole numbers of months later, at most on the last day of a month."""
+    later = np.full(np.broadcast_shapes(np.shape(seconds), np.shape(months)), np.nan)
+    known = ~np.isnan(seconds + months)
+    seconds, months = (np.broadcast_to(each, later.shape)[known] for each in (seconds, months))
+    number = np.floor(months_of(seconds))
+    since = np.clip(seconds, *ENDS) - start_of_month(number)
+    number = np.clip(number + months, *np.floor(months_of(np.array(ENDS))))
+    start = start_of_month(number)
+    last_day = start_of_month(number + 1) - start - DAY
+    time = np.mod(since, DAY)
+    later[known] = start + np.minimum(since - time, last_day) + time
+    return later
+
+
 def month_offset(seconds):
     """Return how many seconds moments, of which several differ, are all after months begin.
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..columns.dates import calendar_part
+from ..columns.dates import calendar_part, months_later, months_of
 from ..columns.lattice import decimals_of
 
 LEAST_BROKEN = 1e-12  # probability that a member gives to all values that break a rule
@@ -19,6 +19,7 @@ RESOLUTION = 1e-6  # of the range of a number without rounding: closer numbers a
 ROUNDING = 1e-9  # relative error of sums of weights
 STEPS_APART = 1.25  # by which numbers that were rounded apart may differ from their sum
 UNITS = {"weeks": 604_800.0, "days": 86_400.0, "hours": 3_600.0, "minutes": 60.0, "seconds": 1.0}
+MONTHS = {"months": 1.0, "years": 12.0}
 
 
 class Target(NamedTuple):
@@ -474,6 +475,14 @@ class Elapsed(Linear):
     """
 
     has_halves = False
+    none = 0.0  # the constant that does not change the date
+
+    @staticmethod
+    def constant_of(columns, factors, y):
+        """Return the constant beside columns times factors, and the errors of dates y."""
+        rest = y - columns @ np.array(factors)
+        constant = np.median(rest) if len(rest) else np.nan
+        return float(constant), rest - constant
 
     def expected(self, rows):
         """Return what the date should be in each row."""
@@ -491,16 +500,75 @@ class Elapsed(Linear):
 
     def text(self, names):
         """Return the rule as text."""
-        span = [*self.coefficients[1:], self.constant][0]
-        units = [each for each in UNITS.items() if span % each[1] == 0]  # the largest is first
-        name, unit = [*units, ("seconds", 1.0)][0]
+        name, unit = largest_unit([*self.coefficients[1:], self.constant][0])
         first, *number = (names[j] for j in self.determinants)
         text = f"{names[self.target.column]} = {first}"
         text += "".join(f" + {each} ({name})" for each in number)
-        if self.constant:
-            sign = "-" if self.constant < 0 else "+"
-            text += f" {sign} {abs(self.constant) / unit:.6g} {name}"
-        return text
+        return text + signed(self.constant / unit, name)
+
+
+class MonthsLater(Elapsed):
+    """A date as another date plus months: a number of months or years, a constant or both.
+
+    Coefficients are months for each unit of the number. The constant is a tuple of months and of
+    the seconds after or before that moment.
+    """
+
+    none = 0.0, 0.0
+
+    @staticmethod
+    def constant_of(columns, factors, y):
+        """Return the constant beside columns times factors, and the errors of dates y."""
+        if not len(y):
+            return (np.nan, np.nan), y
+        first, months = columns[:, 0], columns[:, 1:] @ np.array(factors[1:])
+        between = np.floor(months_of(y)) - np.floor(months_of(first))
+        fewest = np.rint(np.median(between - months))
+        fits = []
+        for constant in (fewest, fewest + 1):  # of which a day before may be in the month before
+            rest = y - months_later(first, np.rint(months + constant))
+            fits.append(((float(constant), float(np.median(rest))), rest - np.median(rest)))
+        return min(fits, key=lambda fit: np.count_nonzero(fit[1]))
+
+    def months(self, rows):
+        """Return the months between both dates."""
+        numbers = rows[:, self.determinants[1:]] @ np.array(self.coefficients[1:])
+        return np.rint(numbers + self.constant[0])
+
+    def total(self, rows):
+        """Return the date in each row."""
+        return months_later(rows[:, self.determinants[0]], self.months(rows)) + self.constant[1]
+
+    def rest(self, rows, i):
+        """Return what column i should be: the number, or a first date of which there are several
+        if it is cut off at the end of a month.
+        """
+        later = rows[:, self.target.column] - self.constant[1]
+        if i == self.determinants[0]:
+            return months_later(later, -self.months(rows))
+        between = np.floor(months_of(later)) - np.floor(months_of(rows[:, self.determinants[0]]))
+        return (between - self.constant[0]) / self.coefficients[1]
+
+    def text(self, names):
+        """Return the rule as text."""
+        first, *number = (names[j] for j in self.determinants)
+        text = f"{names[self.target.column]} = {first}"
+        for each, factor in zip(number, self.coefficients[1:], strict=True):
+            (unit,) = (name for name, months in MONTHS.items() if months == factor)
+            text += f" + {each} ({unit})"
+        months, seconds = self.constant
+        name, unit = largest_unit(seconds)
+        return text + signed(months, "months") + signed(seconds / unit, name)
+
+
+def largest_unit(seconds):
+    """Return the name and the seconds of the largest unit of which seconds are a multiple."""
+    return next((each for each in UNITS.items() if seconds % each[1] == 0), ("seconds", 1.0))
+
+
+def signed(number, unit):
+    """Return a number and its unit as a term of a sum, empty for 0."""
+    return f" {'-' if number < 0 else '+'} {abs(number):.6g} {unit}" if number else ""
 
 
 class Product(Formula):

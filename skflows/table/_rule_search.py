@@ -12,6 +12,7 @@ from ..columns.dates import CALENDAR, calendar_part
 from ._columns import Weeks
 from ._rule_kinds import (
     HALF,
+    MONTHS,
     ROUNDING,
     STEPS_APART,
     UNITS,
@@ -19,6 +20,7 @@ from ._rule_kinds import (
     Groups,
     Linear,
     Lookup,
+    MonthsLater,
     OfDate,
     Order,
     Product,
@@ -229,37 +231,47 @@ def without_reversed(formulas):
 def elapsed_of(schema, rows):
     """Return the dates that are another date plus a span of time, as `formulas_of` does.
 
-    The span is constant, or a number of weeks, days, hours, minutes or seconds plus a constant.
+    The span is constant, or a number of weeks, days, hours, minutes or seconds plus a constant; or
+    it is one of months or years of the calendar.
     """
     dates = dates_that_add(schema)
+    local = [i for i in dates_of(schema) if schema.columns[i].zone is None]
     numbers = numbers_of(schema)
     if len(dates) * (len(dates) - 1) * len(numbers) > MAX_ELAPSED:
         numbers = []
     rules = []
-    for first, target in permutations(dates, 2):
-        spans = [((first,), (1.0,))]
-        spans += [((first, j), (1.0, unit)) for j in numbers for unit in UNITS.values()]
-        for determinants, factors in spans:
-            # Few rows show that most combinations are no rule.
-            for some in rows[: 2 * N_SCREENED], rows:
-                known = some[~np.isnan(some[:, [*determinants, target]]).any(axis=1)]
-                rest = known[:, target] - known[:, determinants] @ np.array(factors)
-                constant = np.median(rest) if len(rest) else np.nan
-                is_exception = np.abs(rest - constant) > SECOND / 2
-                if len(known) >= LEAST_ROWS and is_exception.mean() > 1 - LIKELY:
-                    break
-            if len(known) < LEAST_ROWS or np.ptp(known[:, first]) == 0:
-                continue
-            share = is_exception.mean()
-            is_later = constant >= 0 or len(determinants) > 1  # of two dates, one is the target
-            if share > MAX_EXCEPTIONS or not is_later:
-                continue
-            if may_be_exceptions(is_exception, known, target):
-                rank = (round(share, 3), len(determinants) - 1.5, 0, (-target,))
-                line = factors, float(constant), None, 0.0
-                rules.append((rank, determinants, target, Elapsed, *line))
-            if share == 0:
-                break  # no number would be better
+    for make, columns, units in (
+        (Elapsed, dates, UNITS.values()),
+        (MonthsLater, local, MONTHS.values()),
+    ):
+        for first, target in permutations(columns, 2):
+            spans = [((first,), (1.0,))]
+            spans += [((first, j), (1.0, unit)) for j in numbers for unit in units]
+            for determinants, factors in spans:
+                # Few rows show that most combinations are no rule.
+                for some in rows[: 2 * N_SCREENED], rows:
+                    known = some[~np.isnan(some[:, [*determinants, target]]).any(axis=1)]
+                    if len(known) < LEAST_ROWS:
+                        break
+                    constant, error = make.constant_of(
+                        known[:, determinants], factors, known[:, target]
+                    )
+                    is_exception = np.abs(error) > SECOND / 2
+                    if is_exception.mean() > 1 - LIKELY:
+                        break
+                if len(known) < LEAST_ROWS or np.ptp(known[:, first]) == 0:
+                    continue
+                share = is_exception.mean()
+                # Of two dates, the later one is the target.
+                is_later = constant >= make.none or len(determinants) > 1
+                if share > MAX_EXCEPTIONS or not is_later:
+                    continue
+                if may_be_exceptions(is_exception, known, target):
+                    rank = (round(share, 3), len(determinants) - 1.5, 0, (-target,))
+                    line = factors, constant, None, 0.0
+                    rules.append((rank, determinants, target, make, *line))
+                if share == 0:
+                    break  # no number would be better
     return rules
 
 
