@@ -224,6 +224,16 @@ def _calendar_part(moments, part):
     return np.floor((moments - start_of_month(months)) / DAY) + 1
 
 
+def start_of_day(seconds):
+    """Return the midnight before a moment."""
+    return DAY * np.floor(seconds / DAY)
+
+
+def time_of_day(seconds):
+    """Return the seconds since the midnight before a moment."""
+    return seconds - start_of_day(seconds)
+
+
 def start_of_week(seconds):
     """Return the moment at which the week of a moment begins."""
     return joined_moment(np.floor((seconds - EPOCH_WEEK) / WEEK))

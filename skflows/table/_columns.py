@@ -498,6 +498,16 @@ class ColumnModel:
         return self.month_offset is not None
 
     @property
+    def has_times(self):
+        """Whether dates have weeks, weekdays and times of day."""
+        return self.kind == "datetime" and len(self.value_variables) == 3
+
+    @property
+    def has_days(self):
+        """Whether dates have weeks and weekdays, and are all midnights."""
+        return self.kind == "datetime" and len(self.value_variables) == 2
+
+    @property
     def value_variables(self):
         """The variables that hold the value, without the one that says whether it is missing."""
         return self.variables[self.has_flag :]

@@ -12,7 +12,9 @@ from ..columns.dates import (
     datetimes_of,
     joined_moment,
     moments_of_months,
+    start_of_day,
     start_of_week,
+    time_of_day,
     utc_seconds,
 )
 from ..columns.types import Floats, RandomState
@@ -20,7 +22,6 @@ from ..distribution.distribution import broadcast_to_entries, checked_probabilit
 from ..training.threads import in_one_thread
 from ._columns import Weeks
 from ._predictive import OneVariable, without
-from ._spans import midnight, time_of_day
 from ._variables import ROWS_AT_ONCE
 from ._view import LEAST_MASS, TableView
 
@@ -184,24 +185,24 @@ class DateDistribution:
         rows, spans = self._open_rows(values)
         below = (self._joined(values) <= seconds).astype(np.float64)
         for some, j, unit, other, times in spans:
-            asked = midnight(seconds[some]) if times else seconds[some]
+            asked, is_later = start_of_day(seconds[some]) if times else seconds[some], unit > 0
             part, x = self._part(values, j, some), (asked - other) / unit
-            if self._schema.variables[j].step is not None:  # spans end at midnight, as dates do
-                x = np.floor(x) if unit > 0 else np.ceil(x)
+            x, is_possible = part.nearest(x, np.floor if is_later else np.ceil)
             before, up_to = part.ends(x)
-            below[some] = up_to if unit > 0 else 1 - before
+            below[some] = up_to if is_later else 1 - before
             values[some, j] = x
             for time in times:
-                _, share = self._part(values, time, some).ends(time_of_day(seconds[some]))
-                below[some] -= (up_to - before) * (1 - share)
+                own = self._part(values, time, some)
+                _, share = own.ends(own.nearest(time_of_day(seconds[some]), np.floor)[0])
+                below[some] -= np.where(is_possible, (up_to - before) * (1 - share), 0.0)
         below[rows], mass = 0.0, np.ones(len(rows))
         asked = self._column.split(seconds[rows])[self._column.has_flag :]
         for j, x in zip(self._parts, asked, strict=True) if len(rows) else ():
             part = self._part(values, j, rows)
-            x = part.floor(x) if self._column.has_months else x
-            low, high = part.ends(x)
-            below[rows] += mass * low
-            mass *= high - low
+            nearest, is_possible = part.nearest(x, np.floor)
+            low, high = part.ends(nearest)
+            below[rows] += mass * np.where(is_possible, low, high)
+            mass *= np.where(is_possible, high - low, 0.0)
             values[rows, j] = x
         below[rows] += mass
         return below
@@ -243,7 +244,7 @@ class DateDistribution:
             is_later = self._place == span.high
             i, unit = (span.low, span.unit) if is_later else (span.high, -span.unit)
             other = schema.columns[i].joined(values[:, schema.of_column[i]])
-            other = midnight(other) if span.has_days else other
+            other = start_of_day(other) if span.has_days else other
             some = open_rows[~np.isnan(other[open_rows])]
             open_rows = np.setdiff1d(open_rows, some)
             if len(some):
@@ -295,10 +296,24 @@ class Part:
         low, high = self.ends(x)
         return x, np.clip((q - low) / np.maximum(high - low, LEAST_MASS), LEAST_Q, 1 - LEAST_Q)
 
-    def floor(self, x):
-        """Return the last possible values up to x, such as the month of any moment in it."""
-        step, values = self.variable.step, self.variable.possible.values
-        return np.append(values, -np.inf)[np.searchsorted(values, x + TINY * step, "right") - 1]
+    def nearest(self, x, toward):
+        """Return values, moved to possible ones by `numpy.floor` or `numpy.ceil`, and which were.
+
+        There may be none, which is infinite.
+        """
+        variable = self.variable
+        if variable.step is None or self.is_angle or isinstance(variable, Weeks):
+            return x, np.ones(len(x), dtype=bool)
+        steps = (x - variable.origin) / variable.step if variable.has_number else None
+        is_down = toward is np.floor
+        if variable.has_number:
+            nearest = variable.origin + variable.step * toward(steps + (TINY if is_down else -TINY))
+        else:
+            values = variable.possible.values
+            shifted = x + variable.step * (TINY if is_down else -TINY)
+            place = np.searchsorted(values, shifted, "right" if is_down else "left") - is_down
+            nearest = np.concatenate([values, [-np.inf if is_down else np.inf]])[place]
+        return nearest, np.abs(nearest - x) <= 2 * TINY * variable.step
 
     def ends(self, x):
         """Return the probabilities of values below x, and of values up to x."""

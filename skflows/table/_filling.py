@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 
 from ..columns.arrays import is_integer_dtype
-from ._rule_kinds import Formula, rounded
+from ._rule_kinds import Elapsed, Formula, rounded
 
 
 class Filling:
@@ -50,7 +50,8 @@ class Filling:
     def fill(self):
         """Change the values."""
         functions = self.rules.functions
-        spans = [rule for rule in functions if rule.kind == "span"]
+        spans = [rule for rule in functions if isinstance(rule, Elapsed) and rule.tells_earlier]
+        self._tell_earlier_dates(spans, self._follow(spans))  # before orders change times of day
         for _ in range(2):  # what orders change may tell a target, and the reverse
             self._keep_orders()
             self._tell_earlier_dates(spans, self._follow(functions))

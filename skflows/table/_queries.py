@@ -220,8 +220,13 @@ def impute(density, values, method):
     filled = values.copy()
     view = TableView.of_conditions(schema, values)
     log_weights = density._log_weights(view, view.known)
-    # The means of week, weekday and time need not make a date.
-    is_date = [c.kind == "datetime" for c in schema.columns for _ in c.variables]
+    # The means of week, weekday and time need not make a date, nor the mean of a span.
+    spans = {span.column for span in schema.spans}
+    is_date = [
+        column.kind == "datetime" or i in spans
+        for i, column in enumerate(schema.columns)
+        for _ in column.variables
+    ]
     for j, variable in enumerate(schema.variables):
         unknown = np.flatnonzero(~view.known[:, j])
         if not len(unknown):

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..columns.dates import calendar_part, months_later, months_of
+from ..columns.dates import calendar_part, months_later, months_of, start_of_day, time_of_day
 from ..columns.lattice import decimals_of
 
 LEAST_BROKEN = 1e-12  # probability that a member gives to all values that break a rule
@@ -20,6 +20,7 @@ ROUNDING = 1e-9  # relative error of sums of weights
 STEPS_APART = 1.25  # by which numbers that were rounded apart may differ from their sum
 UNITS = {"weeks": 604_800.0, "days": 86_400.0, "hours": 3_600.0, "minutes": 60.0, "seconds": 1.0}
 MONTHS = {"months": 1.0, "years": 12.0}
+N_DAY_PARTS = 2  # of the variables of a date: its week and weekday
 
 
 class Target(NamedTuple):
@@ -475,7 +476,7 @@ class Elapsed(Linear):
     """
 
     has_halves = False
-    none = 0.0  # the constant that does not change the date
+    tells_earlier = False  # whether it tells the first date, which was drawn before
 
     @staticmethod
     def constant_of(columns, factors, y):
@@ -507,14 +508,51 @@ class Elapsed(Linear):
         return text + signed(self.constant / unit, name)
 
 
+class DaysLater(Elapsed):
+    """The day of a date as the one of another date plus days; each has its own time of day."""
+
+    tells_earlier = True
+
+    def __init__(self, determinants, target, *line_and_rows):
+        target = target._replace(variables=target.variables[:N_DAY_PARTS])
+        super().__init__(determinants, target, *line_and_rows)
+
+    @staticmethod
+    def constant_of(columns, factors, y):
+        """Return the constant beside columns times factors, and the errors of dates y."""
+        days = np.column_stack([start_of_day(columns[:, 0]), columns[:, 1:]])
+        return Elapsed.constant_of(days, factors, start_of_day(y))
+
+    def target_of(self, schema, i):
+        """Return column i of the rule as a target, a date without its time of day."""
+        target = super().target_of(schema, i)
+        if schema.columns[i].kind != "datetime":
+            return target
+        return target._replace(variables=target.variables[:N_DAY_PARTS])
+
+    def total(self, rows):
+        """Return the date in each row, at its own time of day."""
+        days = rows.copy()
+        days[:, self.determinants[0]] = start_of_day(rows[:, self.determinants[0]])
+        return super().total(days) + time_of_day(rows[:, self.target.column])
+
+    def rest(self, rows, i):
+        """Return what column i should be, a first date at its own time of day."""
+        rest = super().rest(rows, i)
+        return rest + time_of_day(rows[:, i]) if i == self.determinants[0] else rest
+
+    def text(self, names):
+        """Return the rule as text."""
+        dates = {self.determinants[0], self.target.column}
+        return super().text([f"day of {x}" if i in dates else x for i, x in enumerate(names)])
+
+
 class MonthsLater(Elapsed):
     """A date as another date plus months: a number of months or years, a constant or both.
 
     Coefficients are months for each unit of the number. The constant is a tuple of months and of
     the seconds after or before that moment.
     """
-
-    none = 0.0, 0.0
 
     @staticmethod
     def constant_of(columns, factors, y):
@@ -740,12 +778,14 @@ class Order:
         Encoded rows.
     weight : ndarray of shape (n,)
         Weight of each row.
+    by_day : bool
+        Whether the second column has days, and the first one times too, which do not count.
     """
 
     kind = "order"
 
-    def __init__(self, low, high, rows, weight):
-        self.low, self.high = low, high
+    def __init__(self, low, high, rows, weight, by_day=False):
+        self.low, self.high, self.by_day = low, high, by_day
         self.counts = Counts.of_breaks(self.is_broken(rows), rows[:, self.columns], weight)
         self.model = None  # the mixture's probabilities that the order is broken, and kept
 
@@ -755,11 +795,12 @@ class Order:
 
     def is_broken(self, rows):
         """Return which rows break the order; none with an unknown value does."""
-        return rows[:, self.low] > rows[:, self.high]
+        low = rows[:, self.low]
+        return (start_of_day(low) if self.by_day else low) > rows[:, self.high]
 
     def with_rows(self, rows, weight):
         """Return the same rule with the counts of other rows."""
-        return Order(self.low, self.high, rows, weight)
+        return Order(self.low, self.high, rows, weight, self.by_day)
 
     def weigh(self, rows):
         """Note how often samples of the mixture break the order, if both values are known."""
@@ -777,7 +818,7 @@ class Order:
 
     def text(self, names):
         """Return the rule as text."""
-        return f"{names[self.low]} <= {names[self.high]}"
+        return f"{'day of ' if self.by_day else ''}{names[self.low]} <= {names[self.high]}"
 
 
 class Groups:

@@ -8,7 +8,7 @@ from operator import itemgetter
 import numpy as np
 from scipy.stats import binom
 
-from ..columns.dates import CALENDAR, calendar_part
+from ..columns.dates import CALENDAR, calendar_part, start_of_day
 from ._columns import Weeks
 from ._rule_kinds import (
     HALF,
@@ -16,6 +16,7 @@ from ._rule_kinds import (
     ROUNDING,
     STEPS_APART,
     UNITS,
+    DaysLater,
     Elapsed,
     Groups,
     Linear,
@@ -123,8 +124,9 @@ def find_rules(schema, values, weight, copy_of):
     family = {i: {i, *ancestors.get(i, ())} for i in range(rows.shape[1])}
     pairs = [(i, j) for i, j in comparable(schema) if not family[i] & family[j]]
     are_dates = [column.kind == "datetime" for column in schema.columns]
-    pairs = orders_of(rows[some], pairs, are_dates)
-    orders = [Order(low, high, rows, weight) for low, high in pairs]
+    by_day = pairs_by_day(schema)
+    pairs = orders_of(rows[some], pairs, are_dates, by_day)
+    orders = [Order(low, high, rows, weight, (low, high) in by_day) for low, high in pairs]
     orders.sort(key=lambda rule: rule.counts.log_broken)
     return Rules(functions, orders)
 
@@ -232,10 +234,11 @@ def elapsed_of(schema, rows):
     """Return the dates that are another date plus a span of time, as `formulas_of` does.
 
     The span is constant, or a number of weeks, days, hours, minutes or seconds plus a constant; or
-    it is one of months or years of the calendar.
+    it is one of months or years of the calendar, or of days, whatever the times of day.
     """
     dates = dates_that_add(schema)
     local = [i for i in dates_of(schema) if schema.columns[i].zone is None]
+    days = [i for i in local if i in dates]
     numbers = numbers_of(schema)
     if len(dates) * (len(dates) - 1) * len(numbers) > MAX_ELAPSED:
         numbers = []
@@ -243,6 +246,7 @@ def elapsed_of(schema, rows):
     for make, columns, units in (
         (Elapsed, dates, UNITS.values()),
         (MonthsLater, local, MONTHS.values()),
+        (DaysLater, days, [UNITS["days"]]),
     ):
         for first, target in permutations(columns, 2):
             spans = [((first,), (1.0,))]
@@ -263,7 +267,8 @@ def elapsed_of(schema, rows):
                     continue
                 share = is_exception.mean()
                 # Of two dates, the later one is the target.
-                is_later = constant >= make.none or len(determinants) > 1
+                is_later = np.atleast_1d(constant).tolist() >= [0.0, 0.0][: np.size(constant)]
+                is_later |= len(determinants) > 1
                 if share > MAX_EXCEPTIONS or not is_later:
                     continue
                 if may_be_exceptions(is_exception, known, target):
@@ -638,8 +643,18 @@ def dates_that_add(schema):
     ]
 
 
-def orders_of(rows, pairs, are_dates):
+def pairs_by_day(schema):
+    """Return the pairs of a date with a time of day and one without, neither with a time zone."""
+    dates = [(i, c) for i, c in enumerate(schema.columns) if c.kind == "datetime" and not c.zone]
+    times = [i for i, column in dates if column.has_times]
+    days = [i for i, column in dates if column.has_days]
+    return {*product(times, days)}
+
+
+def orders_of(rows, pairs, are_dates, by_day=()):
     """Return pairs of columns of which the first is at most the second, without what follows.
+
+    The times of day of the first column do not count in the pairs ``by_day``.
 
     Of numbers, whose units may differ, an order with exceptions must be sharp: otherwise large
     differences are merely frequent.
@@ -649,10 +664,13 @@ def orders_of(rows, pairs, are_dates):
     for low, each in groupby(pairs, key=itemgetter(0)):
         highs = np.array([high for _, high in each])
         is_known = ~np.isnan(rows[:, highs]) & ~np.isnan(rows[:, [low]])
-        n_broken = (rows[:, [low]] > rows[:, highs]).sum(axis=0)  # none where a value is unknown
+        lows = np.repeat(rows[:, [low]], len(highs), axis=1)
+        for k in (k for k, high in enumerate(highs) if (low, high) in by_day):
+            lows[:, k] = start_of_day(lows[:, k])
+        n_broken = (lows > rows[:, highs]).sum(axis=0)  # none where a value is unknown
         for k in np.flatnonzero(n_broken <= MAX_EXCEPTIONS * is_known.sum(axis=0)):
             high = highs[k]
-            x, y = rows[is_known[:, k]][:, [low, high]].T
+            x, y = lows[is_known[:, k], k], rows[is_known[:, k], high]
             by_chance = np.searchsorted(np.sort(y), x).sum() / max(len(y), 1)  # if independent
             is_rare = n_broken[k] <= by_chance / LESS_BROKEN
             if is_rare and by_chance >= max(LEAST_BY_CHANCE * len(x), ROWS_BY_CHANCE):

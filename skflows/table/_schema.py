@@ -135,7 +135,7 @@ class Schema:
         self.of_column, self.variables = [], []
         self.flag_of = {}  # the variable that says whether the value of another is missing
         self.weeks = []  # variables of dates with bounds, the week first
-        self.spans = []  # `Between` of each further column
+        self.spans = []  # `SpanColumn` of each further column
         for column in self.columns:
             self._add_variables(column)
             first = self.of_column[-1][0]
@@ -149,9 +149,9 @@ class Schema:
         self.variables += column.variables
         self.of_column.append(np.arange(first, len(self.variables)))
 
-    def add_span(self, column, between):
+    def add_span(self, column, span):
         """Add a column of the spans between two columns of dates."""
-        self.spans.append(between)
+        self.spans.append(span)
         self.columns.append(column)
         self._add_variables(column)
 

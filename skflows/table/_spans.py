@@ -8,27 +8,29 @@ three together.
 
 Guests leave a hotel in the morning, whenever they have arrived: where the time of day of the later
 date is more regular than the time of day in the span, the span has whole days, from midnight to
-midnight, and the later date keeps its own time of day.
+midnight, and both dates keep their own times of day. So it has where only one date has a time.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-from ..columns.dates import DAY
+from ..columns.dates import DAY, start_of_day
 from ..columns.frames import Column
 from ..columns.kinds import Kind, decide
 from ._columns import ColumnModel, ColumnSetting
-from ._rule_kinds import UNITS, Elapsed, Target
+from ._rule_kinds import N_DAY_PARTS, UNITS, DaysLater, Elapsed, Target
 from ._rule_search import dates_that_add
 
 SHORT = 0.25  # of the range of the dates: these show longer spans well enough
 LEAST_ROWS = 30  # with both dates
+# Of Rayleigh's test that times of day are uniform, and share of the variance of those in the spans.
+LEAST_REGULAR, CLEARLY = 15, 0.7
 SHARES = 0.05, 0.95  # between which ranges are taken, as single dates may be far out
 
 
-class Between(NamedTuple):
-    """The column of a span: its place, the places of both dates, and its unit in seconds."""
+class SpanColumn(NamedTuple):
+    """The place of a column of spans, the places of both dates, and its unit in seconds."""
 
     column: int
     low: int
@@ -37,24 +39,27 @@ class Between(NamedTuple):
     has_days: bool  # from midnight to midnight, so that both dates have their times of day
 
     def of(self, low, high):
-        """Return the spans between dates in seconds."""
+        """Return the spans, in its unit, between dates in seconds."""
         if self.has_days:
-            low, high = midnight(low), midnight(high)
+            low, high = start_of_day(low), start_of_day(high)
         return (high - low) / self.unit
 
     def told(self, schema, i):
         """Return the variables of one of the dates that the other one and the span tell."""
-        return parts_of(schema, i, self.has_days)
+        parts = schema.of_column[i][schema.columns[i].has_flag :]
+        return parts[:N_DAY_PARTS] if self.has_days else parts
 
     def times(self, schema, i):
         """Return a list of the variables of one of the dates that they do not tell."""
-        return parts_of(schema, i)[len(self.told(schema, i)) :].tolist()
+        return schema.of_column[i][schema.columns[i].has_flag :][
+            len(self.told(schema, i)) :
+        ].tolist()
 
 
 class Span(Elapsed):
     """A later date as an earlier one plus the span, by which both have their own distribution."""
 
-    kind = "span"
+    kind, tells_earlier = "span", True
 
     def count(self, rows, weight):
         """Return the counts of rows, none of which can break the rule."""
@@ -65,47 +70,8 @@ class Span(Elapsed):
         return f"{names[self.target.column]} = {names[self.determinants[0]]} + a span"
 
 
-class DaysBetween(Span):
-    """The day of a later date as the one of an earlier date plus days."""
-
-    def target_of(self, schema, i):
-        """Return column i of the rule as a target, without the time of day of a date."""
-        target = super().target_of(schema, i)
-        if schema.columns[i].kind != "datetime":
-            return target
-        return target._replace(variables=parts_of(schema, i, has_days=True))
-
-    def total(self, rows):
-        """Return the later date, at its own time of day."""
-        low, days = rows[:, self.determinants].T
-        return midnight(low) + DAY * days + time_of_day(rows[:, self.target.column])
-
-    def rest(self, rows, i):
-        """Return what column i should be: an earlier date at its own time of day."""
-        rest = super().rest(rows, i)
-        return rest + time_of_day(rows[:, i]) if i == self.determinants[0] else rest
-
-
-def midnight(seconds):
-    """Return the beginnings of the days of dates without a time zone."""
-    return DAY * np.floor(seconds / DAY)
-
-
-def time_of_day(seconds):
-    """Return seconds since midnight."""
-    return seconds - midnight(seconds)
-
-
-def parts_of(schema, i, has_days=False):
-    """Return the variables of a date, or of its day alone."""
-    parts = schema.of_column[i][schema.columns[i].has_flag :]
-    return parts[:2] if has_days else parts
-
-
-def spread_of_times(seconds):
-    """Return the circular standard deviation of times of day, in radians."""
-    turns = np.exp(2j * np.pi * seconds / DAY)
-    return np.sqrt(-2 * np.log(np.clip(np.abs(turns.mean()), 1e-12, 1)))
+class DaysBetween(Span, DaysLater):
+    """The day of a later date as the one of an earlier date plus a span of days."""
 
 
 def add_spans(schema, values, weight, random_state):
@@ -138,16 +104,15 @@ def add_spans(schema, values, weight, random_state):
             nearest[high] = np.median(span), low
     rules = schema.rules
     for high, (_, low) in sorted(nearest.items(), key=lambda each: np.nanmean(rows[:, each[0]])):
-        between, column = column_of(schema, low, high, rows, weight, random_state)
+        span, column = column_of(schema, low, high, rows, weight, random_state)
         if column is None:
             continue
-        schema.add_span(column, between)
+        schema.add_span(column, span)
         values = schema.with_spans(np.hstack([values, np.empty((len(values), 1))]))
-        rows = np.column_stack([rows, between.of(rows[:, low], rows[:, high])])
-        kind = DaysBetween if between.has_days else Span
-        target = Target.of(schema, high)._replace(variables=between.told(schema, high))
-        line = (1.0, between.unit), 0.0, None, 0.0
-        rule = kind((low, between.column), target, *line, rows, weight)
+        rows = np.column_stack([rows, span.of(rows[:, low], rows[:, high])])
+        kind = DaysBetween if span.has_days else Span
+        line = (1.0, span.unit), 0.0, None, 0.0
+        rule = kind((low, span.column), Target.of(schema, high), *line, rows, weight)
         follows = those_that_follow(rules.functions, high)
         before = [each for each in rules.functions if each not in follows]
         rules.functions = [*before, rule, *follows]
@@ -174,34 +139,42 @@ def column_of(schema, low, high, rows, weight, random_state):
 
     Its values have probabilities if the dates have, and densities per second if they have these.
     """
-    span = rows[:, high] - rows[:, low]
-    known = ~np.isnan(span)
-    time = schema.columns[high].value_variables[2:]
-    has_days = are_regular(schema, low, high, rows[known])
-    unit, kind = UNITS["seconds"], Kind("continuous", (), "a span")
-    if has_days:
-        unit = float(DAY)
-    elif not (time and time[0].has_number):
-        unit = next(each for each in UNITS.values() if (span[known] % each == 0).all())
-    between = Between(len(schema.columns), low, high, unit, has_days)
+    seconds = rows[:, high] - rows[:, low]
+    known = ~np.isnan(seconds)
+    time = schema.columns[high].value_variables[N_DAY_PARTS:]
+    has_density = bool(time) and time[0].has_number
+    has_days = has_whole_days(schema, low, high, rows[known], weight[known])
+    unit = UNITS["days" if has_days else "seconds"]
+    if not has_days and not has_density:
+        unit = next(each for each in UNITS.values() if (seconds[known] % each == 0).all())
+    span = SpanColumn(len(schema.columns), low, high, unit, has_days)
     if not time and unit < UNITS["days"]:  # of dates over a change of summer time
-        return between, None
-    span = between.of(rows[:, low], rows[:, high])
-    if has_days or not (time and time[0].has_number):
-        kind = decide(span[known], "number", None)
-    column = Column(np.where(known, span, 0.0), known, "number", "float64", None)
+        return span, None
+    x = span.of(rows[:, low], rows[:, high])
+    kind = Kind("continuous", (), "a span")
+    if has_days or not has_density:
+        kind = decide(x[known], "number", None)
+    column = Column(np.where(known, x, 0.0), known, "number", "float64", None)
     setting = ColumnSetting(
         "span", "rare", random_state, weight[known], weight[~known].sum(), False, None
     )
-    return between, ColumnModel(column, kind, setting, models_missing=False)
+    return span, ColumnModel(column, kind, setting, models_missing=False)
 
 
-def are_regular(schema, low, high, rows):
-    """Return whether later dates have more regular times of day than their spans."""
-    columns = [schema.columns[i] for i in (low, high)]
-    if any(len(each.value_variables) < 3 or each.zone is not None for each in columns):
+def has_whole_days(schema, low, high, rows, weight):
+    """Return whether a span has whole days: where one date has no time of day, or the later date
+    has clearly more regular ones than the span has.
+    """
+    first, last = (schema.columns[i] for i in (low, high))
+    if first.zone is not None or last.zone is not None or not (first.has_times or last.has_times):
         return False
-    span = rows[:, high] - rows[:, low]
-    if np.ptp(midnight(rows[:, high]) - midnight(rows[:, low])) == 0:  # such as shifts of a day
-        return False
-    return spread_of_times(rows[:, high]) < spread_of_times(span)
+    if not (first.has_times and last.has_times):
+        return True
+    days = start_of_day(rows[:, high]) - start_of_day(rows[:, low])
+    # How close times of day are to each other: 1 if all are equal, about 0 if they are uniform.
+    of_high, of_span = (
+        abs(np.average(np.exp(2j * np.pi * x / DAY), weights=weight))
+        for x in (rows[:, high], rows[:, high] - rows[:, low])
+    )
+    is_regular = len(rows) * of_high**2 > LEAST_REGULAR and 1 - of_high < CLEARLY * (1 - of_span)
+    return bool(is_regular and np.average(days > 0, weights=weight) > 0.5)
