@@ -324,11 +324,12 @@ class Rules:
             told = np.stack(told, axis=1)[np.arange(len(rows)), largest]
             is_told = rule.is_open(given) & ~np.isnan(told)
             for k, j in enumerate(rule.determinants):
-                some = np.flatnonzero(is_told & is_unknown[:, k] & (largest != k))
-                at = np.ix_(some, schema.of_column[j])
-                terms[at] = drawn[at]
+                some = np.flatnonzero(is_told & is_unknown[:, k])
+                x = np.where(largest[some] == k, told[some], rows[some, j])
+                split = np.stack(schema.columns[j].split(x), axis=1)
+                terms[np.ix_(some, schema.of_column[j])] = split
         values = values.copy()
-        values[open_rows] = self.solved(schema, terms)
+        values[open_rows] = terms
         return values
 
     def _with_determinants(self, density, values, random_state):
