@@ -65,6 +65,18 @@ def test_percentages_close_to_the_whole_do_not_exceed_it(decimals, kind):
             assert decide(x / 100, "number").arguments == (0.0, 1.0)
 
 
+@pytest.mark.parametrize("unit", ["kg", "€"])
+def test_amounts_near_1_are_no_shares(unit):
+    x = np.round(0.999 * np.random.default_rng(0).beta(9, 1, 1000), 2)
+    assert decide(x, "number", find_format([f"{each:.2f} {unit}" for each in x])).arguments == ()
+
+
+def test_percentages_in_steps_do_not_exceed_the_whole():
+    x = 5 * np.rint(20 * np.random.default_rng(0).beta(6, 1.5, 300))
+    format = find_format([f"{each:.0f}%" for each in x])
+    assert decide(x, "number", format)[:2] == ("rounded", (0.0, 100.0))
+
+
 @pytest.mark.parametrize(
     ("n_values", "n", "is_listed"),
     [

@@ -535,6 +535,42 @@ def test_sums_of_many_columns_are_found_and_kept():
     assert (filled["c"] - table["c"][3:]).abs().max() < 1e-6
 
 
+def test_copies_of_terms_do_not_hide_a_long_sum():
+    rng = np.random.default_rng(0)
+    rows = np.round(rng.gamma(3, 20, (100, 8)), 2)
+    rows[:, 4] = rows[:, :4].sum(axis=1)
+    rows[:, 5], rows[:, 6], rows[:, 7] = 100 * rows[:, 0], rows[:, 4], 1
+    found = [*_rule_search.long_sums_of(rows, [*range(8)], dict.fromkeys(range(8), 0.01), [])]
+    assert [each[:3] for each in found if each[1] == 4] == [((0, 1, 2, 3), 4, (1, 1, 1, 1))]
+
+
+def test_shares_add_up_in_samples():
+    """A draw whose rest is negative is drawn again."""
+    rng = np.random.default_rng(0)
+    cash = np.round(100 * rng.beta(1.2, 3, 400), 1)
+    card = np.round((100 - cash) * rng.beta(3, 1.2, 400), 1)
+    table = pd.DataFrame({"cash": cash, "card": card, "app": np.round(100 - cash - card, 1)})
+    density = quick().fit(table)
+    for given in (None, {"cash": 80.0}):
+        drawn = density.sample(300, given=given, random_state=0)
+        assert np.allclose(drawn.sum(axis=1), 100) and (drawn >= 0).all(axis=None)
+    with pytest.warns(ColumnWarning, match=r"break the rule 'app = - cash - card \+ 100'"):
+        density.sample(3, given={"cash": 70.0, "card": 40.0}, random_state=0)
+
+
+def test_draws_beside_the_last_of_a_chain_of_totals_keep_the_first():
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"nights": rng.integers(1, 6, 300), "rate": rng.integers(60, 200, 300)})
+    table["room"] = table["nights"] * table["rate"]
+    table["breakfast"] = 12 * rng.integers(0, 4, 300)
+    table["total"] = table["room"] + table["breakfast"]
+    density = quick().fit(table)
+    for given in ({"total": 500}, {"total": 500, "nights": 2}):
+        drawn = density.sample(100, given=given, random_state=0)
+        assert (drawn["nights"] * drawn["rate"] == drawn["room"]).all()
+        assert (drawn["room"] + drawn["breakfast"] == 500).all()
+
+
 def test_products_are_found_and_kept():
     table = bills()
     table.loc[::10, "amount"] = np.nan

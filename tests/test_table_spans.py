@@ -140,10 +140,68 @@ def test_later_dates_keep_their_times_of_day():
             assert cdf == pytest.approx(below, abs=0.02)
         q = np.array([[0.1], [0.5], [0.9]])
         assert one.cdf(one.ppf(q)) == pytest.approx(np.repeat(q, 2, axis=1), abs=0.01)
-        gaps = table.assign(**{other: table[other].mask(table.index < 50)})
-        filled = density.impute(gaps, "draw", random_state=0)
-        assert filled["released"].dt.hour.between(7, 12).mean() > 0.95
-        assert (filled["admitted"] <= filled["released"]).all()
+        gaps = table.assign(**{other: table[other].mask(table.index < 100)})
+        for method in ("mean", "median", "draw"):
+            filled = density.impute(gaps, method, random_state=0)
+            assert filled["released"].dt.hour.between(7, 12).mean() > 0.95, method
+            assert (filled["admitted"] <= filled["released"]).all()
+            span = (filled["released"] - filled["admitted"])[:100]
+            assert (span % DAY != pd.Timedelta(0)).all(), method  # none has the other's time
+
+
+def test_spans_of_dates_with_and_without_times_have_whole_days(one_class):
+    """The day of an order may be the day on which it is sent. Probabilities sum to one."""
+    rng = np.random.default_rng(0)
+    day = pd.Timestamp("2022-01-01") + rng.integers(0, 300, 400) * DAY
+    booked = day - rng.integers(0, 5, 400) * DAY
+    ordered = day + pd.to_timedelta(rng.integers(0, 86_400, 400), unit="s")
+    table = pd.DataFrame({"booked": booked, "ordered": ordered})
+    table["sent"] = day + rng.integers(0, 4, 400) * DAY
+    density = quick().fit(table)
+    rules = list(density.rules_["rule"])
+    assert {"ordered = booked + a span", "sent = ordered + a span"} <= {*rules}
+    assert {"booked <= ordered", "day of ordered <= sent"} <= {*rules}
+    drawn = density.sample(500, random_state=0)
+    late = (drawn["sent"] - drawn["ordered"].dt.normalize()) / DAY
+    assert late.between(0, 3).mean() > 0.98 and (late == 0).mean() > 0.1
+    days = pd.date_range(day.min() - 20 * DAY, day.max() + 20 * DAY)
+    for name in ("booked", "sent"):
+        asked = density.condition({"ordered": ordered[0]}).marginal([name])
+        total = np.exp(asked.score_samples(pd.DataFrame({name: days}))).sum()
+        assert total == pytest.approx(1, abs=0.02)
+
+
+def test_numbers_of_days_between_dates_are_rules(one_class):
+    """Whatever the times of day."""
+    table = stays(times="mornings")
+    table["days"] = (table["released"].dt.normalize() - table["admitted"].dt.normalize()) / DAY
+    density = quick().fit(table)
+    assert "day of released = day of admitted + days (days)" in list(density.rules_["rule"])
+    for given in (None, {"days": 9.0}, {"released": table["released"][0]}):
+        drawn = density.sample(200, given=given, random_state=0)
+        days = drawn["released"].dt.normalize() - drawn["admitted"].dt.normalize()
+        assert (days / DAY == drawn["days"]).all()
+        assert (given and "released" in given) or drawn["released"].dt.hour.between(
+            8, 11
+        ).mean() > 0.95
+
+
+def test_distribution_functions_of_days_grow():
+    """Between the possible spans too, here every second day, and with full hours."""
+    rng = np.random.default_rng(0)
+    first = pd.DatetimeIndex(pd.Timestamp("2022-01-01") + rng.integers(0, 300, 300) * DAY)
+    first += pd.to_timedelta(rng.integers(13 * 60, 23 * 60, 300), unit="min")
+    last = first.normalize() + 2 * rng.integers(1, 15, 300) * DAY
+    table = pd.DataFrame({"a": first, "b": last + pd.to_timedelta(rng.integers(9, 12, 300), "h")})
+    density = quick(max_iter=1).fit(table)
+    assert "b = a + a span" in list(density.rules_["rule"])
+    one = density.predict_distribution("b", table[["a"]][:1])
+    moments = pd.date_range(table["a"][0], periods=500, freq="2h")
+    cdf = one.cdf(moments.to_numpy()[:, None])[:, 0]
+    assert (np.diff(cdf) > -1e-12).all() and cdf[-1] == pytest.approx(1, abs=0.02)
+    drawn = one.rvs(2_000, random_state=0)[:, 0]
+    shares = (drawn <= moments.to_numpy()[:, None]).mean(axis=1)
+    assert np.abs(cdf - shares).max() < 0.05
 
 
 def test_chains_of_dates_have_probabilities_that_sum_to_one(one_class):

@@ -34,6 +34,8 @@ DISTINCT = 0.8  # share of distinct values from which on decimals are rounding, 
 ATOM_SHARE, ATOM_ROWS = 0.02, 5  # share and number of equal rows from which on a value is an atom
 MAX_ATOMS = 10
 NEAR_BOUND = 1.0  # standard deviations within which the least value suggests a bound
+SHARE_NEAR_WHOLE = 0.05  # of the values, which suggests that none exceeds the whole
+WHOLES = {"percentages": 100.0, "shares": 1_000.0}  # of numbers with a sign, by what they are
 GIVEN = "given in columns"
 ORDERS = {"dayfirst": True, "monthfirst": False}  # of dates that are texts
 THOUSANDS = "thousands"  # in front of what separates these in numbers that are texts
@@ -56,8 +58,7 @@ def decide(values, role, format=None, whole=1.0):
     Texts may have a `Format`, which is part of the reason. Shares of a whole do not exceed it.
     """
     if format is not None:
-        is_percentage = getattr(format, "what", None) == "percentages"
-        result = decide(values, role, whole=100.0 if is_percentage else 1.0)
+        result = decide(values, role, whole=WHOLES.get(format.what, np.inf))
         if getattr(format, "is_time", False):
             result = Kind("circular", (float(DAY),), "times of day")
         text = f"{format.what} as texts, such as {format.write(values[:1])[0]!r}"
@@ -78,10 +79,10 @@ def decide(values, role, format=None, whole=1.0):
         step, _ = lattice_of(distinct) or (1, 0)
         is_many = n_distinct > MANY_MULTIPLES and not is_listed(distinct, values)
         if is_many and step > 1 and not (distinct % step).any():
-            return Kind("rounded", (), f"multiples of {step:g}")
+            return Kind("rounded", bounds_of_share(values, whole), f"multiples of {step:g}")
         kind = "count" if least >= 0 else "integer"
         how = "whole numbers" + (", none negative" if least >= 0 else "")
-        ends = bounds_of_share(values, whole) if whole > 1 else ()
+        ends = bounds_of_share(values, whole) if whole > 1 else ()  # 0 and 1 are no shares
         return Kind(kind, ends, f"{how}, {n_distinct} distinct")
     if is_listed(distinct, values) and lattice_of(distinct) is not None:
         return Kind("ordinal", (), f"{n_distinct} distinct numbers")
@@ -127,21 +128,22 @@ def likely_bounds(values, atoms, whole=1.0):
     rest = values[~np.isin(values, atoms)]
     if not len(rest) or rest.min() <= 0:
         return -np.inf, np.inf
-    is_positive, is_share = is_near(rest, 0.0), rest.max() < whole >= values.max()
-    if is_share and (is_positive or is_near(rest, whole)):
+    is_positive = rest.min() <= NEAR_BOUND * rest.std()
+    is_share = rest.max() < whole >= values.max()
+    if is_share and ((is_positive and whole == 1) or are_near(rest, whole)):
         return 0.0, whole
     return 0.0 if is_positive else -np.inf, np.inf
 
 
 def bounds_of_share(values, whole):
     """Return the bounds 0 and the whole if multiples of a step seem to have them, otherwise ()."""
-    is_share = values.min() >= 0 and values.max() <= whole and is_near(values, whole)
+    is_share = values.min() >= 0 and values.max() <= whole and are_near(values, whole)
     return (0.0, whole) if is_share else ()
 
 
-def is_near(values, bound):
-    """Whether the nearest value is close to a bound for the spread of the values."""
-    return np.abs(values - bound).min() <= NEAR_BOUND * values.std()
+def are_near(values, whole):
+    """Whether some values are near the whole, for their spread."""
+    return np.mean(whole - values <= NEAR_BOUND * values.std()) >= SHARE_NEAR_WHOLE
 
 
 def stated(columns, names):

@@ -305,6 +305,12 @@ class Formula(Function):
         total = self.total(rows)
         return [rounded(total, self.variable, nudge) for nudge in (-HALF, HALF)]
 
+    def error(self, rows):
+        """Return how far the target is from its expected value, infinite if that is impossible."""
+        error = super().error(rows)
+        is_known = ~np.isnan(rows[:, self.columns]).any(axis=1)
+        return np.where(is_known & np.isnan(error), np.inf, error)
+
     def log_share(self, rows):
         """Return the log-probability of the side to which a half is rounded, 0 for others."""
         if self.up is None:

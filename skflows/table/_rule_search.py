@@ -52,6 +52,7 @@ LEAST_ROWS, LEAST_DISTINCT = 20, 3  # known rows, and distinct values, of a line
 N_SCREENED = 100  # rows that show which sums may be constant, and which lines are best
 N_LINES = 20  # of which all rows show which is best
 LIKELY = 0.9  # share of these in which they are
+MAX_NUMBERS = 100  # among which longer sums are looked for
 LEAST_TERMS, NEAR_ONE = 4, 0.2  # of sums that a regression shows, and how close factors are to 1
 MAX_SUMS = 250_000  # of three or four columns: tables of more than 30 have sums of fewer
 MAX_PAIRS_OF_TERMS = 600  # of multiples: tables of more than 35 columns have none
@@ -358,15 +359,23 @@ def long_sums_of(rows, numbers, steps, short):
     """Yield sums and differences of four or more columns that another may be, as `sums_of` does.
 
     Factors near 1 or -1 in a regression on other columns show which are its terms. The columns of
-    short sums that are the same number would share the factors.
+    short sums that are the same number, and copies and multiples, would share the factors.
     """
+    if not LEAST_TERMS < len(numbers) <= MAX_NUMBERS:
+        return
     known = rows[~np.isnan(rows[:, numbers]).any(axis=1)][: max(N_SCREENED, 2 * len(numbers))]
     if len(known) < max(LEAST_ROWS, 2 * len(numbers)):
         return
     scale = known.std(axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):  # of constants
+        is_line = np.abs(np.corrcoef(known, rowvar=False)) > 1 - ROUNDING
     for target in numbers:
         same = {j for terms, each, *_ in short if each == target for j in terms}
-        others = [j for j in numbers if j not in {target, *same} and scale[j] > 0]
+        others = []
+        for j in numbers:
+            is_new = not is_line[j, [target, *others]].any()
+            if is_new and j not in same and scale[j] > 0:
+                others.append(j)
         if len(others) < LEAST_TERMS:
             continue
         others = np.array(others)

@@ -20,6 +20,7 @@ ROUNDS_OF_CATEGORIES = 8  # of these, in which the categories of a row stay
 DRAWS_AT_ONCE, MAX_DRAWS = 1_000, 20  # in each round, of all rows and of each
 DRAWS_OF_SPANS = 20  # that keep the rules, before a span outside of the range of fit is accepted
 REJECTED = 2  # cost of a draw that breaks a rule; of such a span, 1
+FARTHEST = np.finfo(np.float64).max  # error of a target, unless no value of it is possible
 CHEAP_ROUNDS = 2  # after which determinants of given targets are drawn on their own
 N_WEIGHED = 4_000  # samples that tell how often the mixture breaks an order
 RULE_FIELDS = ["rule", "kind", "exceptions", "rows"]  # of the table of rules
@@ -277,9 +278,11 @@ class Rules:
             is_broken = rule.is_broken(rows) & is_open
             rejected |= is_broken & (random_state.uniform(size=len(rows)) >= rule.acceptance)
         for rule in self.functions:
-            x, expected = given[:, rule.target.column], rule.expected(rows)
             is_open = np.isnan(given[:, rule.determinants]).any(axis=1)
-            is_broken = is_open & (np.abs(x - expected) > rule.target.tolerance)
+            error, is_given = rule.error(rows), ~np.isnan(given[:, rule.target.column])
+            # Other targets are exceptions if they do not follow, or have no possible value.
+            is_judged = is_given | (rule.counts.share == 0)
+            is_broken = is_open & (error > np.where(is_judged, rule.target.tolerance, FARTHEST))
             rejected |= is_broken & (random_state.uniform(size=len(rows)) >= rule.counts.share)
         return rejected
 
@@ -315,7 +318,7 @@ class Rules:
         schema, terms = density._schema, values[open_rows]
         drawn = self._drawn(density, terms, random_state)
         rows = self.encoded(schema, drawn)
-        for rule in self.formulas:
+        for rule in self.formulas[::-1]:  # a term may be the target of an earlier one
             given = self.encoded(schema, terms)
             is_unknown = np.isnan(given[:, rule.determinants])
             largest = np.where(is_unknown, rule.sizes(rows), -1.0).argmax(axis=1)
