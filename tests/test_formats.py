@@ -215,6 +215,21 @@ def test_numbers_may_come_in_place_of_texts(one_class):
         density.score_samples(table.assign(price="40.000 €"))
 
 
+@pytest.mark.parametrize(
+    ("texts", "large"),
+    [
+        (["29.90 EUR", "114.50 EUR"], {"9,999.00 EUR": 9_999, "1 234.50 EUR": 1_234.5}),
+        (["29,90 €", "114,50 €"], {"1.239.999,00 €": 1_239_999, "9'999,00 €": 9_999}),
+        (["$50", "$985"], {"$1,204": 1_204}),
+    ],
+)
+def test_thousands_may_be_separated_where_no_text_of_fit_had_any(texts, large):
+    format = find_format(texts)
+    assert format.parse([*large]).tolist() == [*large.values()]
+    wrong = [text.replace("9", "", 1) if "9" in text else "$1,20" for text in large]
+    assert np.isnan(format.parse(wrong[-1:])).all()
+
+
 def test_kinds_decide_on_texts(one_class):
     table = messy_table()
     stated = {"at": "categorical", "price": "continuous", "day": ("datetime", "dayfirst")}

@@ -283,7 +283,7 @@ def test_targets_are_numbers_with_a_few_other_texts_or_named_in_errors(folder, c
     ("arguments", "error"),
     [
         ("--target prize", "has no column 'prize'"),
-        ("--target day", "'day' has 60 different texts in 60 rows, such as '2024-01-01'"),
+        ("--target day", "'day' holds dates, which are no target. Fit without --target"),
         ("--target price --kind x=count", "--kind x: with --target, only categorical is possible"),
         ("--target price --columns price", "no column of data.csv is left"),
         ("--target price --contamination 0.1", "with --target there are no outliers"),

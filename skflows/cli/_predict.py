@@ -80,6 +80,7 @@ def fit_target(args):
     X = with_parsed(X.loc[target.index], X.select_dtypes(exclude=["number", "bool"]))
     X = without_identifiers(X, args.data, hints.texts)
     names = list(X)
+    check_is_no_date(target, hints)
     if args.target in hints.texts or is_category(target):
         y = target[args.target].astype(str)
         check_classes(y, args)
@@ -108,6 +109,16 @@ def fit_target(args):
         args.output,
     )
     return interrupted
+
+
+def check_is_no_date(target, hints):
+    """Raise an error if a column, as a table, holds dates that are not stated to be texts."""
+    (name,) = target
+    if name not in hints.texts and with_parsed(target, [name])[name].dtype.kind == "M":
+        raise ValueError(
+            f"{name!r} holds dates, which are no target. Fit without --target: skflows impute "
+            "fills in unknown dates, and TableDensity.predict_distribution has their distribution"
+        )
 
 
 def is_category(target):

@@ -207,17 +207,22 @@ class NumberFormat(Format):
     def _reader(self):
         templates = {self.positive: 1, self.zero: 1, self.one: 1, self.negative: -1}
         around = {tuple(template.split("{}")): sign for template, sign in templates.items()}
-        digits = [_digits(self.thousands, self.decimal)]
+        thousands = [self.thousands]
         if self.accepts_plain:
             around = {("", ""): 1, ("-", ""): -1} | around
-            digits.append(_digits("", self.decimal))
+            thousands.append("")
+        if not self.thousands and not self.exponent:  # as none of the fit was so large
+            thousands += [mark for mark, point in MARKS if mark and point == self.decimal]
+        digits = [(mark, _digits(mark, self.decimal)) for mark in thousands]
 
         def read(text):
-            match = AMOUNT.fullmatch(text)
-            if match is None or not any(each.fullmatch(match["digits"]) for each in digits):
+            if (match := AMOUNT.fullmatch(text)) is None:
                 return np.nan
-            sign = around.get((match["before"], match["after"]), np.nan)
-            return sign * _value(match["digits"], self.thousands, self.decimal)
+            for mark, each in digits:
+                if each.fullmatch(match["digits"]):
+                    sign = around.get((match["before"], match["after"]), np.nan)
+                    return sign * _value(match["digits"], mark, self.decimal)
+            return np.nan
 
         return read
 

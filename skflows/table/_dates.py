@@ -73,7 +73,12 @@ class DateDistribution:
         probability : ndarray
             One entry per row.
         """
-        dates = np.asarray(dates, dtype="datetime64[us]")
+        try:
+            dates = np.asarray(dates, dtype="datetime64[us]")
+        except ValueError as error:
+            raise ValueError(
+                f"dates={dates!r}; give datetime64, or texts such as '2024-12-31T18:30'."
+            ) from error
         seconds = dates.astype(np.int64) / MICROSECONDS
         return np.where(np.isnat(dates), np.nan, self._by_row(self._below, seconds))
 
