@@ -186,6 +186,20 @@ def test_numbers_of_days_between_dates_are_rules(one_class):
         ).mean() > 0.95
 
 
+def test_dates_have_the_distribution_of_an_unknown_number_of_days():
+    """Beside the other date, as one with a span."""
+    table = stays(times="mornings").drop(columns="ward")
+    table["days"] = (table["released"].dt.normalize() - table["admitted"].dt.normalize()) / DAY
+    density = quick().fit(table)
+    for given, other, sign in (("admitted", "released", 1), ("released", "admitted", -1)):
+        one = density.predict_distribution(other, table[[given]][:1])
+        dates = one.ppf([[0.01], [0.5], [0.99]])[:, 0]
+        days = sign * (pd.DatetimeIndex(dates) - table[given][0]) / DAY
+        assert 0 < min(days) < max(days) < 21
+        q = np.array([[0.1], [0.5], [0.9]])
+        assert one.cdf(one.ppf(q)) == pytest.approx(q, abs=0.02)
+
+
 def test_distribution_functions_of_days_grow():
     """Between the possible spans too, here every second day, and with full hours."""
     rng = np.random.default_rng(0)

@@ -22,6 +22,8 @@ from ..distribution.distribution import broadcast_to_entries, checked_probabilit
 from ..training.threads import in_one_thread
 from ._columns import Weeks
 from ._predictive import OneVariable, without
+from ._rule_kinds import DaysLater, Elapsed, MonthsLater
+from ._spans import SpanColumn
 from ._variables import ROWS_AT_ONCE
 from ._view import LEAST_MASS, TableView
 
@@ -243,18 +245,18 @@ class DateDistribution:
         """
         open_rows, spans = np.flatnonzero(np.isnan(values[:, self._parts[-1]])), []
         schema = self._schema
-        for span in schema.spans:
+        for span, constant in [*((each, 0.0) for each in schema.spans), *numbers_of_spans(schema)]:
             if self._place not in (span.low, span.high):
                 continue
-            is_later = self._place == span.high
-            i, unit = (span.low, span.unit) if is_later else (span.high, -span.unit)
+            is_later, j = self._place == span.high, schema.of_column[span.column][-1]
+            i, sign = (span.low, 1) if is_later else (span.high, -1)
             other = schema.columns[i].joined(values[:, schema.of_column[i]])
-            other = start_of_day(other) if span.has_days else other
-            some = open_rows[~np.isnan(other[open_rows])]
+            other = (start_of_day(other) if span.has_days else other) + sign * constant
+            some = open_rows[~np.isnan(other[open_rows]) & np.isnan(values[open_rows, j])]
             open_rows = np.setdiff1d(open_rows, some)
             if len(some):
                 times = span.times(schema, self._place)
-                spans.append((some, schema.of_column[span.column][-1], unit, other[some], times))
+                spans.append((some, j, sign * span.unit, other[some], times))
         return open_rows, spans
 
     def _joined(self, values):
@@ -267,6 +269,17 @@ class DateDistribution:
         view = TableView.of_conditions(self._schema, values[rows])
         log_weights = self._density._log_weights(view, view.known)
         return Part(OneVariable(self._density, view, j, log_weights), len(rows))
+
+
+def numbers_of_spans(schema):
+    """Yield numbers of the table that tell a date from another one, as spans, and constants."""
+    for rule in schema.rules.functions:
+        is_number = isinstance(rule, Elapsed) and rule.kind != "span" and len(rule.determinants) > 1
+        if is_number and not isinstance(rule, MonthsLater):
+            low, number = rule.determinants
+            has_days = isinstance(rule, DaysLater)
+            dates = low, rule.target.column
+            yield SpanColumn(number, *dates, rule.coefficients[1], has_days), rule.constant
 
 
 class Part:
