@@ -17,7 +17,7 @@ VALUES_PER_CHUNK = 2**16
 ROWS_PER_CHUNK = 800
 SEQUENTIAL_FACTOR = 2  # larger chunks for maps of many small operations
 GPU_FACTOR = 128  # larger chunks on a GPU
-VALUES_AT_ONCE = 2**15  # of a single column, of which a network sees each context once
+VALUES_AT_ONCE = 2**16  # of a single column, of which a network sees each context once
 MAX_PASSES = 25  # by which the size of a chunk is divided: chunks of very few rows are slower
 
 
