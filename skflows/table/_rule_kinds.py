@@ -485,6 +485,11 @@ class Elapsed(Linear):
     tells_earlier = False  # whether it tells the first date, which was drawn before
 
     @staticmethod
+    def is_later(constant):
+        """Return whether a constant alone gives a later date."""
+        return constant >= 0
+
+    @staticmethod
     def constant_of(columns, factors, y):
         """Return the constant beside columns times factors, and the errors of dates y."""
         rest = y - columns @ np.array(factors)
@@ -559,6 +564,11 @@ class MonthsLater(Elapsed):
     Coefficients are months for each unit of the number. The constant is a tuple of months and of
     the seconds after or before that moment.
     """
+
+    @staticmethod
+    def is_later(constant):
+        """Return whether a constant alone gives a date in a later month."""
+        return constant[0] > 0
 
     @staticmethod
     def constant_of(columns, factors, y):
@@ -760,7 +770,7 @@ def rounded(x, variable, nudge):
     known = ~np.isnan(x)
     x = x.copy()
     is_outside = variable.is_outside(x[known]) & ~variable.outside.is_inferred_bound(x[known])
-    x[known] = np.where(is_outside, np.nan, x[known])
+    x[known] = np.where(is_outside, np.nan, x[known]) + 0.0  # no negative zero
     return x
 
 

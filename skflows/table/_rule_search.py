@@ -239,17 +239,18 @@ def elapsed_of(schema, rows):
     """
     dates = dates_that_add(schema)
     local = [i for i in dates_of(schema) if schema.columns[i].zone is None]
-    days = [i for i in local if i in dates]
+    days = permutations([i for i in local if i in dates], 2)
+    days = [pair for pair in days if any(schema.columns[i].has_times for i in pair)]
     numbers = numbers_of(schema)
-    if len(dates) * (len(dates) - 1) * len(numbers) > MAX_ELAPSED:
+    if max(len(dates), len(local)) ** 2 * len(numbers) > MAX_ELAPSED:
         numbers = []
     rules = []
-    for make, columns, units in (
-        (Elapsed, dates, UNITS.values()),
-        (MonthsLater, local, MONTHS.values()),
+    for make, pairs, units in (
+        (Elapsed, permutations(dates, 2), UNITS.values()),
+        (MonthsLater, permutations(local, 2), MONTHS.values()),
         (DaysLater, days, [UNITS["days"]]),
     ):
-        for first, target in permutations(columns, 2):
+        for first, target in pairs:
             spans = [((first,), (1.0,))]
             spans += [((first, j), (1.0, unit)) for j in numbers for unit in units]
             for determinants, factors in spans:
@@ -268,8 +269,7 @@ def elapsed_of(schema, rows):
                     continue
                 share = is_exception.mean()
                 # Of two dates, the later one is the target.
-                is_later = np.atleast_1d(constant).tolist() >= [0.0, 0.0][: np.size(constant)]
-                is_later |= len(determinants) > 1
+                is_later = len(determinants) > 1 or make.is_later(constant)
                 if share > MAX_EXCEPTIONS or not is_later:
                     continue
                 if may_be_exceptions(is_exception, known, target):

@@ -256,16 +256,17 @@ class Rules:
         if not self.formulas or not np.isnan(values).any():
             return values
         values, rows = values.copy(), self.encoded(schema, values)
-        for rule in self.formulas:
-            for i in rule.determinants:
-                unknown = np.flatnonzero(np.isnan(rows[:, i]))
-                told = rule.told(schema, rows[unknown], i)
-                rows[unknown, i] = told
-                unknown, told = unknown[~np.isnan(told)], told[~np.isnan(told)]
-                column = schema.columns[i]
-                variables = schema.of_column[i][column.has_flag :]
-                split = column.split(told)[column.has_flag :]
-                values[np.ix_(unknown, variables)] = np.stack(split, axis=1)
+        terms = [(rule, i) for rule in self.formulas for i in rule.determinants]
+        # First by rules that tell a term exactly: a rounded tax tells a net amount only roughly.
+        for rule, i in sorted(terms, key=lambda term: not term[0].tells(schema, term[1])):
+            unknown = np.flatnonzero(np.isnan(rows[:, i]))
+            told = rule.told(schema, rows[unknown], i)
+            rows[unknown, i] = told
+            unknown, told = unknown[~np.isnan(told)], told[~np.isnan(told)]
+            column = schema.columns[i]
+            variables = schema.of_column[i][column.has_flag :]
+            split = column.split(told)[column.has_flag :]
+            values[np.ix_(unknown, variables)] = np.stack(split, axis=1)
         return values
 
     def _rejected(self, schema, drawn, values, random_state):
