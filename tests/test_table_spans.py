@@ -200,6 +200,65 @@ def test_dates_have_the_distribution_of_an_unknown_number_of_days():
         assert one.cdf(one.ppf(q)) == pytest.approx(q, abs=0.02)
 
 
+def known_numbers(kind, n=300):
+    """Return a later date that a number tells: of days, of days with times, or of months."""
+    rng = np.random.default_rng(0)
+    start = pd.Series(pd.Timestamp("2020-01-01") + rng.integers(0, 900, n) * DAY)
+    k = rng.integers(1, 6, n)
+    end = start + k * DAY
+    if kind == "months":
+        end = pd.Series(
+            [day + pd.DateOffset(months=int(j)) for day, j in zip(start, k, strict=True)]
+        )
+    if kind == "times":
+        start += pd.to_timedelta(rng.integers(13 * 60, 22 * 60, n), unit="min")
+        end += pd.to_timedelta(rng.integers(8 * 60, 10 * 60, n), unit="min")
+    return pd.DataFrame({"start": start, "end": end, "k": k})
+
+
+@pytest.mark.parametrize("kind", ["days", "times", "months"])
+def test_dates_that_a_known_number_tells(kind):
+    """In distributions, and in imputed values whatever else is unknown."""
+    table = known_numbers(kind)
+    density = quick(max_iter=1).fit(table)
+    (rule, *_) = density._schema.rules.functions
+    for given, other in (("start", "end"), ("end", "start")):
+        one = density.predict_distribution(other, table[[given, "k"]][:5])
+        q = np.array([[0.1], [0.5], [0.9]])
+        low, middle, high = one.ppf(q)
+        assert (one.cdf(middle) >= 0.5 - 0.01).all()
+        assert (high - low <= np.timedelta64(24, "h")).all()
+        error = np.abs(one.mean() - table[other][:5].to_numpy())
+        assert (error <= np.timedelta64(24 if kind == "times" else 0, "h")).all()
+        day = np.timedelta64(24, "h")
+        assert (one.cdf(middle - day) < 0.01).all() and (one.cdf(middle + day) > 0.99).all()
+    for unknown in (["end"], ["start"], ["k"], ["start", "k"], ["end", "k"]):
+        gaps = table.astype({"k": float})
+        for name in unknown:
+            gaps[name] = np.nan if name == "k" else pd.NaT
+        for method in ("mean", "median", "mode", "draw"):
+            filled = density.impute(gaps, method, random_state=0)
+            rows = density._schema.rules.encoded(density._schema, density._schema.encode(filled))
+            # The 31st of December is three months after no day.
+            most = 0.03 if kind == "months" and unknown == ["start", "k"] else 0
+            assert rule.is_broken(rows).mean() <= most, (unknown, method)
+
+
+@pytest.mark.parametrize("with_number", [False, True])
+def test_dates_on_one_day_keep_their_order(with_number):
+    rng = np.random.default_rng(0)
+    day, k = rng.integers(0, 500, 400) * DAY, rng.integers(0, 3, 400) * with_number
+    start = pd.Timestamp("2022-01-01") + day + pd.to_timedelta(rng.integers(480, 1020, 400), "min")
+    end = start + pd.to_timedelta(rng.integers(1, 300, 400), "min") + k * DAY
+    table = pd.DataFrame({"start": start, "end": end, "x": rng.normal(size=400)})
+    table = table.assign(k=k) if with_number else table
+    density = quick().fit(table)
+    assert "start <= end" in list(density.rules_["rule"])
+    for given in (None, {"start": start[0]}):
+        drawn = density.sample(300, given=given, random_state=0)
+        assert (drawn["start"] <= drawn["end"]).all()
+
+
 def test_distribution_functions_of_days_grow():
     """Between the possible spans too, here every second day, and with full hours."""
     rng = np.random.default_rng(0)

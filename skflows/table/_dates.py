@@ -179,9 +179,12 @@ class DateDistribution:
         moments = self._joined(values)
         for some, j, unit, other, times in spans:
             is_later = unit > 0
-            span, rest = self._part(values, j, some).quantile(q[some] if is_later else 1 - q[some])
+            span, rest = 0.0, q[some]
+            if j is not None:
+                rest = rest if is_later else 1 - rest
+                span, rest = self._part(values, j, some).quantile(rest)
+                values[some, j] = span
             moments[some] = other + unit * span
-            values[some, j] = span
             for time in times:
                 rest = rest if is_later else 1 - rest
                 moments[some] += self._part(values, time, some).quantile(rest)[0]
@@ -193,11 +196,15 @@ class DateDistribution:
         below = (self._joined(values) <= seconds).astype(np.float64)
         for some, j, unit, other, times in spans:
             asked, is_later = start_of_day(seconds[some]) if times else seconds[some], unit > 0
-            part, x = self._part(values, j, some), (asked - other) / unit
-            x, is_possible = part.nearest(x, np.floor if is_later else np.ceil)
-            before, up_to = part.ends(x)
+            if j is None:
+                before, up_to, is_possible = (asked > other), (asked >= other), (asked == other)
+                before, up_to = before.astype(np.float64), up_to.astype(np.float64)
+            else:
+                part, x = self._part(values, j, some), (asked - other) / unit
+                x, is_possible = part.nearest(x, np.floor if is_later else np.ceil)
+                before, up_to = part.ends(x)
+                values[some, j] = x
             below[some] = up_to if is_later else 1 - before
-            values[some, j] = x
             for time in times:
                 own = self._part(values, time, some)
                 _, share = own.ends(own.nearest(time_of_day(seconds[some]), np.floor)[0])
@@ -220,7 +227,8 @@ class DateDistribution:
         if len(rows):
             moments[rows] = self._mean_moments(values, rows)
         for some, j, unit, other, times in spans:
-            moments[some] = other + unit * self._part(values, j, some).mean()
+            span = 0.0 if j is None else self._part(values, j, some).mean()
+            moments[some] = other + unit * span
             for time in times:
                 moments[some] += self._part(values, time, some).mean()
         return datetimes_of(moments)
@@ -241,10 +249,23 @@ class DateDistribution:
 
         The latter are tuples of rows, the variable of the span, its unit in seconds, which is
         negative if the other date is the later one, the moments of the other date, or of the
-        midnight before, and the variables of a time of day that the span does not tell.
+        midnight before, and the variables of a time of day that the span does not tell. Without a
+        variable, a rule tells the moment, or its midnight.
         """
         open_rows, spans = np.flatnonzero(np.isnan(values[:, self._parts[-1]])), []
         schema = self._schema
+        rows = schema.rules.encoded(schema, values)
+        rows[:, self._place] = 0.0  # a midnight
+        for rule in schema.rules.functions:
+            if not isinstance(rule, Elapsed) or self._place not in rule.columns:
+                continue
+            moments = rule.told(schema, rows, self._place)
+            some = open_rows[~np.isnan(moments[open_rows])]
+            open_rows = np.setdiff1d(open_rows, some)
+            if len(some):
+                parts = rule.target_of(schema, self._place).variables
+                times = self._parts[len(parts) :].tolist()
+                spans.append((some, None, 1.0, moments[some], times))
         for span, constant in [*((each, 0.0) for each in schema.spans), *numbers_of_spans(schema)]:
             if self._place not in (span.low, span.high):
                 continue

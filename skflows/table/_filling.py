@@ -50,7 +50,7 @@ class Filling:
     def fill(self):
         """Change the values."""
         functions = self.rules.functions
-        spans = [rule for rule in functions if isinstance(rule, Elapsed) and rule.tells_earlier]
+        spans = [rule for rule in functions if isinstance(rule, Elapsed)]
         self._tell_earlier_dates(spans, self._follow(spans))  # before orders change times of day
         for _ in range(2):  # what orders change may tell a target, and the reverse
             self._keep_orders()

@@ -11,6 +11,7 @@ from ..columns.frames import is_frame, read_frame, rows_of
 from ..columns.types import Floats, RandomState, Rows, Table
 from ..training.threads import in_one_thread
 from ._predictive import OneVariable, log_prob_of_column, without
+from ._rule_kinds import Elapsed
 from ._variables import in_chunks
 from ._view import TableView
 
@@ -220,10 +221,12 @@ def impute(density, values, method):
     filled = values.copy()
     view = TableView.of_conditions(schema, values)
     log_weights = density._log_weights(view, view.known)
-    # The means of week, weekday and time need not make a date, nor the mean of a span.
-    spans = {span.column for span in schema.spans}
+    # The means of week, weekday and time need not make a date, nor numbers of days or months one.
+    of_dates = {
+        i for rule in schema.rules.functions if isinstance(rule, Elapsed) for i in rule.determinants
+    }
     is_date = [
-        column.kind == "datetime" or i in spans
+        column.kind == "datetime" or i in of_dates
         for i, column in enumerate(schema.columns)
         for _ in column.variables
     ]

@@ -20,6 +20,7 @@ ROUNDING = 1e-9  # relative error of sums of weights
 STEPS_APART = 1.25  # by which numbers that were rounded apart may differ from their sum
 UNITS = {"weeks": 604_800.0, "days": 86_400.0, "hours": 3_600.0, "minutes": 60.0, "seconds": 1.0}
 MONTHS = {"months": 1.0, "years": 12.0}
+NEARLY = 0.9  # of the rows, in which a rule may hold
 N_DAY_PARTS = 2  # of the variables of a date: its week and weekday
 
 
@@ -482,7 +483,6 @@ class Elapsed(Linear):
     """
 
     has_halves = False
-    tells_earlier = False  # whether it tells the first date, which was drawn before
 
     @staticmethod
     def is_later(constant):
@@ -521,8 +521,6 @@ class Elapsed(Linear):
 
 class DaysLater(Elapsed):
     """The day of a date as the one of another date plus days; each has its own time of day."""
-
-    tells_earlier = True
 
     def __init__(self, determinants, target, *line_and_rows):
         target = target._replace(variables=target.variables[:N_DAY_PARTS])
@@ -578,6 +576,8 @@ class MonthsLater(Elapsed):
         first, months = columns[:, 0], columns[:, 1:] @ np.array(factors[1:])
         between = np.floor(months_of(y)) - np.floor(months_of(first))
         fewest = np.rint(np.median(between - months))
+        if np.mean(np.abs(between - months - fewest) <= 1) < NEARLY:  # quick, as most are no rule
+            return (np.nan, np.nan), np.full(len(y), np.inf)
         fits = []
         for constant in (fewest, fewest + 1):  # of which a day before may be in the month before
             rest = y - months_later(first, np.rint(months + constant))
@@ -602,6 +602,13 @@ class MonthsLater(Elapsed):
             return months_later(later, -self.months(rows))
         between = np.floor(months_of(later)) - np.floor(months_of(rows[:, self.determinants[0]]))
         return (between - self.constant[0]) / self.coefficients[1]
+
+    def told(self, schema, rows, i):
+        """Return what column i should be; of several first dates, one that keeps the rule stays."""
+        told = super().told(schema, rows, i)
+        if i != self.determinants[0]:
+            return told
+        return np.where(self.error(rows) <= self.target.tolerance, rows[:, i], told)
 
     def text(self, names):
         """Return the rule as text."""

@@ -123,6 +123,9 @@ def find_rules(schema, values, weight, copy_of):
     ]
     # Functions keep the order of what follows from the same columns as it is.
     family = {i: {i, *ancestors.get(i, ())} for i in range(rows.shape[1])}
+    for _, i, make, _ in rules:
+        if make is DaysLater:  # whose times of day are free
+            family[i] = {i}
     pairs = [(i, j) for i, j in comparable(schema) if not family[i] & family[j]]
     are_dates = [column.kind == "datetime" for column in schema.columns]
     by_day = pairs_by_day(schema)
@@ -251,8 +254,9 @@ def elapsed_of(schema, rows):
         (DaysLater, days, [UNITS["days"]]),
     ):
         for first, target in pairs:
-            spans = [((first,), (1.0,))]
-            spans += [((first, j), (1.0, unit)) for j in numbers for unit in units]
+            spans = [((first, j), (1.0, unit)) for j in numbers for unit in units]
+            if make is not DaysLater:  # of a constant day, times of day say more
+                spans.insert(0, ((first,), (1.0,)))
             for determinants, factors in spans:
                 # Few rows show that most combinations are no rule.
                 for some in rows[: 2 * N_SCREENED], rows:

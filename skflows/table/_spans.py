@@ -24,8 +24,8 @@ from ._rule_search import dates_that_add
 
 SHORT = 0.25  # of the range of the dates: these show longer spans well enough
 LEAST_ROWS = 30  # with both dates
-# Of Rayleigh's test that times of day are uniform, and share of the variance of those in the spans.
-LEAST_REGULAR, CLEARLY = 15, 0.7
+LEAST_REGULAR = 15  # statistic of Rayleigh's test, by which times of day are not uniform
+CLEARLY = 0.7  # times the circular variance of spans, below which times of day are more regular
 SHARES = 0.05, 0.95  # between which ranges are taken, as single dates may be far out
 
 
@@ -59,7 +59,7 @@ class SpanColumn(NamedTuple):
 class Span(Elapsed):
     """A later date as an earlier one plus the span, by which both have their own distribution."""
 
-    kind, tells_earlier = "span", True
+    kind = "span"
 
     def count(self, rows, weight):
         """Return the counts of rows, none of which can break the rule."""
@@ -176,5 +176,6 @@ def has_whole_days(schema, low, high, rows, weight):
         abs(np.average(np.exp(2j * np.pi * x / DAY), weights=weight))
         for x in (rows[:, high], rows[:, high] - rows[:, low])
     )
-    is_regular = len(rows) * of_high**2 > LEAST_REGULAR and 1 - of_high < CLEARLY * (1 - of_span)
+    n = weight.sum() ** 2 / (weight**2).sum()  # effective number of rows
+    is_regular = n * of_high**2 > LEAST_REGULAR and 1 - of_high < CLEARLY * (1 - of_span)
     return bool(is_regular and np.average(days > 0, weights=weight) > 0.5)
