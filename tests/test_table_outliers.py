@@ -230,3 +230,24 @@ def test_the_default_detector_leaves_out_names_of_rows_as_tables_do():
     assert len(warned) == 1
     other = own.assign(who="a new name")
     assert np.array_equal(detector.score_samples(other), detector.score_samples(own))
+
+
+def test_columns_that_follow_from_others_are_not_blamed():
+    """A row that mixes two keeps the rules: otherwise both dates of a stay were blamed."""
+    rng = np.random.default_rng(0)
+    start = pd.Timestamp("2023-01-01") + pd.to_timedelta(rng.integers(0, 500 * 1440, 400), "min")
+    stay = pd.to_timedelta(rng.gamma(2, 2, 400) + 0.2, "D").round("min")
+    table = pd.DataFrame({"start": start, "end": start + stay, "age": rng.integers(18, 95, 400)})
+    table["net"] = rng.gamma(2, 300, 400).round(2)
+    table["gross"] = (1.19 * table["net"]).round(2)
+    table["ward"] = rng.choice(list("abc"), 400)
+    detector = DensityOutlierDetector(quick(), random_state=0).fit(table[:380])
+    odd = table[380:385].reset_index(drop=True)
+    planted = {1: ("age", 170), 2: ("net", 9_999.0), 3: ("gross", 0.5)}
+    for row, (name, value) in planted.items():
+        odd.loc[row, name] = value
+    changes = detector.explain(odd, as_frame=True)
+    assert changes.sum(axis=1).to_numpy() == pytest.approx(detector.score_samples(odd), rel=1e-6)
+    assert changes.loc[[0, 4]].abs().max(axis=None) < 30
+    for row, (name, _) in planted.items():
+        assert changes.loc[row].idxmin() == name

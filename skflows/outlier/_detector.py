@@ -731,7 +731,8 @@ class DensityOutlierDetector(
         explained one by one, in a random order and in its reverse; the change of the score is the
         contribution of that column. Contributions are averaged over the orders, each from another
         training row; the score of these rows themselves is shared equally by all columns. Columns
-        that are odd only together each get a share: `odd_pairs` finds these.
+        that are odd only together each get a share: `odd_pairs` finds these. Columns that follow
+        from others by a rule of a `TableDensity` follow in these mixed rows too.
 
         Parameters
         ----------

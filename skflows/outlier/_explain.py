@@ -262,6 +262,13 @@ def along_orders(model, X, starts, orders):
             steps[i, k + 1, :, column] = X[:, column]
             new, old = X[:, column], starts[:, i, column]
             is_new[i, k + 1] = (new != old) & ~(np.isnan(new) & np.isnan(old))
+    reconciled = getattr(model, "reconciled", None)
+    if reconciled is not None:  # a step that breaks a rule would blame columns that are not odd
+        for i, order in enumerate(orders):
+            for k in range(1, d):
+                is_set = np.isin(np.arange(d), order[:k])
+                steps[i, k] = reconciled(steps[i, k], starts[:, i], is_set)
+        is_new[:] = True
     scores = np.empty(is_new.shape)
     scores[is_new] = model.score_samples(steps[is_new])
     latest = np.maximum.accumulate(np.where(is_new, np.arange(d + 1)[:, None], 0), axis=1)

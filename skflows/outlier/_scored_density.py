@@ -29,6 +29,11 @@ class EncodedDensity(NamedTuple):
         pool = getattr(unfrozen(self.estimator), "_pool_rows_of", self.score_samples)
         return pool(rows)
 
+    @property
+    def reconciled(self):
+        """A function that lets columns of rows that mix two follow from others, or None."""
+        return getattr(unfrozen(self.estimator), "_reconciled", None)
+
     def dependence(self, rows):
         return unfrozen(self.estimator)._dependence(rows)
 
@@ -55,6 +60,11 @@ class ScoredDensity(NamedTuple):
     statistic: str
     learned: object
     kept: np.ndarray  # which rows the density was fitted to, after trimming
+
+    @property
+    def reconciled(self):
+        """See `EncodedDensity`; other densities have no rules."""
+        return getattr(self.density, "reconciled", None)
 
     def score_samples(self, X):
         with names_ignored(self.density), np.errstate(invalid="ignore"):

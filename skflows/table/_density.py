@@ -726,6 +726,32 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             surprises[:, i] = scores - np.median(scores)
         return surprises
 
+    @property
+    def _reconciled(self):
+        """`_follow_rules`, or None without rules that tell a column."""
+        return self._follow_rules if self._schema.rules.functions else None
+
+    def _follow_rules(self, rows, starts, is_set):
+        """Return rows in which the columns that are not set follow the rules beside the set ones.
+
+        A later date is as long after an earlier one as in the other rows, the starts.
+        """
+        schema, rows = self._schema, rows.copy()
+        spans = [schema.of_column[span.column] for span in schema.spans]
+        values = schema.split(rows)
+        is_unknown = np.ones(values.shape, dtype=bool)
+        for i, place in enumerate(schema.places):
+            is_unknown[:, schema.of_column[i]] = not is_set[place]
+        of_starts = schema.with_spans(schema.split(starts))
+        for variables in spans:
+            values[:, variables] = of_starts[:, variables]
+        schema.rules.fill(schema, values, is_unknown)
+        for i in schema.rules.columns:
+            if i < len(schema.places) and not is_set[schema.places[i]]:
+                column = schema.columns[i]
+                rows[:, schema.places[i]] = column.joined(values[:, schema.of_column[i]])
+        return rows
+
     def _scores(self, values, given=None, names=None):
         """Return `_log_prob`, with a warning of values outside of their kind, in some columns."""
         self._schema.warn_of_outside(values, names)
