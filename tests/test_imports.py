@@ -79,6 +79,7 @@ PRIVATE_NAMES = {
         "_dependence",
         "_encoded",
         "_pool_rows_of",
+        "_reconciled",
         "_share_columns",
         "_surprises",
     },
