@@ -251,7 +251,7 @@ def test_training_continues_from_a_checkpoint(tmp_path):
 
 
 def test_training(capsys):
-    limited = small(max_iter=10_000, time_limit=0.3, verbose=1).fit(X)
+    limited = small(max_iter=10_000, time_limit=1.5, verbose=1).fit(X)
     assert limited.n_iter_ < 10_000 and "Epoch 1/10000: loss" in capsys.readouterr().out
     with pytest.warns(UserWarning, match="ended training within its first epoch"):
         small(time_limit=1e-9).fit(X)
