@@ -739,6 +739,14 @@ def test_dates_that_are_some_months_after_others_are_found_and_kept(begin):
     assert (density.score_samples(late) < density.score_samples(table.head(10)) - 5).all()
 
 
+def test_dates_that_the_first_rows_lack_follow_too():
+    table = loans(500).assign(amount=1.0)
+    table.loc[:299, "due"] = pd.NaT
+    schema = schema_of(table, random_state=np.random.RandomState(0))
+    rules = _rule_search.find_rules(schema, schema.encode(table), np.ones(500), np.arange(500))
+    assert "due = issued + term (months)" in [rule.text(schema.names) for rule in rules]
+
+
 def test_months_later_is_at_most_the_last_day_of_a_month():
     rng = np.random.default_rng(0)
     moments = pd.Timestamp("1960-01-31 12:30") + pd.to_timedelta(rng.integers(0, 30_000, 300), "D")

@@ -124,7 +124,7 @@ def check_is_no_date(target, hints):
 def is_category(target):
     """Return whether a column, as a table, holds categories: most cells are no numbers."""
     (column,) = (target[name] for name in target)
-    if column.dtype.kind in "iufM":
+    if column.dtype.kind in "iuf":
         return False
     return column.dtype == bool or 2 * as_numbers(target).notna().sum().sum() <= len(target)
 

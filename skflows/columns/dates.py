@@ -179,13 +179,13 @@ def months_later(seconds, months):
     later = np.full(np.broadcast_shapes(np.shape(seconds), np.shape(months)), np.nan)
     known = ~np.isnan(seconds + months)
     seconds, months = (np.broadcast_to(each, later.shape)[known] for each in (seconds, months))
+    seconds = np.clip(seconds, *ENDS)
     number = np.floor(months_of(seconds))
-    since = np.clip(seconds, *ENDS) - start_of_month(number)
+    day = start_of_day(seconds) - start_of_month(number)
     number = np.clip(number + months, *np.floor(months_of(np.array(ENDS))))
     start = start_of_month(number)
     last_day = start_of_month(number + 1) - start - DAY
-    time = np.mod(since, DAY)
-    later[known] = start + np.minimum(since - time, last_day) + time
+    later[known] = start + np.minimum(day, last_day) + time_of_day(seconds)
     return later
 
 

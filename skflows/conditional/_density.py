@@ -337,7 +337,7 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         Returns
         -------
         stacks : list of list of FlowFit
-            Prepared fits. Those of a kind train together; there are several kinds with trees.
+            Prepared fits. Fits of a kind train together; there are several kinds with trees.
         by_value : list of ValueProbabilities
             Fitted to the same rows, kind by kind, if there are any.
         unseen : list of tuple or None

@@ -265,9 +265,7 @@ def along_orders(model, X, starts, orders):
     reconciled = getattr(model, "reconciled", None)
     if reconciled is not None:  # a step that breaks a rule would blame columns that are not odd
         for i, order in enumerate(orders):
-            for k in range(1, d):
-                is_set = np.isin(np.arange(d), order[:k])
-                steps[i, k] = reconciled(steps[i, k], starts[:, i], is_set)
+            steps[i] = reconciled(steps[i], order)
         is_new[:] = True
     scores = np.empty(is_new.shape)
     scores[is_new] = model.score_samples(steps[is_new])

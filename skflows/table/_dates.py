@@ -22,8 +22,7 @@ from ..distribution.distribution import broadcast_to_entries, checked_probabilit
 from ..training.threads import in_one_thread
 from ._columns import Weeks
 from ._predictive import OneVariable, without
-from ._rule_kinds import DaysLater, Elapsed, MonthsLater
-from ._spans import SpanColumn
+from ._rule_kinds import Elapsed, MonthsLater
 from ._variables import ROWS_AT_ONCE
 from ._view import LEAST_MASS, TableView
 
@@ -253,31 +252,31 @@ class DateDistribution:
         variable, a rule tells the moment, or its midnight.
         """
         open_rows, spans = np.flatnonzero(np.isnan(values[:, self._parts[-1]])), []
-        schema = self._schema
+        schema, place = self._schema, self._place
         rows = schema.rules.encoded(schema, values)
-        rows[:, self._place] = 0.0  # a midnight
-        for rule in schema.rules.functions:
-            if not isinstance(rule, Elapsed) or self._place not in rule.columns:
-                continue
-            moments = rule.told(schema, rows, self._place)
+        rows[:, place] = 0.0  # a midnight
+        rules = [rule for rule in schema.rules.functions if isinstance(rule, Elapsed)]
+        rules = [rule for rule in rules if place in rule.columns]
+        with_numbers = [rule for rule in rules if len(rule.determinants) > 1]
+        with_numbers = [rule for rule in with_numbers if not isinstance(rule, MonthsLater)]
+        with_numbers.sort(key=lambda rule: rule.kind != "span")
+
+        def add(rule, moments, j=None, unit=1.0):
+            nonlocal open_rows
             some = open_rows[~np.isnan(moments[open_rows])]
-            open_rows = np.setdiff1d(open_rows, some)
             if len(some):
-                parts = rule.target_of(schema, self._place).variables
-                times = self._parts[len(parts) :].tolist()
-                spans.append((some, None, 1.0, moments[some], times))
-        for span, constant in [*((each, 0.0) for each in schema.spans), *numbers_of_spans(schema)]:
-            if self._place not in (span.low, span.high):
-                continue
-            is_later, j = self._place == span.high, schema.of_column[span.column][-1]
-            i, sign = (span.low, 1) if is_later else (span.high, -1)
-            other = schema.columns[i].joined(values[:, schema.of_column[i]])
-            other = (start_of_day(other) if span.has_days else other) + sign * constant
-            some = open_rows[~np.isnan(other[open_rows]) & np.isnan(values[open_rows, j])]
-            open_rows = np.setdiff1d(open_rows, some)
-            if len(some):
-                times = span.times(schema, self._place)
-                spans.append((some, j, sign * span.unit, other[some], times))
+                open_rows = np.setdiff1d(open_rows, some)
+                times = self._parts[len(rule.target_of(schema, place).variables) :].tolist()
+                spans.append((some, j, unit, moments[some], times))
+
+        for rule in rules:
+            add(rule, rule.told(schema, rows, place))
+        for rule in with_numbers:
+            number, is_later = rule.determinants[1], place == rule.target.column
+            nothing, unit = rows.copy(), rule.coefficients[1]
+            nothing[:, number] = np.where(np.isnan(rows[:, number]), 0.0, np.nan)
+            moments = rule.total(nothing) if is_later else rule.rest(nothing, place)
+            add(rule, moments, schema.of_column[number][-1], unit if is_later else -unit)
         return open_rows, spans
 
     def _joined(self, values):
@@ -290,17 +289,6 @@ class DateDistribution:
         view = TableView.of_conditions(self._schema, values[rows])
         log_weights = self._density._log_weights(view, view.known)
         return Part(OneVariable(self._density, view, j, log_weights), len(rows))
-
-
-def numbers_of_spans(schema):
-    """Yield numbers of the table that tell a date from another one, as spans, and constants."""
-    for rule in schema.rules.functions:
-        is_number = isinstance(rule, Elapsed) and rule.kind != "span" and len(rule.determinants) > 1
-        if is_number and not isinstance(rule, MonthsLater):
-            low, number = rule.determinants
-            has_days = isinstance(rule, DaysLater)
-            dates = low, rule.target.column
-            yield SpanColumn(number, *dates, rule.coefficients[1], has_days), rule.constant
 
 
 class Part:
@@ -340,18 +328,17 @@ class Part:
 
         There may be none, which is infinite.
         """
-        variable = self.variable
+        variable, is_down = self.variable, toward is np.floor
         if variable.step is None or self.is_angle or isinstance(variable, Weeks):
             return x, np.ones(len(x), dtype=bool)
-        steps = (x - variable.origin) / variable.step if variable.has_number else None
-        is_down = toward is np.floor
+        shifted = x + variable.step * (TINY if is_down else -TINY)
         if variable.has_number:
-            nearest = variable.origin + variable.step * toward(steps + (TINY if is_down else -TINY))
+            steps = (shifted - variable.origin) / variable.step
+            nearest = variable.origin + variable.step * toward(steps)
         else:
             values = variable.possible.values
-            shifted = x + variable.step * (TINY if is_down else -TINY)
             place = np.searchsorted(values, shifted, "right" if is_down else "left") - is_down
-            nearest = np.concatenate([values, [-np.inf if is_down else np.inf]])[place]
+            nearest = np.append(values, -np.inf if is_down else np.inf)[place]
         return nearest, np.abs(nearest - x) <= 2 * TINY * variable.step
 
     def ends(self, x):

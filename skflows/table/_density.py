@@ -731,26 +731,28 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         """`_follow_rules`, or None without rules that tell a column."""
         return self._follow_rules if self._schema.rules.functions else None
 
-    def _follow_rules(self, rows, starts, is_set):
-        """Return rows in which the columns that are not set follow the rules beside the set ones.
+    def _follow_rules(self, steps, order):
+        """Return steps from rows to others in which columns that are not set follow the rules.
 
-        A later date is as long after an earlier one as in the other rows, the starts.
+        Columns are set in an order: ``steps[k]`` has the new values of the first k. A later date is
+        as long after an earlier one as in the first step.
         """
-        schema, rows = self._schema, rows.copy()
-        spans = [schema.of_column[span.column] for span in schema.spans]
-        values = schema.split(rows)
-        is_unknown = np.ones(values.shape, dtype=bool)
-        for i, place in enumerate(schema.places):
-            is_unknown[:, schema.of_column[i]] = not is_set[place]
-        of_starts = schema.with_spans(schema.split(starts))
-        for variables in spans:
-            values[:, variables] = of_starts[:, variables]
-        schema.rules.fill(schema, values, is_unknown)
-        for i in schema.rules.columns:
-            if i < len(schema.places) and not is_set[schema.places[i]]:
-                column = schema.columns[i]
-                rows[:, schema.places[i]] = column.joined(values[:, schema.of_column[i]])
-        return rows
+        schema, steps = self._schema, steps.copy()
+        first = schema.with_spans(schema.split(steps[0]))
+        spans = [j for span in schema.spans for j in schema.of_column[span.column]]
+        places = [(i, schema.places[i]) for i in schema.rules.columns if i < len(schema.places)]
+        is_unknown = np.ones(first.shape, dtype=bool)
+        for k, place in enumerate(order[:-1], start=1):
+            if place in schema.places:
+                is_unknown[:, schema.of_place[place]] = False
+            values = schema.split(steps[k])
+            values[:, spans] = first[:, spans]
+            schema.rules.fill(schema, values, is_unknown)
+            for i, each in places:
+                if each not in order[:k]:
+                    variables = schema.of_column[i]
+                    steps[k][:, each] = schema.columns[i].joined(values[:, variables])
+        return steps
 
     def _scores(self, values, given=None, names=None):
         """Return `_log_prob`, with a warning of values outside of their kind, in some columns."""

@@ -20,7 +20,7 @@ ROUNDING = 1e-9  # relative error of sums of weights
 STEPS_APART = 1.25  # by which numbers that were rounded apart may differ from their sum
 UNITS = {"weeks": 604_800.0, "days": 86_400.0, "hours": 3_600.0, "minutes": 60.0, "seconds": 1.0}
 MONTHS = {"months": 1.0, "years": 12.0}
-NEARLY = 0.9  # of the rows, in which a rule may hold
+LIKELY = 0.9  # share of some rows that follow a formula, from which on it may be a rule
 N_DAY_PARTS = 2  # of the variables of a date: its week and weekday
 
 
@@ -490,10 +490,10 @@ class Elapsed(Linear):
         return constant >= 0
 
     @staticmethod
-    def constant_of(columns, factors, y):
+    def constant_and_errors(columns, factors, y):
         """Return the constant beside columns times factors, and the errors of dates y."""
         rest = y - columns @ np.array(factors)
-        constant = np.median(rest) if len(rest) else np.nan
+        constant = np.median(rest)
         return float(constant), rest - constant
 
     def expected(self, rows):
@@ -523,21 +523,17 @@ class DaysLater(Elapsed):
     """The day of a date as the one of another date plus days; each has its own time of day."""
 
     def __init__(self, determinants, target, *line_and_rows):
-        target = target._replace(variables=target.variables[:N_DAY_PARTS])
-        super().__init__(determinants, target, *line_and_rows)
+        super().__init__(determinants, day_of(target), *line_and_rows)
 
     @staticmethod
-    def constant_of(columns, factors, y):
+    def constant_and_errors(columns, factors, y):
         """Return the constant beside columns times factors, and the errors of dates y."""
         days = np.column_stack([start_of_day(columns[:, 0]), columns[:, 1:]])
-        return Elapsed.constant_of(days, factors, start_of_day(y))
+        return Elapsed.constant_and_errors(days, factors, start_of_day(y))
 
     def target_of(self, schema, i):
         """Return column i of the rule as a target, a date without its time of day."""
-        target = super().target_of(schema, i)
-        if schema.columns[i].kind != "datetime":
-            return target
-        return target._replace(variables=target.variables[:N_DAY_PARTS])
+        return day_of(super().target_of(schema, i))
 
     def total(self, rows):
         """Return the date in each row, at its own time of day."""
@@ -569,14 +565,12 @@ class MonthsLater(Elapsed):
         return constant[0] > 0
 
     @staticmethod
-    def constant_of(columns, factors, y):
+    def constant_and_errors(columns, factors, y):
         """Return the constant beside columns times factors, and the errors of dates y."""
-        if not len(y):
-            return (np.nan, np.nan), y
         first, months = columns[:, 0], columns[:, 1:] @ np.array(factors[1:])
         between = np.floor(months_of(y)) - np.floor(months_of(first))
         fewest = np.rint(np.median(between - months))
-        if np.mean(np.abs(between - months - fewest) <= 1) < NEARLY:  # quick, as most are no rule
+        if np.mean(np.abs(between - months - fewest) <= 1) < LIKELY:  # quick, as most are no rule
             return (np.nan, np.nan), np.full(len(y), np.inf)
         fits = []
         for constant in (fewest, fewest + 1):  # of which a day before may be in the month before
@@ -620,6 +614,11 @@ class MonthsLater(Elapsed):
         months, seconds = self.constant
         name, unit = largest_unit(seconds)
         return text + signed(months, "months") + signed(seconds / unit, name)
+
+
+def day_of(target):
+    """Return a date as a target without its time of day, and a number as it is."""
+    return target._replace(variables=target.variables[:N_DAY_PARTS])
 
 
 def largest_unit(seconds):

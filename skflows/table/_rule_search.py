@@ -2,7 +2,7 @@
 
 from functools import partial
 from itertools import chain, combinations, groupby, permutations, product
-from math import comb
+from math import comb, perm
 from operator import itemgetter
 
 import numpy as np
@@ -12,6 +12,7 @@ from ..columns.dates import CALENDAR, calendar_part, start_of_day
 from ._columns import Weeks
 from ._rule_kinds import (
     HALF,
+    LIKELY,
     MONTHS,
     ROUNDING,
     STEPS_APART,
@@ -49,9 +50,8 @@ ENOUGH_EXCEPTIONS, FEW_EXCEPTIONS = 10, 0.01  # number; share of rows, below whi
 FEW_OF_FORMULAS = 0.02  # of numbers that are equal to a formula up to rounding
 N_DRAWS, P_RANDOM = 5_000, 0.05  # of the test whether exceptions are random
 LEAST_ROWS, LEAST_DISTINCT = 20, 3  # known rows, and distinct values, of a linear rule
-N_SCREENED = 100  # rows that show which sums may be constant, and which lines are best
+N_SCREENED = 100  # rows, of which LIKELY show which sums may be constant, and the best lines
 N_LINES = 20  # of which all rows show which is best
-LIKELY = 0.9  # share of these in which they are
 MAX_NUMBERS = 100  # among which longer sums are looked for
 LEAST_TERMS, NEAR_ONE = 4, 0.2  # of sums that a regression shows, and how close factors are to 1
 MAX_SUMS = 250_000  # of three or four columns: tables of more than 30 have sums of fewer
@@ -245,7 +245,7 @@ def elapsed_of(schema, rows):
     days = permutations([i for i in local if i in dates], 2)
     days = [pair for pair in days if any(schema.columns[i].has_times for i in pair)]
     numbers = numbers_of(schema)
-    if max(len(dates), len(local)) ** 2 * len(numbers) > MAX_ELAPSED:
+    if max(perm(len(dates), 2), perm(len(local), 2)) * len(numbers) > MAX_ELAPSED:
         numbers = []
     rules = []
     for make, pairs, units in (
@@ -258,31 +258,34 @@ def elapsed_of(schema, rows):
             if make is not DaysLater:  # of a constant day, times of day say more
                 spans.insert(0, ((first,), (1.0,)))
             for determinants, factors in spans:
-                # Few rows show that most combinations are no rule.
-                for some in rows[: 2 * N_SCREENED], rows:
-                    known = some[~np.isnan(some[:, [*determinants, target]]).any(axis=1)]
-                    if len(known) < LEAST_ROWS:
-                        break
-                    constant, error = make.constant_of(
-                        known[:, determinants], factors, known[:, target]
-                    )
-                    is_exception = np.abs(error) > SECOND / 2
-                    if is_exception.mean() > 1 - LIKELY:
-                        break
-                if len(known) < LEAST_ROWS or np.ptp(known[:, first]) == 0:
-                    continue
-                share = is_exception.mean()
-                # Of two dates, the later one is the target.
-                is_later = len(determinants) > 1 or make.is_later(constant)
-                if share > MAX_EXCEPTIONS or not is_later:
-                    continue
-                if may_be_exceptions(is_exception, known, target):
-                    rank = (round(share, 3), len(determinants) - 1.5, 0, (-target,))
-                    line = factors, constant, None, 0.0
-                    rules.append((rank, determinants, target, make, *line))
-                if share == 0:
-                    break  # no number would be better
+                rule = span_of(make, determinants, factors, target, rows)
+                if rule is not None:
+                    rules.append(rule)
+                    if rule[0][0] == 0:
+                        break  # no number would be better
     return rules
+
+
+def span_of(make, determinants, factors, target, rows):
+    """Return a date as another one plus a span, as `formulas_of` does, or None if it is none."""
+    for some in rows[: 2 * N_SCREENED], rows:  # few show that most combinations are no rule
+        known = some[~np.isnan(some[:, [*determinants, target]]).any(axis=1)]
+        if len(known) >= LEAST_ROWS:
+            columns, y = known[:, determinants], known[:, target]
+            constant, error = make.constant_and_errors(columns, factors, y)
+            is_exception = np.abs(error) > SECOND / 2
+            if is_exception.mean() > 1 - LIKELY:
+                return None
+    if len(known) < LEAST_ROWS:
+        return None
+    share = is_exception.mean()
+    is_later = len(determinants) > 1 or make.is_later(constant)  # of two dates, one is the target
+    if share > MAX_EXCEPTIONS or not is_later or np.ptp(columns[:, 0]) == 0:
+        return None
+    if not may_be_exceptions(is_exception, known, target):
+        return None
+    rank = (round(share, 3), len(determinants) - 1.5, 0, (-target,))
+    return rank, determinants, target, make, factors, constant, None, 0.0
 
 
 def misses_of(lines, x, others, variable, tolerance):
@@ -385,11 +388,7 @@ def long_sums_of(rows, numbers, steps, short):
         others = np.array(others)
         terms, y = known[:, others] / scale[others], known[:, target]
         terms = np.column_stack([terms, np.ones(len(known))])
-        is_near = np.ones(len(y), dtype=bool)
-        for _ in range(N_TRIMS):
-            slopes = np.linalg.lstsq(terms[is_near], y[is_near], rcond=None)[0]
-            error = np.abs(y - terms @ slopes)
-            is_near = error <= max(np.quantile(error, TRIMMED), steps[target])
+        slopes, _ = trimmed_fit(terms, y, steps[target])
         slopes = slopes[:-1] / scale[others]
         is_term = np.abs(np.abs(slopes) - 1) <= NEAR_ONE
         if is_term.sum() < LEAST_TERMS:
@@ -402,6 +401,16 @@ def long_sums_of(rows, numbers, steps, short):
         constant = np.median(rest)
         if (np.abs(rest - constant) <= width).mean() >= LIKELY:
             yield tuple(places.tolist()), int(target), tuple(signs.tolist()), float(constant)
+
+
+def trimmed_fit(terms, y, step):
+    """Return the slopes of a least squares fit to the rows that fit best, and all errors."""
+    is_near = np.ones(len(y), dtype=bool)
+    for _ in range(N_TRIMS):
+        slopes = np.linalg.lstsq(terms[is_near], y[is_near], rcond=None)[0]
+        error = np.abs(y - terms @ slopes)
+        is_near = error <= max(np.quantile(error, TRIMMED), step)
+    return slopes, error
 
 
 def multiples_of(rows, numbers, steps):
@@ -425,11 +434,7 @@ def multiples_of(rows, numbers, steps):
         error = np.median(np.abs(known[:, targets] - terms @ slopes), axis=0)
         for target in np.array(targets)[error <= CLOSE * scale[targets]]:
             y, step = known[:, target], steps[target]
-            is_near = np.ones(len(y), dtype=bool)
-            for _ in range(N_TRIMS):
-                slopes = np.linalg.lstsq(terms[is_near], y[is_near], rcond=None)[0]
-                error = np.abs(y - terms @ slopes)
-                is_near = error <= max(np.quantile(error, TRIMMED), step)
+            slopes, error = trimmed_fit(terms, y, step)
             if (error <= SLACK * step).mean() < LIKELY:
                 continue
             factors = [float(f"{each:.{DIGITS}g}") for each in slopes[:2] / scale[[*pair]]]

@@ -111,7 +111,7 @@ class Rules:
 
     Parameters
     ----------
-    functions : list of Lookup, Linear, RoundedSum, Elapsed or Product
+    functions : list of Function
         Rules that tell a column by others.
     orders : list of Order
         Rules that a column is at most another, the strictest first.

@@ -175,9 +175,11 @@ class Schema:
             return values
         values = values.copy()
         for span in self.spans:
-            k, *pair = span[:3]
-            dates = [self.columns[i].joined(values[:, self.of_column[i]]) for i in pair]
-            values[:, self.of_column[k]] = np.stack(self.columns[k].split(span.of(*dates)), axis=1)
+            low, high = (
+                self.columns[i].joined(values[:, self.of_column[i]]) for i in (span.low, span.high)
+            )
+            split = self.columns[span.column].split(span.of(low, high))
+            values[:, self.of_column[span.column]] = np.stack(split, axis=1)
         return values
 
     def judged_spans(self, values, given=None):

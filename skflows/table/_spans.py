@@ -49,12 +49,6 @@ class SpanColumn(NamedTuple):
         parts = schema.of_column[i][schema.columns[i].has_flag :]
         return parts[:N_DAY_PARTS] if self.has_days else parts
 
-    def times(self, schema, i):
-        """Return a list of the variables of one of the dates that they do not tell."""
-        return schema.of_column[i][schema.columns[i].has_flag :][
-            len(self.told(schema, i)) :
-        ].tolist()
-
 
 class Span(Elapsed):
     """A later date as an earlier one plus the span, by which both have their own distribution."""
