@@ -9,8 +9,6 @@ from ..nn.vjp import Pullback
 from ._base import Bijection, Mapped
 from ._given import Given
 
-VALUES_IN_CACHE = 4096  # of a CPU, that share parameters
-
 
 class GivenUnivariate(Given):
     """A map of a single column at n contexts (see `Given`).
@@ -38,12 +36,8 @@ class GivenUnivariate(Given):
 
     def _mapped(self, direction, x):
         """Map rows ``(k, n, 1)``."""
-        columns = x.mT.expand(-1, -1, self.params.shape[-1]).contiguous()
-        mapped = [
-            direction(part, self.params.expand(len(part), -1, -1, -1))
-            for part in columns.split(VALUES_IN_CACHE // (columns.shape[-1] + 1) + 1)
-        ]
-        z, log_det = (torch.cat(parts) for parts in zip(*mapped, strict=True))
+        columns = x.mT.expand(-1, -1, self.params.shape[-1])
+        z, log_det = direction(columns, self.params.expand(len(columns), -1, -1, -1))
         return z.mT, log_det
 
 

@@ -13,12 +13,11 @@ from ..preprocessing.dequantizer import Dequantizer
 from ._circle import Circle
 from ._value_probabilities import ValueProbabilities
 
-FARTHEST = 4.5  # of the nodes in the latent space, in standard deviations
-N_NODES, NODES_PER_FLOW = 121, 10
+N_NODES, NODES_PER_FLOW = 81, 8
+SPREAD = 2.0  # of the nodes in the latent space, in standard deviations
 GOLDEN = (5**0.5 - 1) / 2
 TOLERANCE = 1e-8  # of a quantile, in probability
 MAX_STEPS = 120
-BISECTED = 4  # steps, of which one halves the interval, as Newton's method may hardly shorten it
 
 
 @dataclass(eq=False)
@@ -207,13 +206,14 @@ class FlowMixture:
     def _root(self, given, q, y, low, high):
         """Return where `cdf` is q (k, n), between two ends and from a first guess.
 
-        By Newton's method, or bisection where a step leaves the interval, and now and then.
+        By Newton's method, or bisection where a step leaves the interval or the last one did not
+        halve the error.
         """
         whole = shape = q.shape
         q, y, low, high = (np.array(each).ravel() for each in (q, y, low, high))
-        mapped = np.arange(len(q))
+        mapped, error = np.arange(len(q)), np.full(len(q), np.inf)
         left = np.flatnonzero(low < high)
-        for k in range(1, MAX_STEPS + 1):
+        for _ in range(MAX_STEPS):
             if not len(left):
                 break
             if 2 * len(left) < len(mapped):  # the others would be mapped for nothing
@@ -229,26 +229,31 @@ class FlowMixture:
             with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
                 step = at - excess / slope
             middle = (low[left] + high[left]) / 2
-            is_inside = (step >= low[left]) & (step <= high[left]) & (k % BISECTED > 0)
-            is_open = (np.abs(excess) > TOLERANCE) & (low[left] < middle) & (middle < high[left])
-            left, step, middle = left[is_open], step[is_open], middle[is_open]
-            y[left] = np.where(is_inside[is_open], step, middle)
+            is_inside = (step >= low[left]) & (step <= high[left])
+            last, error[left] = error[left], np.abs(excess)
+            step = np.where(is_inside & (error[left] <= last / 2), step, middle)
+            is_open = (error[left] > TOLERANCE) & (low[left] < middle) & (middle < high[left])
+            left = left[is_open]
+            y[left] = step[is_open]
         return y.reshape(whole)
 
     def nodes(self):
-        """Return values of y at equidistant latent ones of each flow, and weights.
+        """Return values of y at latent ones of each flow, and weights.
 
-        Nodes of different flows do not coincide: multiples of the golden ratio shift them, so that
-        the shifts of any few flows are spread evenly. The last value is the `cdf` there, for a
-        single flow.
+        Latent nodes are spread like a wider normal, which takes fewer of them than equal distances
+        do. Nodes of different flows do not coincide: multiples of the golden ratio shift them, so
+        that the shifts of any few flows are spread evenly. The last value is the `cdf` there, for
+        a single flow.
         """
         n_flows = len(self.flows)
         n = max(-(-N_NODES // n_flows), NODES_PER_FLOW)
-        places, gap = np.linspace(-FARTHEST, FARTHEST, n, retstep=True)
-        latent = [places + gap * ((i * GOLDEN + 0.5) % 1 - 0.5) for i in range(n_flows)]
+        shifts = (np.arange(n_flows) * GOLDEN + 0.5) % 1
+        latent = [SPREAD * ndtri((np.arange(n) + shift) / n) for shift in shifts]
         weight = [
-            share * norm.pdf(part) / norm.pdf(part).sum()
-            for share, part in zip(self.weights, latent, strict=True)
+            share * part / part.sum()
+            for share, part in zip(
+                self.weights, (norm.pdf(z) / norm.pdf(z / SPREAD) for z in latent), strict=True
+            )
         ]
 
         def values(context):
