@@ -75,6 +75,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+DRAWN_AT_ONCE = 20_000  # rows: each step takes time for few rows, too
 ROUNDS_FAR_OUT = 10  # in which samples that are too far out are drawn again
 MIN_WEIGHT = 0.02  # of a component that is kept: each takes time to score
 
@@ -907,7 +908,10 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
 
         def draw(values):
             return np.concatenate(
-                [rules.complete(self, some, random_state) for some in in_chunks(values)]
+                [
+                    rules.complete(self, some, random_state)
+                    for some in in_chunks(values, DRAWN_AT_ONCE)
+                ]
             )
 
         low, high = self._schema.reach(len(values))
@@ -967,7 +971,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         n_left = MAX_TRIES
         while len(rows) and n_left:
             # Few rows take nearly as long as many, so each of few is drawn several times at once.
-            n_tries = min(n_left, -(-max(len(values), ROWS_OF_TRIES) // len(rows)))
+            n_tries = min(n_left, -(-ROWS_OF_TRIES // len(rows)))
             tried = np.repeat(rows, n_tries)
             given = values[tried]
             given[:, ranges.levels] = drawn[np.ix_(tried, ranges.levels)]

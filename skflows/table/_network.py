@@ -80,6 +80,10 @@ class Layout:
         # Inputs that say whether a variable with atoms has a number.
         self.flags = [int(first[j + 1]) - self.n_levels[j] for j in self.numbers]
 
+    def inputs_of(self, j):
+        """Return the inputs of a variable: its features, and whether it is given."""
+        return [*np.flatnonzero(self.feature_of == j), len(self.feature_of) + j]
+
     def slice_of(self, j):
         """Return the outputs of a variable: its logits, then its mixture."""
         outputs = list(range(self.first[j], self.first[j] + self.n_levels[j]))
@@ -676,13 +680,9 @@ class NetworkMember:
             features, given, target = map(torch.from_numpy, (features, given, target))
             inputs = network.inputs(features, given | target).to(dtype)
             inputs = squash(inputs, FARTHEST_SEEN).T
-            n_features = len(layout.feature_of)
-            terms_of = [
-                [*np.flatnonzero(layout.feature_of == j), n_features + j]
-                for j in range(layout.n_variables)
-            ]
-            weights = [mlp.input.weight[:, columns].T for columns in terms_of]
-            inputs = [inputs[:, columns] for columns in terms_of]
+            inputs_of = [layout.inputs_of(j) for j in range(layout.n_variables)]
+            weights = [mlp.input.weight[:, columns].T for columns in inputs_of]
+            inputs = [inputs[:, columns] for columns in inputs_of]
             heads, outputs = [], {}
             for j, places in zip(variables, place.T.tolist(), strict=True):
                 head = layout.slice_of(j)
@@ -756,18 +756,38 @@ class NetworkMember:
                 for each in (log_weights, means, log_scales.exp())
             )
 
-    def _heads(self, mlp, features, masks, j):
+    def _heads(self, mlp, sums, features, masks, j):
         """Return what `_distributions` does of a variable given what is known, for a single order.
 
-        Levels and components are the last axis. The network's layers may be in single precision.
+        The outputs of the first layer are those of `_sums`. Levels and components are the last
+        axis.
         """
         with one_thread(), torch.inference_mode():
             last, head = mlp.output, self.network.layout.slice_of(j)
-            inputs = self.network.inputs(*map(torch.from_numpy, (features, masks)))
-            units = mlp.units(inputs.to(last.weight.dtype))
-            outputs = (last.weight[head] @ units + last.bias[head]).double()
-        parts = self._distributions(outputs[:, None], features, masks[None], j)
+            outputs = (
+                last.weight[head] @ mlp.units_after(torch.from_numpy(sums)).T + last.bias[head]
+            )
+        parts = self._distributions(outputs.double()[:, None], features, masks[None], j)
         return [None if each is None else each[:, 0].T for each in parts]
+
+    @one_thread()
+    def _sums(self, mlp, features, masks):
+        """Return the outputs of the first layer ``(n, width)``, given what is known.
+
+        The layers may be in single precision.
+        """
+        with torch.inference_mode():
+            inputs = self.network.inputs(*map(torch.from_numpy, (features, masks)))
+            inputs = squash(inputs.to(mlp.input.weight.dtype), FARTHEST_SEEN)
+            return mlp.input(inputs).T.numpy()
+
+    @one_thread()
+    def _terms(self, mlp, features, j):
+        """Return what features of a variable that is known add to `_sums`."""
+        with torch.inference_mode():
+            weight = mlp.input.weight[:, self.network.layout.inputs_of(j)]
+            inputs = torch.from_numpy(np.column_stack([features, np.ones(len(features))]))
+            return (squash(inputs.to(weight.dtype), FARTHEST_SEEN) @ weight.T).numpy()
 
     def _quick_mlp(self):
         """Return the layers in single precision, as they were trained."""
@@ -781,7 +801,9 @@ class NetworkMember:
         """Return the distribution of a variable in some rows given the other known ones."""
         masks = view.informative[rows].copy()
         masks[:, j] = False
-        levels, *mixture = self._heads(self.network.mlp, view.features[rows], masks, j)
+        features, mlp = view.features[rows], self.network.mlp
+        sums = self._sums(mlp, features, masks)
+        levels, *mixture = self._heads(mlp, sums, features, masks, j)
         levels = None if levels is None else np.exp(levels)
         if not mixture:
             return Predictive(levels, None, None)
@@ -806,6 +828,7 @@ class NetworkMember:
         n_missing = missing.sum(axis=1)
         features, given = view.features[rows], view.informative[rows]
         first, mlp = first_features(schema.variables), self._quick_mlp()
+        sums = np.ascontiguousarray(self._sums(mlp, features, given))
         for step in range(n_missing.max(initial=0)):
             for j in range(n_variables):
                 rows = np.flatnonzero((step < n_missing) & (order[:, step] == j))
@@ -814,13 +837,14 @@ class NetworkMember:
                 if not len(rows):
                     continue
                 variable = schema.variables[j]
-                levels, *mixture = self._heads(mlp, features[rows], given[rows], j)
+                levels, *mixture = self._heads(mlp, sums[rows], features[rows], given[rows], j)
                 drawn = draw(levels, mixture, random_state)
                 completed[rows, j] = x = variable.decode(*drawn, self.space, random_state)
                 given[rows, j] = True
                 code = variable.code(x)
                 _, middle, *_ = variable.cells(x, code, self.space)
-                features[rows, first[j] : first[j + 1]] = variable.features(x, code, middle)
+                features[rows, first[j] : first[j + 1]] = seen = variable.features(x, code, middle)
+                sums[rows] += self._terms(mlp, seen, j)
         return completed
 
 

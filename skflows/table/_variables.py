@@ -44,10 +44,10 @@ class Cells(NamedTuple):
     known: np.ndarray
 
 
-def in_chunks(values):
+def in_chunks(values, size=ROWS_AT_ONCE):
     """Return some rows at a time, to bound the memory of what is asked of them."""
-    starts = range(0, max(len(values), 1), ROWS_AT_ONCE)
-    return [values[start : start + ROWS_AT_ONCE] for start in starts]
+    starts = range(0, max(len(values), 1), size)
+    return [values[start : start + size] for start in starts]
 
 
 def first_features(variables):
