@@ -407,6 +407,22 @@ def test_sums_that_share_a_term_and_what_follows_from_terms_agree(method):
     assert (filled[["a", "b", "c"]] % 1 == 0).all(axis=None)  # as their columns hold integers
 
 
+@pytest.mark.parametrize("method", ["mean", "median", "draw"])
+def test_a_sum_and_a_rate_tell_two_terms_together(method):
+    rng = np.random.default_rng(0)
+    rate, net = rng.choice([0.07, 0.19], 400), np.round(rng.lognormal(5, 0.9, 400), 2)
+    tax = np.round(net * rate, 2)
+    table = pd.DataFrame({"rate": rate, "net": net, "tax": tax, "gross": np.round(net + tax, 2)})
+    density = quick().fit(table)
+    assert density.rules_["rule"].tolist() == ["tax = rate * net", "gross = net + tax"]
+    filled = density.impute(table.assign(net=np.nan, tax=np.nan), method, random_state=0)
+    assert np.allclose(filled, table, atol=1e-9)
+    told = density.predict_distribution("net", table[["rate", "gross"]])
+    assert np.allclose(told.median(), net, atol=1e-6)
+    impossible = table[["rate", "gross"]].assign(rate=0.19, gross=59.47)  # 49.97 makes it 59.46
+    assert np.isfinite(density.predict_distribution("net", impossible).median()).all()
+
+
 def test_terms_of_a_known_sum_are_told_by_all_queries():
     table = amounts()[["net", "tax", "rebate", "total"]]
     density = quick().fit(table)

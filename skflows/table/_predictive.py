@@ -273,8 +273,12 @@ class OneColumn:
     def __init__(self, density, values, i):
         schema = density._schema
         self.density, self.i = density, i
-        self.values = without(values, schema, i)
         self.j = schema.of_column[i][-1]
+        self.values = without(values, schema, i)
+        # Where formulas tell the column and others together, the others tell it.
+        solved = schema.rules.solved(schema, self.values)
+        is_told = ~np.isnan(solved[:, self.j])
+        self.values[is_told] = without(solved[is_told], schema, i)
         self.variable = variable = schema.variables[self.j]
         self.n = len(values)
         self.possible = [variable.possible]

@@ -363,6 +363,28 @@ class Formula(Function):
         told = options[fits.argmax(axis=0), np.arange(len(rows))]
         return np.where(fits.sum(axis=0) == 1, told, np.nan)
 
+    def told_with(self, schema, rows, other, i):
+        """Return what column i should be if another formula tells a second determinant from it.
+
+        Such as the net amount, if the gross amount and the rate of its tax are known. NaN where no
+        possible value fits, or several do.
+        """
+        trial, variable = rows.copy(), schema.variables[schema.of_column[i][-1]]
+
+        def with_value(x, of_other):
+            trial[:, i] = x
+            trial[:, other.target.column] = of_other(trial)
+            return trial
+
+        start, end = (self.total(with_value(x, other.total)) for x in (0.0, 1.0))
+        slope, target = end - start, rows[:, self.target.column]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            x = rounded((target - start) / slope, variable, 0.0)
+        # In the units of the target, a step of the column is at least one of the target.
+        is_told = np.abs(slope) * Target.of(schema, i).tolerance >= self.target.tolerance
+        error = np.abs(self.expected(with_value(x, other.expected)) - target)
+        return np.where(is_told & (error <= self.target.tolerance), x, np.nan)
+
 
 class Linear(Formula):
     """A number as a sum of others times constant factors, rounded as the target is.

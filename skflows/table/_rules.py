@@ -7,6 +7,8 @@ break it, times the probability of exceptions. The mixture's probabilities that 
 broken are replaced by the shares of the rows.
 """
 
+from itertools import permutations
+
 import numpy as np
 
 from ..columns.checks import ColumnWarning, among, warn_user
@@ -252,22 +254,53 @@ class Rules:
         return drawn
 
     def solved(self, schema, values):
-        """Return variables in which formulas tell the only unknown determinant."""
+        """Return variables with the unknown determinants of formulas that known values tell."""
         if not self.formulas or not np.isnan(values).any():
             return values
         values, rows = values.copy(), self.encoded(schema, values)
+        self._tell_one(schema, values, rows)
+        if self._tell_two(schema, values, rows):
+            self._tell_one(schema, values, rows)
+        return values
+
+    def _tell_one(self, schema, values, rows):
+        """Set determinants that are the only unknown one of a formula, in place."""
         terms = [(rule, i) for rule in self.formulas for i in rule.determinants]
         # First by rules that tell a term exactly: a rounded tax tells a net amount only roughly.
         for rule, i in sorted(terms, key=lambda term: not term[0].tells(schema, term[1])):
             unknown = np.flatnonzero(np.isnan(rows[:, i]))
-            told = rule.told(schema, rows[unknown], i)
-            rows[unknown, i] = told
-            unknown, told = unknown[~np.isnan(told)], told[~np.isnan(told)]
-            column = schema.columns[i]
-            variables = schema.of_column[i][column.has_flag :]
-            split = column.split(told)[column.has_flag :]
-            values[np.ix_(unknown, variables)] = np.stack(split, axis=1)
-        return values
+            self._tell(schema, values, rows, unknown, i, rule.told(schema, rows[unknown], i))
+
+    def _tell_two(self, schema, values, rows):
+        """Set two determinants of a formula, of which another one tells the second, in place.
+
+        Return whether there are any.
+        """
+        has_told = False
+        for rule, other in permutations(self.formulas, 2):
+            k = other.target.column
+            for i in set(rule.determinants) & set(other.determinants):
+                if k not in rule.determinants or not schema.columns[i].is_number:
+                    continue
+                is_unknown, both = np.isnan(rows), [*{*rule.columns, *other.columns} - {i, k}]
+                are_two = is_unknown[:, i] & is_unknown[:, k] & ~is_unknown[:, both].any(axis=1)
+                some = np.flatnonzero(are_two)
+                told = rule.told_with(schema, rows[some], other, i)
+                self._tell(schema, values, rows, some, i, told)
+                some = some[~np.isnan(told)]
+                self._tell(schema, values, rows, some, k, other.expected(rows[some]))
+                has_told |= len(some) > 0
+        return has_told
+
+    @staticmethod
+    def _tell(schema, values, rows, some, i, told):
+        """Set column i of some rows in place, where it is told."""
+        rows[some, i] = told
+        some, told = some[~np.isnan(told)], told[~np.isnan(told)]
+        column = schema.columns[i]
+        split = column.split(told)[column.has_flag :]
+        variables = schema.of_column[i][column.has_flag :]
+        values[np.ix_(some, variables)] = np.stack(split, axis=1)
 
     def _rejected(self, schema, drawn, values, random_state):
         """Return which rows break an order, or a function of a given target, and do not stay."""
