@@ -407,20 +407,122 @@ def test_sums_that_share_a_term_and_what_follows_from_terms_agree(method):
     assert (filled[["a", "b", "c"]] % 1 == 0).all(axis=None)  # as their columns hold integers
 
 
+def taxed(n=400):
+    """Return net amounts, taxes by a rate that is sometimes 0, postage, and their sums."""
+    rng = np.random.default_rng(0)
+    rate, net = rng.choice([0, 0.07, 0.19], n), np.round(rng.lognormal(5, 0.9, n), 2)
+    tax, postage = np.round(net * rate, 2), np.round(rng.uniform(0.01, 4, n), 2)
+    gross = np.round(net + tax + postage, 2)
+    return pd.DataFrame({"rate": rate, "net": net, "tax": tax, "postage": postage, "gross": gross})
+
+
 @pytest.mark.parametrize("method", ["mean", "median", "draw"])
 def test_a_sum_and_a_rate_tell_two_terms_together(method):
-    rng = np.random.default_rng(0)
-    rate, net = rng.choice([0.07, 0.19], 400), np.round(rng.lognormal(5, 0.9, 400), 2)
-    tax = np.round(net * rate, 2)
-    table = pd.DataFrame({"rate": rate, "net": net, "tax": tax, "gross": np.round(net + tax, 2)})
+    table = taxed()
     density = quick().fit(table)
-    assert density.rules_["rule"].tolist() == ["tax = rate * net", "gross = net + tax"]
+    assert density.rules_["rule"].tolist() == ["tax = rate * net", "gross = net + tax + postage"]
     filled = density.impute(table.assign(net=np.nan, tax=np.nan), method, random_state=0)
     assert np.allclose(filled, table, atol=1e-9)
-    told = density.predict_distribution("net", table[["rate", "gross"]])
-    assert np.allclose(told.median(), net, atol=1e-6)
-    impossible = table[["rate", "gross"]].assign(rate=0.19, gross=59.47)  # 49.97 makes it 59.46
+    known = table[["rate", "postage", "gross"]]
+    told = density.predict_distribution("net", known)
+    assert np.allclose(told.median(), table["net"], atol=1e-6)
+    impossible = known.assign(rate=0.19, postage=1.0, gross=60.47)  # 49.97 makes it 60.46
     assert np.isfinite(density.predict_distribution("net", impossible).median()).all()
+
+
+def charged(n=400):
+    """Return stays: nights at a rate, other costs, their sum, and a discount of it."""
+    rng = np.random.default_rng(0)
+    nights, rate = 1 + rng.poisson(3, n), rng.choice([290, 355, 410], n)
+    drugs, lab = (np.round(rng.gamma(2, size, n), 2) for size in (60, 20))
+    total, discount = np.round(nights * rate + drugs + lab, 2), rng.choice([0, 5, 10, 25], n)
+    return pd.DataFrame(
+        {
+            "nights": nights,
+            "rate": rate,
+            "board": nights * rate,
+            "drugs": drugs,
+            "lab": lab,
+            "total": total,
+            "discount": discount,
+            "to_pay": np.round(total * (1 - discount / 100), 2),
+        }
+    )
+
+
+def breaks_of_charges(table):
+    """Return in how many rows each rule of `charged` is broken."""
+    errors = {
+        "board": table["board"] - table["nights"] * table["rate"],
+        "total": table["total"] - table[["board", "drugs", "lab"]].sum(axis=1),
+        "to_pay": table["to_pay"] - table["total"] * (1 - table["discount"] / 100),
+    }
+    return {name: int((error.abs() > 0.0051).sum()) for name, error in errors.items()}
+
+
+@pytest.fixture(scope="module")
+def density_of_charges():
+    return quick().fit(charged())
+
+
+@pytest.mark.parametrize("given", [{"total": 2000.0}, {"to_pay": 1500.0}, {"to_pay": 855.0}])
+def test_samples_beside_a_total_keep_the_rules_of_its_terms(density_of_charges, given):
+    drawn = density_of_charges.sample(60, random_state=0, given=given)
+    assert breaks_of_charges(drawn) == {"board": 0, "total": 0, "to_pay": 0}
+    assert drawn["nights"].nunique() > 1 and drawn["discount"].nunique() > 1
+
+
+@pytest.mark.parametrize(
+    "unknown",
+    [["total", "discount"], ["board", "lab"], ["drugs", "lab"], ["lab", "total", "discount"]],
+    ids="-".join,
+)
+@pytest.mark.parametrize("method", ["mean", "median", "draw"])
+def test_imputed_values_keep_rules_that_share_columns(density_of_charges, method, unknown):
+    table = charged()[:60].astype(float)
+    filled = density_of_charges.impute(
+        table.assign(**dict.fromkeys(unknown, np.nan)), method, random_state=0
+    )
+    assert breaks_of_charges(filled) == {"board": 0, "total": 0, "to_pay": 0}
+    if len(unknown) == 2 and "drugs" not in unknown:  # the known values tell them
+        assert np.allclose(filled, table, atol=1e-9)
+
+
+@pytest.mark.parametrize("unknown", [["price", "net"], ["quantity", "price"]], ids="-".join)
+@pytest.mark.parametrize("method", ["median", "draw"])
+def test_a_product_and_a_rounded_tax_leave_possible_prices(method, unknown):
+    rng = np.random.default_rng(0)
+    quantity, price = 1 + rng.poisson(2, 400), np.round(rng.lognormal(4, 0.5, 400), 2)
+    net, rate = np.round(quantity * price, 2), rng.choice([0.07, 0.19], 400)
+    table = pd.DataFrame({"quantity": quantity, "price": price, "net": net, "rate": rate})
+    table["tax"] = np.round(net * rate, 2)
+    density = quick().fit(table)
+    some = table[:60].astype(float).assign(**dict.fromkeys(unknown, np.nan))
+    filled = density.impute(some, method, random_state=0)
+    assert np.allclose(filled["net"], filled["quantity"] * filled["price"], atol=0.0051)
+    assert np.allclose(filled["tax"], filled["net"] * filled["rate"], atol=0.0051)
+
+
+def test_two_terms_may_be_missing_together():
+    table = taxed(390)
+    is_missing = (table["gross"] > 150) & (np.arange(len(table)) % 2 == 0)
+    table.loc[is_missing, ["net", "tax"]] = np.nan
+    density = quick(missing="model").fit(table)
+    known = table[["rate", "postage", "gross"]]
+    drawn = density.condition(known).sample(random_state=0)
+    share = drawn["net"].isna()[(table["gross"] > 150).to_numpy()].mean()
+    assert 0.3 < share < 0.7
+
+
+def test_two_terms_that_several_pairs_fit_are_not_told():
+    rng = np.random.default_rng(0)
+    q, k = rng.integers(-40, 40, 400), rng.choice([0, 3, 5, 7], 400)
+    table = pd.DataFrame({"q": q, "k": k, "p": q + k, "t": q * (q + k)})
+    density = quick().fit(table)
+    assert density.rules_["rule"].tolist() == ["p = q + k", "t = q * p"]
+    told = density.predict_distribution("q", pd.DataFrame({"k": [3], "t": [4]}))
+    probability = told.cdf([[1], [-4]]) - told.cdf([[0], [-5]])
+    assert (probability > 0.01).all()
 
 
 def test_terms_of_a_known_sum_are_told_by_all_queries():

@@ -11,6 +11,7 @@ from skflows import DensityClassifier, DensityOutlierDetector, TableDensity
 from skflows.columns.checks import ColumnWarning
 from skflows.inspection import ConditionalDensityDisplay
 from skflows.table import _missing
+from skflows.table._network import NetworkMember
 from skflows.table._reach import UpperTail
 
 MANY = 4_000  # samples
@@ -593,3 +594,29 @@ def test_a_frequent_end_may_have_rounding_errors(noise):
     is_end = np.isclose(x, -0.3)
     assert np.exp(scores[is_end]) == pytest.approx(is_end.mean(), abs=0.03)
     assert np.exp(own.score_samples(pd.DataFrame({"x": [-0.3]}))) == pytest.approx(0.3, abs=0.05)
+
+
+@pytest.mark.parametrize("missing", ["ignore", "model"])
+def test_networks_add_drawn_values_to_the_sums_of_their_first_layer(missing, monkeypatch):
+    keep_components(monkeypatch, lambda each: "network" in each.name)
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(
+        {
+            "a": rng.normal(size=300),
+            "b": rng.choice(["x", "y", "z"], 300),
+            "c": np.where(rng.random(300) < 0.4, 0, rng.lognormal(size=300)),
+            "day": pd.Timestamp("2020-01-01") + pd.to_timedelta(rng.integers(0, 700, 300), "D"),
+        }
+    )
+    table.loc[::5, "a"] = np.nan
+    density = quick(missing=missing).fit(table)
+    errors = []
+
+    def heads(self, mlp, sums, features, masks, j):
+        errors.append(np.abs(sums - self._sums(mlp, features, masks)).max())
+        return own(self, mlp, sums, features, masks, j)
+
+    own = NetworkMember._heads
+    monkeypatch.setattr(NetworkMember, "_heads", heads)
+    density.sample(100, random_state=0)
+    assert len(errors) > 5 and max(errors) < 1e-5

@@ -240,10 +240,10 @@ class FlowMixture:
     def nodes(self):
         """Return values of y at latent ones of each flow, and weights.
 
-        Latent nodes are spread like a wider normal, which takes fewer of them than equal distances
-        do. Nodes of different flows do not coincide: multiples of the golden ratio shift them, so
-        that the shifts of any few flows are spread evenly. The last value is the `cdf` there, for
-        a single flow.
+        Latent nodes are spread like a wider normal: of skewed flows, fewer of them are as accurate
+        as nodes at equal distances. Nodes of different flows do not coincide: multiples of the
+        golden ratio shift them, so that the shifts of any few flows are spread evenly. The last
+        value is the `cdf` there, for a single flow.
         """
         n_flows = len(self.flows)
         n = max(-(-N_NODES // n_flows), NODES_PER_FLOW)

@@ -75,7 +75,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-DRAWN_AT_ONCE = 20_000  # rows: each step takes time for few rows, too
+DRAWN_AT_ONCE = 20_000  # rows; few rows take nearly as long as many
 ROUNDS_FAR_OUT = 10  # in which samples that are too far out are drawn again
 MIN_WEIGHT = 0.02  # of a component that is kept: each takes time to score
 
@@ -1051,7 +1051,9 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         A warning tells of values in rows like which no row of `fit` has one, such as the means of
         payment of all orders that are still open: there, a blank may mean that there is none.
         Of several unknown terms of a known sum in `rules_`, the largest one is what the others
-        leave, if a possible value fits.
+        leave; where no possible value fits, all change in proportion. Of two unknown factors of a
+        known product, one is the number nearest to its centre that leaves the other a possible
+        value, if it has listed values, such as numbers of pieces.
 
         Parameters
         ----------

@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 
 from ..columns.arrays import is_integer_dtype
-from ._rule_kinds import Elapsed, Formula, rounded
+from ._rule_kinds import Elapsed, Formula, Linear, rounded
 
 
 class Filling:
@@ -117,21 +117,47 @@ class Filling:
             told[:, low] |= follows
 
     def _agree_with_targets(self):
-        """Set the largest possible term of each known target to what the other terms leave."""
+        """Set the largest possible term of each known target to what the other terms leave.
+
+        Where no term of a sum can take it, its unknown terms change in proportion before.
+        """
         for rule in self.number_formulas[::-1]:  # a term may be the target of an earlier one
             is_open = ~self.is_set[:, rule.determinants]
             differs = self.is_set[:, rule.target.column] & is_open.any(axis=1)
             differs &= self.is_mean[list(rule.determinants)].any() | rule.is_broken(self.rows)
-            by_size = np.argsort(-np.where(is_open, rule.sizes(self.rows), -1.0), axis=1)
-            for place, (k, i) in product(by_size.T, enumerate(rule.determinants)):
-                some = np.flatnonzero(differs & is_open[:, k] & (place == k))
-                x = self._rest(rule, some, i)
-                some, x = some[~np.isnan(x)], x[~np.isnan(x)]
-                self._put(some, i, x)
-                differs[some] = False
+            self._set_largest(rule, is_open, differs)
+            if isinstance(rule, Linear) and differs.any():
+                self._scale(rule, np.flatnonzero(differs), is_open[differs])
+                self._set_largest(rule, is_open, differs)
             # No other rule changes a term of a sum that agrees.
             some = np.flatnonzero(self.is_set[:, rule.target.column])
             self.is_set[np.ix_(some, rule.determinants)] = True
+
+    def _set_largest(self, rule, is_open, differs):
+        """Set the largest possible open term of rows that differ, which then do so no more."""
+        by_size = np.argsort(-np.where(is_open, rule.sizes(self.rows), -1.0), axis=1)
+        for place, (k, i) in product(by_size.T, enumerate(rule.determinants)):
+            some = np.flatnonzero(differs & is_open[:, k] & (place == k))
+            x = self._rest(rule, some, i)
+            some, x = some[~np.isnan(x)], x[~np.isnan(x)]
+            self._put(some, i, x)
+            differs[some] = False
+
+    def _scale(self, rule, some, is_open):
+        """Multiply the open terms of a sum by a number with which they make its target."""
+        rows = self.rows[some]
+        terms, factors, _ = rule.terms(rows[:, rule.determinants], *rule.line)
+        of_open = np.where(is_open, terms, 0.0) @ np.array(factors)
+        rest = of_open + rows[:, rule.target.column] - rule.total(rows)
+        can_scale = (rest > 0) & (of_open > 0)
+        factor = rest[can_scale] / of_open[can_scale]
+        for k, i in enumerate(rule.determinants):
+            is_scaled = is_open[can_scale, k]
+            x = (rows[can_scale, i] * factor)[is_scaled]
+            if not self.is_mean[i]:
+                x = rounded(x, self.schema.variables[self.schema.of_column[i][-1]], 0.0)
+            is_possible = ~np.isnan(x)
+            self._put(some[can_scale][is_scaled][is_possible], i, x[is_possible])
 
     def _rest(self, rule, some, i):
         """Return what the other terms leave for a term in some rows, NaN if it is not possible."""
@@ -140,6 +166,7 @@ class Filling:
             return rule.told(self.schema, rows, i)
         x = rule.rest(rows, i)
         possible = rounded(x, self.schema.variables[self.schema.of_column[i][-1]], 0.0)
+        x = np.where(np.isclose(x, possible, rtol=1e-12, atol=0), possible, x)  # such as 290
         return np.where(np.isnan(possible), np.nan, x)
 
 

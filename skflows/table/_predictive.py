@@ -275,7 +275,8 @@ class OneColumn:
         self.density, self.i = density, i
         self.j = schema.of_column[i][-1]
         self.values = without(values, schema, i)
-        # Where formulas tell the column and others together, the others tell it.
+        # Where formulas tell the column, what they tell of other columns is known too. Exceptions
+        # of formulas that tell these others are left out.
         solved = schema.rules.solved(schema, self.values)
         is_told = ~np.isnan(solved[:, self.j])
         self.values[is_told] = without(solved[is_told], schema, i)

@@ -364,26 +364,40 @@ class Formula(Function):
         return np.where(fits.sum(axis=0) == 1, told, np.nan)
 
     def told_with(self, schema, rows, other, i):
-        """Return what column i should be if another formula tells a second determinant from it.
+        """Return what column i and a second determinant should be, two unknown ones.
 
-        Such as the net amount, if the gross amount and the rate of its tax are known. NaN where no
-        possible value fits, or several do.
+        Another formula tells the second from column i: for example, a gross amount and the rate of
+        its tax tell the net amount and the tax. The total must be linear in column i then. If only
+        the second is in this formula, column i may be told roughly, such as a price by the tax.
+
+        Returns
+        -------
+        told : ndarray of shape (2, n)
+            Both columns, NaN where no possible values fit, or several exactly.
         """
+        second, target = other.target.column, rows[:, self.target.column]
         trial, variable = rows.copy(), schema.variables[schema.of_column[i][-1]]
-
-        def with_value(x, of_other):
+        totals = []
+        for x in range(3):
             trial[:, i] = x
-            trial[:, other.target.column] = of_other(trial)
-            return trial
-
-        start, end = (self.total(with_value(x, other.total)) for x in (0.0, 1.0))
-        slope, target = end - start, rows[:, self.target.column]
+            trial[:, second] = other.total(trial)
+            totals.append(self.total(trial))
+        slope, next_slope = np.diff(totals, axis=0)
+        tolerance = (1 - 1e-9) * self.target.tolerance
+        is_told = np.isclose(slope, next_slope)
+        if i in self.determinants:  # no two values of the column have the same rounded total
+            is_told &= np.abs(slope) * Target.of(schema, i).tolerance >= tolerance
         with np.errstate(divide="ignore", invalid="ignore"):
-            x = rounded((target - start) / slope, variable, 0.0)
-        # In the units of the target, a step of the column is at least one of the target.
-        is_told = np.abs(slope) * Target.of(schema, i).tolerance >= self.target.tolerance
-        error = np.abs(self.expected(with_value(x, other.expected)) - target)
-        return np.where(is_told & (error <= self.target.tolerance), x, np.nan)
+            x = rounded((target - totals[0]) / slope, variable, 0.0)
+        if not variable.has_number:
+            is_told &= np.isin(x, variable.levels)
+        trial[:, i], trial[:, second] = x, np.nan
+        told = np.full((2, len(rows)), np.nan)
+        for y in other.all_told(schema, trial, second)[0]:  # two, where it rounds halves both ways
+            trial[:, second] = y
+            fits = is_told & (np.abs(self.expected(trial) - target) <= self.target.tolerance)
+            told[:, fits] = x[fits], y[fits]
+        return told
 
 
 class Linear(Formula):

@@ -22,6 +22,7 @@ ROUNDS_OF_CATEGORIES = 8  # of these, in which the categories of a row stay
 DRAWS_AT_ONCE, MAX_DRAWS = 1_000, 20  # in each round, of all rows and of each
 DRAWS_OF_SPANS = 20  # that keep the rules, before a span outside of the range of fit is accepted
 REJECTED = 2  # cost of a draw that breaks a rule; of such a span, 1
+MAX_LISTED = 8  # numbers that are tried for a row
 FARTHEST = np.finfo(np.float64).max  # error of a target, unless no value of it is possible
 CHEAP_ROUNDS = 2  # after which determinants of given targets are drawn on their own
 N_WEIGHED = 4_000  # samples that tell how often the mixture breaks an order
@@ -217,6 +218,11 @@ class Rules:
         values = self.solved(schema, values)
         drawn = self._drawn(density, values, random_state)
         pending = np.flatnonzero(self._rejected(schema, drawn, values, random_state))
+        # Missing values stay so: rows would have more of them otherwise, as these break no rule.
+        flags = np.ix_(pending, [*schema.flag_of.values()])
+        values = values.copy()
+        values[flags] = drawn[flags]
+        values[pending] = self.solved(schema, values[pending])
         is_open, rows = np.zeros(len(values), dtype=bool), self.encoded(schema, values[pending])
         is_open[pending] = self._are_open(rows, self.formulas)
         cost, n_kept = np.full(len(drawn), REJECTED), np.zeros(len(drawn))
@@ -254,53 +260,74 @@ class Rules:
         return drawn
 
     def solved(self, schema, values):
-        """Return variables with the unknown determinants of formulas that known values tell."""
+        """Return variables with the unknown columns of formulas that known values tell."""
         if not self.formulas or not np.isnan(values).any():
             return values
         values, rows = values.copy(), self.encoded(schema, values)
-        self._tell_one(schema, values, rows)
-        if self._tell_two(schema, values, rows):
+        while (  # what one tells may let another one tell more
             self._tell_one(schema, values, rows)
+            or self._tell_two(schema, values, rows)
+            or self._tell_one(schema, values, rows, roughly=True)
+        ):
+            pass
         return values
 
-    def _tell_one(self, schema, values, rows):
-        """Set determinants that are the only unknown one of a formula, in place."""
-        terms = [(rule, i) for rule in self.formulas for i in rule.determinants]
-        # First by rules that tell a term exactly: a rounded tax tells a net amount only roughly.
-        for rule, i in sorted(terms, key=lambda term: not term[0].tells(schema, term[1])):
+    def _tell_one(self, schema, values, rows, roughly=False):
+        """Set columns that are the only unknown one of a formula, in place.
+
+        Targets are told by formulas without exceptions. A rounded tax tells a net amount only
+        roughly. Return whether any column is told.
+        """
+        has_told = False
+        terms = [
+            (rule, i)
+            for rule in self.formulas
+            for i in (rule.columns if rule.counts.share == 0 else rule.determinants)
+            if rule.tells(schema, i) != roughly
+        ]
+        for rule, i in terms:
             unknown = np.flatnonzero(np.isnan(rows[:, i]))
-            self._tell(schema, values, rows, unknown, i, rule.told(schema, rows[unknown], i))
+            told = rule.all_told(schema, rows[unknown], i)[0]
+            told = np.where((told == told[0]).all(axis=0), told[0], np.nan)
+            has_told |= self._tell(schema, values, rows, unknown, i, told)
+        return has_told
 
     def _tell_two(self, schema, values, rows):
-        """Set two determinants of a formula, of which another one tells the second, in place.
+        """Set a determinant of a formula and one of the formula that tells it, in place.
 
-        Return whether there are any.
+        Return whether any are told.
         """
         has_told = False
         for rule, other in permutations(self.formulas, 2):
-            k = other.target.column
-            for i in set(rule.determinants) & set(other.determinants):
-                if k not in rule.determinants or not schema.columns[i].is_number:
+            second = other.target.column
+            if second not in rule.determinants:
+                continue
+            for i in other.determinants:
+                if not schema.columns[i].is_number:
                     continue
-                is_unknown, both = np.isnan(rows), [*{*rule.columns, *other.columns} - {i, k}]
-                are_two = is_unknown[:, i] & is_unknown[:, k] & ~is_unknown[:, both].any(axis=1)
+                is_unknown = np.isnan(rows[:, sorted({*rule.columns, *other.columns})])
+                are_two = np.isnan(rows[:, [i, second]]).all(axis=1) & (is_unknown.sum(axis=1) == 2)
                 some = np.flatnonzero(are_two)
                 told = rule.told_with(schema, rows[some], other, i)
-                self._tell(schema, values, rows, some, i, told)
-                some = some[~np.isnan(told)]
-                self._tell(schema, values, rows, some, k, other.expected(rows[some]))
-                has_told |= len(some) > 0
+                has_told |= self._tell(schema, values, rows, some, i, told[0])
+                self._tell(schema, values, rows, some, second, told[1])
         return has_told
 
     @staticmethod
     def _tell(schema, values, rows, some, i, told):
-        """Set column i of some rows in place, where it is told."""
+        """Set column i of some rows in place, where it is told and known to have a value.
+
+        Return whether there are any.
+        """
+        column, variables = schema.columns[i], schema.of_column[i]
+        is_told = ~np.isnan(told)
+        if column.has_flag:
+            is_told &= values[some, variables[0]] == 0
+        some, told = some[is_told], told[is_told]
         rows[some, i] = told
-        some, told = some[~np.isnan(told)], told[~np.isnan(told)]
-        column = schema.columns[i]
         split = column.split(told)[column.has_flag :]
-        variables = schema.of_column[i][column.has_flag :]
-        values[np.ix_(some, variables)] = np.stack(split, axis=1)
+        values[np.ix_(some, variables[column.has_flag :])] = np.stack(split, axis=1)
+        return len(some) > 0
 
     def _rejected(self, schema, drawn, values, random_state):
         """Return which rows break an order, or a function of a given target, and do not stay."""
@@ -345,12 +372,16 @@ class Rules:
     def _with_terms(self, density, values, open_rows, random_state):
         """Return values with drawn terms of given targets, and the largest one, which follows.
 
+        Rates and other listed numbers are drawn first, as they and the target may tell the terms.
         Drawn terms beside which no value of the largest one gives the target stay unknown.
         """
         if not len(open_rows):
             return values
         schema, terms = density._schema, values[open_rows]
         drawn = self._drawn(density, terms, random_state)
+        for j in self._listed(schema):
+            terms[:, j] = np.where(np.isnan(terms[:, j]), drawn[:, j], terms[:, j])
+            terms = self.solved(schema, terms)
         rows = self.encoded(schema, drawn)
         for rule in self.formulas[::-1]:  # a term may be the target of an earlier one
             given = self.encoded(schema, terms)
@@ -368,6 +399,17 @@ class Rules:
         values = values.copy()
         values[open_rows] = terms
         return values
+
+    def _listed(self, schema):
+        """Return variables of numbers of listed values that formulas need and no rule tells."""
+        targets = {rule.target.column for rule in self.functions}
+        listed = [
+            schema.of_column[i][-1]
+            for i in {i for rule in self.formulas for i in rule.determinants} - targets
+            if schema.columns[i].is_number
+        ]
+        listed = [j for j in listed if not schema.variables[j].has_number]
+        return sorted(listed, key=lambda j: schema.variables[j].n_levels)
 
     def _with_determinants(self, density, values, random_state):
         """Return values with determinants drawn so that they agree with given targets."""
@@ -422,6 +464,49 @@ class Rules:
         """Let the unknown values of complete rows follow the rules, in place (see `Filling`)."""
         Filling(self, schema, values, is_unknown, are_means).fill()
 
+    def fill_by_listed(self, schema, values, filled, are_means):
+        """Let rows of centres that break a formula follow from a listed number, in place.
+
+        Of the numbers near the centre, such as numbers of pieces, the first with which other
+        columns have possible values, such as the price of a piece.
+
+        Parameters
+        ----------
+        schema : Schema
+            The schema.
+        values : ndarray of shape (n, n_variables)
+            The rows with their unknown values.
+        filled : ndarray of shape (n, n_variables)
+            The complete rows.
+        are_means : bool
+            As in `Filling`.
+        """
+        for j in self._listed(schema):
+            listed = schema.variables[j].decode(np.arange(schema.variables[j].n_levels))
+            rows = np.flatnonzero(np.isnan(values[:, j]) & self._break(schema, filled, are_means))
+            by_distance = np.argsort(np.abs(listed - filled[rows, j][:, None]), axis=1)
+            for k in range(min(MAX_LISTED, len(listed))):
+                trial = values[rows]
+                trial[:, j] = listed[by_distance[:, k]]
+                trial = self.solved(schema, trial)
+                again = np.where(np.isnan(trial), filled[rows], trial)
+                self.fill(schema, again, np.isnan(trial), are_means)
+                is_kept = ~self._break(schema, again, are_means)
+                filled[rows[is_kept]] = again[is_kept]
+                rows, by_distance = rows[~is_kept], by_distance[~is_kept]
+
+    def _break(self, schema, values, are_means):
+        """Return which complete rows break a formula that has no exceptions."""
+        rows, is_broken = self.encoded(schema, values), np.zeros(len(values), dtype=bool)
+        for rule in self.formulas:
+            if rule.counts.share == 0:
+                breaks = rule.is_broken(rows)
+                if are_means:  # which are not rounded
+                    error = np.abs(rule.total(rows) - rows[:, rule.target.column])
+                    breaks &= error > rule.target.tolerance
+                is_broken |= breaks
+        return is_broken
+
     def probabilities(self, schema, values, j, levels):
         """Return the probabilities of the levels of variable j, which is unknown in rows."""
         i = schema.place_of(j)
@@ -470,10 +555,11 @@ class Rules:
         if not rules or not is_value or j != schema.of_column[i][-1]:
             return np.full((len(values), 1), np.nan), np.zeros((len(values), 1))
         rows = self.encoded(schema, values)
-        all_told = [rule.all_told(schema, rows, i) for rule in rules]
-        expected = np.full((len(values), max(len(told) for told, _ in all_told)), np.nan)
+        all_told = [(rule, *rule.all_told(schema, rows, i)) for rule in rules]
+        all_told.sort(key=lambda each: len(each[1]))  # first by rules that tell a single value
+        expected = np.full((len(values), len(all_told[-1][1])), np.nan)
         probability = np.zeros(expected.shape)
-        for rule, (told, shares) in zip(rules, all_told, strict=True):
+        for rule, told, shares in all_told:
             is_new = np.isnan(expected).all(axis=1) & ~np.isnan(told[0])
             expected[is_new, : len(told)] = told[:, is_new].T
             probability[is_new, : len(told)] = np.exp(rule.counts.log_holds) * shares

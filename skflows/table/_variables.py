@@ -45,7 +45,7 @@ class Cells(NamedTuple):
 
 
 def in_chunks(values, size=ROWS_AT_ONCE):
-    """Return some rows at a time, to bound the memory of what is asked of them."""
+    """Return values in chunks of rows, which bound the memory of what is asked of them."""
     starts = range(0, max(len(values), 1), size)
     return [values[start : start + size] for start in starts]
 
