@@ -503,6 +503,28 @@ def test_a_product_and_a_rounded_tax_leave_possible_prices(method, unknown):
     assert np.allclose(filled["tax"], filled["net"] * filled["rate"], atol=0.0051)
 
 
+@pytest.mark.parametrize("method", ["mean", "median", "draw"])
+def test_what_known_values_tell_exactly_comes_before_what_they_tell_roughly(method):
+    table = taxed().drop(columns="postage")
+    table["gross"] = np.round(table["net"] + table["tax"], 2)
+    table["commission"] = np.round(0.02 * table["net"], 2)
+    density = quick().fit(table)
+    filled = density.impute(table.assign(net=np.nan, tax=np.nan), method, random_state=0)
+    assert np.allclose(filled, table, atol=1e-9)
+
+
+@pytest.mark.parametrize("method", ["median", "mode"])
+def test_terms_of_a_known_sum_are_listed_values(method):
+    rng = np.random.default_rng(0)
+    a, b = rng.choice([2, 5, 10, 20, 50], 400), rng.choice([3, 7, 15, 30], 400)
+    c = rng.poisson(40, 400)
+    table = pd.DataFrame({"a": a, "b": b, "c": c, "total": a + b + c})
+    density = quick().fit(table)
+    filled = density.impute(table.astype(float).assign(a=np.nan, b=np.nan), method)
+    assert filled["a"].isin(a).all() and filled["b"].isin(b).all()
+    assert (filled[["a", "b", "c"]].sum(axis=1) == table["total"]).all()
+
+
 def test_two_terms_may_be_missing_together():
     table = taxed(390)
     is_missing = (table["gross"] > 150) & (np.arange(len(table)) % 2 == 0)

@@ -127,15 +127,20 @@ class Filling:
             differs &= self.is_mean[list(rule.determinants)].any() | rule.is_broken(self.rows)
             self._set_largest(rule, is_open, differs)
             if isinstance(rule, Linear) and differs.any():
+                before = self.rows.copy()
                 self._scale(rule, np.flatnonzero(differs), is_open[differs])
                 self._set_largest(rule, is_open, differs)
+                some = np.flatnonzero(differs)  # which stay as they were
+                for i in rule.determinants:
+                    self._put(some, i, before[some, i])
             # No other rule changes a term of a sum that agrees.
             some = np.flatnonzero(self.is_set[:, rule.target.column])
             self.is_set[np.ix_(some, rule.determinants)] = True
 
     def _set_largest(self, rule, is_open, differs):
         """Set the largest possible open term of rows that differ, which then do so no more."""
-        by_size = np.argsort(-np.where(is_open, rule.sizes(self.rows), -1.0), axis=1)
+        size = np.where(is_open, rule.sizes(self.rows), -1.0)
+        by_size = np.argsort(-size, axis=1, kind="stable")
         for place, (k, i) in product(by_size.T, enumerate(rule.determinants)):
             some = np.flatnonzero(differs & is_open[:, k] & (place == k))
             x = self._rest(rule, some, i)
@@ -154,8 +159,11 @@ class Filling:
         for k, i in enumerate(rule.determinants):
             is_scaled = is_open[can_scale, k]
             x = (rows[can_scale, i] * factor)[is_scaled]
+            variable = self.schema.variables[self.schema.of_column[i][-1]]
             if not self.is_mean[i]:
-                x = rounded(x, self.schema.variables[self.schema.of_column[i][-1]], 0.0)
+                x = rounded(x, variable, 0.0)
+                if not variable.has_number:
+                    x[~np.isin(x, variable.levels)] = np.nan
             is_possible = ~np.isnan(x)
             self._put(some[can_scale][is_scaled][is_possible], i, x[is_possible])
 
@@ -166,7 +174,9 @@ class Filling:
             return rule.told(self.schema, rows, i)
         x = rule.rest(rows, i)
         possible = rounded(x, self.schema.variables[self.schema.of_column[i][-1]], 0.0)
-        x = np.where(np.isclose(x, possible, rtol=1e-12, atol=0), possible, x)  # such as 290
+        x = np.where(
+            np.isclose(x, possible, rtol=1e-12, atol=0), possible, x
+        )  # 289.99999999999994 is 290
         return np.where(np.isnan(possible), np.nan, x)
 
 

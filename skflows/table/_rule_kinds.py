@@ -393,7 +393,9 @@ class Formula(Function):
             is_told &= np.isin(x, variable.levels)
         trial[:, i], trial[:, second] = x, np.nan
         told = np.full((2, len(rows)), np.nan)
-        for y in other.all_told(schema, trial, second)[0]:  # two, where it rounds halves both ways
+        for y in other.all_told(schema, trial, second)[
+            0
+        ]:  # several, such as where it rounds halves both ways
             trial[:, second] = y
             fits = is_told & (np.abs(self.expected(trial) - target) <= self.target.tolerance)
             told[:, fits] = x[fits], y[fits]

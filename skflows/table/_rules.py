@@ -259,20 +259,24 @@ class Rules:
         drawn[pending] = left
         return drawn
 
-    def solved(self, schema, values):
-        """Return variables with the unknown columns of formulas that known values tell."""
+    def solved(self, schema, values, as_centres=False):
+        """Return variables with the unknown columns of formulas that known values tell.
+
+        As centres, a rounded target tells its determinants too, though only roughly, and so do
+        formulas with exceptions.
+        """
         if not self.formulas or not np.isnan(values).any():
             return values
         values, rows = values.copy(), self.encoded(schema, values)
-        while (  # what one tells may let another one tell more
-            self._tell_one(schema, values, rows)
-            or self._tell_two(schema, values, rows)
-            or self._tell_one(schema, values, rows, roughly=True)
-        ):
+        steps = [(self._tell_one, False), (self._tell_two, False)]
+        if as_centres:  # last, as exact ones come first
+            steps += [(self._tell_two, True), (self._tell_one, True)]
+        # What one step tells, in place, may let another one tell more.
+        while any(tell(schema, values, rows, roughly) for tell, roughly in steps):
             pass
         return values
 
-    def _tell_one(self, schema, values, rows, roughly=False):
+    def _tell_one(self, schema, values, rows, roughly):
         """Set columns that are the only unknown one of a formula, in place.
 
         Targets are told by formulas without exceptions. A rounded tax tells a net amount only
@@ -286,16 +290,17 @@ class Rules:
             if rule.tells(schema, i) != roughly
         ]
         for rule, i in terms:
-            unknown = np.flatnonzero(np.isnan(rows[:, i]))
-            told = rule.all_told(schema, rows[unknown], i)[0]
+            some = np.flatnonzero(np.isnan(rows[:, i]) & have_value(schema, values, i))
+            told = rule.all_told(schema, rows[some], i)[0]
             told = np.where((told == told[0]).all(axis=0), told[0], np.nan)
-            has_told |= self._tell(schema, values, rows, unknown, i, told)
+            has_told |= self._tell(schema, values, rows, some, i, told)
         return has_told
 
-    def _tell_two(self, schema, values, rows):
+    def _tell_two(self, schema, values, rows, roughly):
         """Set a determinant of a formula and one of the formula that tells it, in place.
 
-        Return whether any are told.
+        It is a rough one if only the second is in the first formula, or if the other formula has
+        exceptions. Return whether any are told.
         """
         has_told = False
         for rule, other in permutations(self.formulas, 2):
@@ -303,10 +308,13 @@ class Rules:
             if second not in rule.determinants:
                 continue
             for i in other.determinants:
-                if not schema.columns[i].is_number:
+                is_rough = i not in rule.determinants or other.counts.share > 0
+                if is_rough != roughly or not schema.columns[i].is_number:
                     continue
                 is_unknown = np.isnan(rows[:, sorted({*rule.columns, *other.columns})])
                 are_two = np.isnan(rows[:, [i, second]]).all(axis=1) & (is_unknown.sum(axis=1) == 2)
+                for j in (i, second):
+                    are_two &= have_value(schema, values, j)
                 some = np.flatnonzero(are_two)
                 told = rule.told_with(schema, rows[some], other, i)
                 has_told |= self._tell(schema, values, rows, some, i, told[0])
@@ -315,15 +323,9 @@ class Rules:
 
     @staticmethod
     def _tell(schema, values, rows, some, i, told):
-        """Set column i of some rows in place, where it is told and known to have a value.
-
-        Return whether there are any.
-        """
+        """Set column i of some rows in place, where it is told; return whether there are any."""
         column, variables = schema.columns[i], schema.of_column[i]
-        is_told = ~np.isnan(told)
-        if column.has_flag:
-            is_told &= values[some, variables[0]] == 0
-        some, told = some[is_told], told[is_told]
+        some, told = some[~np.isnan(told)], told[~np.isnan(told)]
         rows[some, i] = told
         split = column.split(told)[column.has_flag :]
         values[np.ix_(some, variables[column.has_flag :])] = np.stack(split, axis=1)
@@ -382,6 +384,7 @@ class Rules:
         for j in self._listed(schema):
             terms[:, j] = np.where(np.isnan(terms[:, j]), drawn[:, j], terms[:, j])
             terms = self.solved(schema, terms)
+        terms = self.solved(schema, terms, as_centres=True)
         rows = self.encoded(schema, drawn)
         for rule in self.formulas[::-1]:  # a term may be the target of an earlier one
             given = self.encoded(schema, terms)
@@ -483,24 +486,27 @@ class Rules:
         """
         for j in self._listed(schema):
             listed = schema.variables[j].decode(np.arange(schema.variables[j].n_levels))
-            rows = np.flatnonzero(np.isnan(values[:, j]) & self._break(schema, filled, are_means))
-            by_distance = np.argsort(np.abs(listed - filled[rows, j][:, None]), axis=1)
+            are_broken = self._break_formulas(schema, values, filled, are_means)
+            rows = np.flatnonzero(np.isnan(values[:, j]) & are_broken)
+            distance = np.abs(listed - filled[rows, j][:, None])
+            by_distance = np.argsort(distance, axis=1, kind="stable")
             for k in range(min(MAX_LISTED, len(listed))):
                 trial = values[rows]
                 trial[:, j] = listed[by_distance[:, k]]
-                trial = self.solved(schema, trial)
+                trial = self.solved(schema, trial, as_centres=True)
                 again = np.where(np.isnan(trial), filled[rows], trial)
                 self.fill(schema, again, np.isnan(trial), are_means)
-                is_kept = ~self._break(schema, again, are_means)
+                is_kept = ~self._break_formulas(schema, values[rows], again, are_means)
                 filled[rows[is_kept]] = again[is_kept]
                 rows, by_distance = rows[~is_kept], by_distance[~is_kept]
 
-    def _break(self, schema, values, are_means):
-        """Return which complete rows break a formula that has no exceptions."""
-        rows, is_broken = self.encoded(schema, values), np.zeros(len(values), dtype=bool)
+    def _break_formulas(self, schema, values, filled, are_means):
+        """Return which complete rows break a formula without exceptions of an unknown column."""
+        rows, is_broken = self.encoded(schema, filled), np.zeros(len(values), dtype=bool)
+        is_unknown = np.isnan(self.encoded(schema, values))
         for rule in self.formulas:
             if rule.counts.share == 0:
-                breaks = rule.is_broken(rows)
+                breaks = rule.is_broken(rows) & is_unknown[:, rule.columns].any(axis=1)
                 if are_means:  # which are not rounded
                     error = np.abs(rule.total(rows) - rows[:, rule.target.column])
                     breaks &= error > rule.target.tolerance
@@ -628,3 +634,10 @@ class Rules:
             )
             for rule in self
         ]
+
+
+def have_value(schema, values, i):
+    """Return which rows are known to have a value of column i, even if it is unknown."""
+    if not schema.columns[i].has_flag:
+        return np.ones(len(values), dtype=bool)
+    return values[:, schema.of_column[i][0]] == 0
