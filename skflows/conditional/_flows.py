@@ -247,14 +247,10 @@ class FlowMixture:
         """
         n_flows = len(self.flows)
         n = max(-(-N_NODES // n_flows), NODES_PER_FLOW)
-        shifts = (np.arange(n_flows) * GOLDEN + 0.5) % 1
-        latent = [SPREAD * ndtri((np.arange(n) + shift) / n) for shift in shifts]
-        weight = [
-            share * part / part.sum()
-            for share, part in zip(
-                self.weights, (norm.pdf(z) / norm.pdf(z / SPREAD) for z in latent), strict=True
-            )
-        ]
+        shift = (np.arange(n_flows) * GOLDEN + 0.5) % 1
+        latent = SPREAD * ndtri((np.arange(n) + shift[:, None]) / n)
+        weight = norm.pdf(latent) / norm.pdf(latent / SPREAD)
+        weight = self.weights[:, None] * weight / weight.sum(axis=1, keepdims=True)
 
         def values(context):
             y = []
@@ -263,10 +259,9 @@ class FlowMixture:
                 y.append(at_contexts(flow, context).map("inverse", rows)[0][..., 0])
             return np.concatenate(y).T
 
-        flow, k = self.flows[0], len(latent[0])
-        y = _evaluation().in_large_blocks(flow, values, self.context, each=k)
+        y = _evaluation().in_large_blocks(self.flows[0], values, self.context, each=n)
         below = np.broadcast_to(norm.cdf(latent[0]), y.shape) if n_flows == 1 else None
-        return y, np.concatenate(weight), below
+        return y, weight.ravel(), below
 
     def draws(self, n_draws):
         """Return draws from a quasi-random sequence."""

@@ -75,7 +75,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-DRAWN_AT_ONCE = 20_000  # rows; few rows take nearly as long as many
+DRAWN_AT_ONCE = 20_000  # rows: a few take nearly as long as many
 ROUNDS_FAR_OUT = 10  # in which samples that are too far out are drawn again
 MIN_WEIGHT = 0.02  # of a component that is kept: each takes time to score
 
@@ -907,12 +907,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         rules = self._schema.rules if keeps_orders else self._schema.rules.without_orders()
 
         def draw(values):
-            return np.concatenate(
-                [
-                    rules.complete(self, some, random_state)
-                    for some in in_chunks(values, DRAWN_AT_ONCE)
-                ]
-            )
+            chunks = in_chunks(values, DRAWN_AT_ONCE)
+            return np.concatenate([rules.complete(self, some, random_state) for some in chunks])
 
         low, high = self._schema.reach(len(values))
         width = np.where(np.isfinite(high - low), high - low, 0.0)

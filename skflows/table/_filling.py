@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 
 from ..columns.arrays import is_integer_dtype
-from ._rule_kinds import Elapsed, Formula, Linear, rounded
+from ._rule_kinds import Elapsed, Formula, Linear, possible_numbers, rounded
 
 
 class Filling:
@@ -63,8 +63,7 @@ class Filling:
 
     def _put(self, some, i, x):
         self.rows[some, i] = x
-        split = np.stack(self.schema.columns[i].split(x), axis=1)
-        self.values[np.ix_(some, self.schema.of_column[i])] = split
+        self.schema.put(self.values, some, i, x)
 
     def _keep_orders(self):
         schema, rows = self.schema, self.rows
@@ -127,12 +126,12 @@ class Filling:
             differs &= self.is_mean[list(rule.determinants)].any() | rule.is_broken(self.rows)
             self._set_largest(rule, is_open, differs)
             if isinstance(rule, Linear) and differs.any():
-                before = self.rows.copy()
+                before = self.rows[:, rule.determinants]
                 self._scale(rule, np.flatnonzero(differs), is_open[differs])
                 self._set_largest(rule, is_open, differs)
                 some = np.flatnonzero(differs)  # which stay as they were
-                for i in rule.determinants:
-                    self._put(some, i, before[some, i])
+                for k, i in enumerate(rule.determinants):
+                    self._put(some, i, before[some, k])
             # No other rule changes a term of a sum that agrees.
             some = np.flatnonzero(self.is_set[:, rule.target.column])
             self.is_set[np.ix_(some, rule.determinants)] = True
@@ -159,11 +158,8 @@ class Filling:
         for k, i in enumerate(rule.determinants):
             is_scaled = is_open[can_scale, k]
             x = (rows[can_scale, i] * factor)[is_scaled]
-            variable = self.schema.variables[self.schema.of_column[i][-1]]
             if not self.is_mean[i]:
-                x = rounded(x, variable, 0.0)
-                if not variable.has_number:
-                    x[~np.isin(x, variable.levels)] = np.nan
+                x = possible_numbers(x, self.schema.variables[self.schema.of_column[i][-1]])
             is_possible = ~np.isnan(x)
             self._put(some[can_scale][is_scaled][is_possible], i, x[is_possible])
 
@@ -174,9 +170,8 @@ class Filling:
             return rule.told(self.schema, rows, i)
         x = rule.rest(rows, i)
         possible = rounded(x, self.schema.variables[self.schema.of_column[i][-1]], 0.0)
-        x = np.where(
-            np.isclose(x, possible, rtol=1e-12, atol=0), possible, x
-        )  # 289.99999999999994 is 290
+        # 289.99999999999994 is 290.
+        x = np.where(np.isclose(x, possible, rtol=1e-12, atol=0), possible, x)
         return np.where(np.isnan(possible), np.nan, x)
 
 

@@ -759,14 +759,12 @@ class NetworkMember:
     def _heads(self, mlp, sums, features, masks, j):
         """Return what `_distributions` does of a variable given what is known, for a single order.
 
-        The outputs of the first layer are those of `_sums`. Levels and components are the last
-        axis.
+        `_sums` returns the outputs of the first layer. Levels and components are the last axis.
         """
         with one_thread(), torch.inference_mode():
             last, head = mlp.output, self.network.layout.slice_of(j)
-            outputs = (
-                last.weight[head] @ mlp.units_after(torch.from_numpy(sums)).T + last.bias[head]
-            )
+            units = mlp.units_after(torch.from_numpy(sums)).T
+            outputs = last.weight[head] @ units + last.bias[head]
         parts = self._distributions(outputs.double()[:, None], features, masks[None], j)
         return [None if each is None else each[:, 0].T for each in parts]
 
@@ -779,7 +777,7 @@ class NetworkMember:
         with torch.inference_mode():
             inputs = self.network.inputs(*map(torch.from_numpy, (features, masks)))
             inputs = squash(inputs.to(mlp.input.weight.dtype), FARTHEST_SEEN)
-            return mlp.input(inputs).T.numpy()
+            return mlp.input.of_rows(inputs.T).numpy()
 
     @one_thread()
     def _terms(self, mlp, features, j):
@@ -828,7 +826,7 @@ class NetworkMember:
         n_missing = missing.sum(axis=1)
         features, given = view.features[rows], view.informative[rows]
         first, mlp = first_features(schema.variables), self._quick_mlp()
-        sums = np.ascontiguousarray(self._sums(mlp, features, given))
+        sums = self._sums(mlp, features, given)
         for step in range(n_missing.max(initial=0)):
             for j in range(n_variables):
                 rows = np.flatnonzero((step < n_missing) & (order[:, step] == j))

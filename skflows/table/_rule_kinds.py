@@ -364,38 +364,35 @@ class Formula(Function):
         return np.where(fits.sum(axis=0) == 1, told, np.nan)
 
     def told_with(self, schema, rows, other, i):
-        """Return what column i and a second determinant should be, two unknown ones.
+        """Return what two unknown columns should be: column i and what another formula tells by it.
 
-        Another formula tells the second from column i: for example, a gross amount and the rate of
-        its tax tell the net amount and the tax. The total must be linear in column i then. If only
-        the second is in this formula, column i may be told roughly, such as a price by the tax.
+        Both formulas are linear in column i. For example, a gross amount and the rate of its tax
+        tell the net amount and the tax, as gross = net + tax and tax = rate * net. If column i is
+        in the other formula alone, several of its values may fit, of which one is returned.
 
         Returns
         -------
         told : ndarray of shape (2, n)
-            Both columns, NaN where no possible values fit, or several exactly.
+            Column i and the target of the other formula, NaN where no possible values fit.
         """
         second, target = other.target.column, rows[:, self.target.column]
-        trial, variable = rows.copy(), schema.variables[schema.of_column[i][-1]]
-        totals = []
+        trial, totals = rows.copy(), []
         for x in range(3):
             trial[:, i] = x
             trial[:, second] = other.total(trial)
             totals.append(self.total(trial))
         slope, next_slope = np.diff(totals, axis=0)
-        tolerance = (1 - 1e-9) * self.target.tolerance
         is_told = np.isclose(slope, next_slope)
         if i in self.determinants:  # no two values of the column have the same rounded total
-            is_told &= np.abs(slope) * Target.of(schema, i).tolerance >= tolerance
+            step = np.abs(slope) * Target.of(schema, i).tolerance
+            is_told &= step >= (1 - 1e-9) * self.target.tolerance
         with np.errstate(divide="ignore", invalid="ignore"):
-            x = rounded((target - totals[0]) / slope, variable, 0.0)
-        if not variable.has_number:
-            is_told &= np.isin(x, variable.levels)
+            x = (target - totals[0]) / slope
+        x = possible_numbers(x, schema.variables[schema.of_column[i][-1]])
         trial[:, i], trial[:, second] = x, np.nan
         told = np.full((2, len(rows)), np.nan)
-        for y in other.all_told(schema, trial, second)[
-            0
-        ]:  # several, such as where it rounds halves both ways
+        options, _ = other.all_told(schema, trial, second)  # such as a half rounded up and down
+        for y in options:
             trial[:, second] = y
             fits = is_told & (np.abs(self.expected(trial) - target) <= self.target.tolerance)
             told[:, fits] = x[fits], y[fits]
@@ -816,6 +813,12 @@ def rounded(x, variable, nudge):
     is_outside = variable.is_outside(x[known]) & ~variable.outside.is_inferred_bound(x[known])
     x[known] = np.where(is_outside, np.nan, x[known]) + 0.0  # no negative zero
     return x
+
+
+def possible_numbers(x, variable):
+    """Return numbers rounded to possible values of a variable, NaN where there are none."""
+    x = rounded(x, variable, 0.0)
+    return x if variable.has_number else np.where(np.isin(x, variable.levels), x, np.nan)
 
 
 def lattice_of_variable(variable):

@@ -218,11 +218,11 @@ class Rules:
         values = self.solved(schema, values)
         drawn = self._drawn(density, values, random_state)
         pending = np.flatnonzero(self._rejected(schema, drawn, values, random_state))
-        # Missing values stay so: rows would have more of them otherwise, as these break no rule.
-        flags = np.ix_(pending, [*schema.flag_of.values()])
-        values = values.copy()
-        values[flags] = drawn[flags]
-        values[pending] = self.solved(schema, values[pending])
+        if schema.flag_of:  # missing values stay so, or rows would have more: they break no rule
+            flags = np.ix_(pending, [*schema.flag_of.values()])
+            values = values.copy()
+            values[flags] = drawn[flags]
+            values[pending] = self.solved(schema, values[pending])
         is_open, rows = np.zeros(len(values), dtype=bool), self.encoded(schema, values[pending])
         is_open[pending] = self._are_open(rows, self.formulas)
         cost, n_kept = np.full(len(drawn), REJECTED), np.zeros(len(drawn))
@@ -277,10 +277,11 @@ class Rules:
         return values
 
     def _tell_one(self, schema, values, rows, roughly):
-        """Set columns that are the only unknown one of a formula, in place.
+        """Set each column that is the only unknown one of a formula, in place.
 
-        Targets are told by formulas without exceptions. A rounded tax tells a net amount only
-        roughly. Return whether any column is told.
+        Only formulas without exceptions set their target. Roughly means determinants of a target
+        that is rounded more than they are, such as a net amount by its tax. Return whether a column
+        was set.
         """
         has_told = False
         terms = [
@@ -297,24 +298,25 @@ class Rules:
         return has_told
 
     def _tell_two(self, schema, values, rows, roughly):
-        """Set a determinant of a formula and one of the formula that tells it, in place.
+        """Set pairs of unknown columns that two formulas determine together, in place.
 
-        It is a rough one if only the second is in the first formula, or if the other formula has
-        exceptions. Return whether any are told.
+        The first formula has the target of the other as a determinant. Roughly means pairs whose
+        first column is in the other formula alone, or of which the other formula has exceptions.
+        Return whether a pair was set.
         """
         has_told = False
         for rule, other in permutations(self.formulas, 2):
             second = other.target.column
             if second not in rule.determinants:
                 continue
+            n_unknown = np.isnan(rows[:, sorted({*rule.columns, *other.columns})]).sum(axis=1)
             for i in other.determinants:
                 is_rough = i not in rule.determinants or other.counts.share > 0
                 if is_rough != roughly or not schema.columns[i].is_number:
                     continue
-                is_unknown = np.isnan(rows[:, sorted({*rule.columns, *other.columns})])
-                are_two = np.isnan(rows[:, [i, second]]).all(axis=1) & (is_unknown.sum(axis=1) == 2)
+                are_two = n_unknown == 2
                 for j in (i, second):
-                    are_two &= have_value(schema, values, j)
+                    are_two &= np.isnan(rows[:, j]) & have_value(schema, values, j)
                 some = np.flatnonzero(are_two)
                 told = rule.told_with(schema, rows[some], other, i)
                 has_told |= self._tell(schema, values, rows, some, i, told[0])
@@ -323,12 +325,13 @@ class Rules:
 
     @staticmethod
     def _tell(schema, values, rows, some, i, told):
-        """Set column i of some rows in place, where it is told; return whether there are any."""
-        column, variables = schema.columns[i], schema.of_column[i]
+        """Set column i of some rows to told values that are not NaN, in place.
+
+        Return whether there are any.
+        """
         some, told = some[~np.isnan(told)], told[~np.isnan(told)]
         rows[some, i] = told
-        split = column.split(told)[column.has_flag :]
-        values[np.ix_(some, variables[column.has_flag :])] = np.stack(split, axis=1)
+        schema.put(values, some, i, told)
         return len(some) > 0
 
     def _rejected(self, schema, drawn, values, random_state):
@@ -397,21 +400,17 @@ class Rules:
             for k, j in enumerate(rule.determinants):
                 some = np.flatnonzero(is_told & is_unknown[:, k])
                 x = np.where(largest[some] == k, told[some], rows[some, j])
-                split = np.stack(schema.columns[j].split(x), axis=1)
-                terms[np.ix_(some, schema.of_column[j])] = split
+                schema.put(terms, some, j, x)
         values = values.copy()
         values[open_rows] = terms
         return values
 
     def _listed(self, schema):
         """Return variables of numbers of listed values that formulas need and no rule tells."""
-        targets = {rule.target.column for rule in self.functions}
-        listed = [
-            schema.of_column[i][-1]
-            for i in {i for rule in self.formulas for i in rule.determinants} - targets
-            if schema.columns[i].is_number
-        ]
-        listed = [j for j in listed if not schema.variables[j].has_number]
+        needed = {i for rule in self.formulas for i in rule.determinants}
+        needed -= {rule.target.column for rule in self.functions}
+        variables = [schema.of_column[i][-1] for i in needed if schema.columns[i].is_number]
+        listed = [j for j in variables if not schema.variables[j].has_number]
         return sorted(listed, key=lambda j: schema.variables[j].n_levels)
 
     def _with_determinants(self, density, values, random_state):
@@ -484,10 +483,10 @@ class Rules:
         are_means : bool
             As in `Filling`.
         """
-        for j in self._listed(schema):
+        is_broken = self._break_formulas(schema, values, filled, are_means)
+        for j in self._listed(schema) if is_broken.any() else ():
             listed = schema.variables[j].decode(np.arange(schema.variables[j].n_levels))
-            are_broken = self._break_formulas(schema, values, filled, are_means)
-            rows = np.flatnonzero(np.isnan(values[:, j]) & are_broken)
+            rows = np.flatnonzero(np.isnan(values[:, j]) & is_broken)
             distance = np.abs(listed - filled[rows, j][:, None])
             by_distance = np.argsort(distance, axis=1, kind="stable")
             for k in range(min(MAX_LISTED, len(listed))):
@@ -498,6 +497,7 @@ class Rules:
                 self.fill(schema, again, np.isnan(trial), are_means)
                 is_kept = ~self._break_formulas(schema, values[rows], again, are_means)
                 filled[rows[is_kept]] = again[is_kept]
+                is_broken[rows[is_kept]] = False
                 rows, by_distance = rows[~is_kept], by_distance[~is_kept]
 
     def _break_formulas(self, schema, values, filled, are_means):

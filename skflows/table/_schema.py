@@ -266,6 +266,10 @@ class Schema:
         warn_of_unseen(unseen, len(rows), self.encoding)
         return self.with_spans(values)
 
+    def put(self, values, some, i, x):
+        """Set column i of some rows of variables to encoded values, in place."""
+        values[np.ix_(some, self.of_column[i])] = np.stack(self.columns[i].split(x), axis=1)
+
     def joined(self, values, random_state=None):
         """Return the encoded rows that variables stand for, without columns that are left out."""
         rows = np.full((len(values), len(self.encoding.keys)), np.nan)
