@@ -580,6 +580,25 @@ def test_quantiles_with_a_frequent_end(density_of_ends, often_at_an_end):
     assert (fee.ppf(0.9) > 30).all()
 
 
+def test_a_frequent_end_close_to_points_that_hardly_repeat():
+    rng = np.random.default_rng(3)
+    subtotal = np.rint(rng.lognormal(3.5, 0.8, 900))
+    rate = rng.choice([0.0, 0.05, 0.1, 0.2], 900, p=[0.6, 0.2, 0.1, 0.1])
+    discount = np.round(rate * subtotal, 2)  # multiples of .05
+    table = pd.DataFrame({"subtotal": subtotal, "discount": discount})
+    own = quick().fit(table)
+    assert "often exactly 0" in own.columns_.reason[1]
+    drawn = own.sample(MANY, random_state=0)["discount"]
+    assert (drawn == 0).mean() == pytest.approx((discount == 0).mean(), abs=0.03)
+    assert ((drawn > 0) & (drawn < np.min(discount[discount > 0]))).mean() < 0.01
+    # Where a few numbers repeat, as losses for taxes do, their frequencies say more.
+    losses = rng.choice([1485, 1590, 1672, 1740, 1848, 1887, 1902, 1977], 60) + rng.integers(
+        3, size=60
+    )
+    table["discount"] = np.r_[np.zeros(840), losses]
+    assert "often exactly" not in quick().fit(table).columns_.reason[1]
+
+
 @pytest.mark.parametrize("noise", ["float32", "sum"])
 def test_a_frequent_end_may_have_rounding_errors(noise):
     rng = np.random.default_rng(0)

@@ -27,6 +27,7 @@ from ..columns.frames import Column
 from ..columns.kinds import FEW_VALUES, GIVEN, bounds_of, date_bounds, is_few, is_listed
 from ..columns.lattice import ON_LATTICE, decimals_of, lattice_of
 from ..preprocessing.angles import emptiest_angle
+from ._heaps import MOST_REPEATS, NO_HEAPS, Heaps
 from ._maps import counted, repeat
 from ._outside import outside_share
 from ._variables import Levels, Number
@@ -152,8 +153,9 @@ def _frequent_ends(values, setting, low, high, step):
     """Return the ends of a lattice that stand apart from its other points.
 
     An amount is often 0 and a share often 100. A density that is smooth over the points would draw
-    numbers near them, which no row has. Where points repeat, and go on from the end, or only a few
-    of the others repeat, the map by their frequencies serves better: no rain is like little rain.
+    numbers near them, which no row has. Where the other points repeat and go on from the end, the
+    map by their frequencies serves better: no rain is like little rain. So it does where only a few
+    of them repeat, more often than rounding explains.
     """
     distinct, counts = counted(values, setting.weight)
     ends = []
@@ -164,8 +166,14 @@ def _frequent_ends(values, setting, low, high, step):
         is_end = distinct[end] == bound or (np.isinf(bound) and not setting.is_stated)
         if not (is_often and is_end):
             continue
-        is_apart = abs(distinct[end] - distinct[next_]) > APART * step
-        if not repeat(values) or (is_apart and repeat(values[values != distinct[end]])):
+        others = values != distinct[end]
+        if repeat(values[others]):
+            is_atom = abs(distinct[end] - distinct[next_]) > APART * step
+        else:
+            steps = np.rint(np.abs(values[others] - distinct[end]) / step)
+            heaps = Heaps.of(steps, setting.weight[others]) or NO_HEAPS
+            is_atom = not repeat(values) or heaps.repeats(steps) <= MOST_REPEATS
+        if is_atom:
             ends.append(distinct[end])
     return ends
 

@@ -9,6 +9,7 @@ LEAST_ODDS = 1_000  # against numbers being multiples of a larger step by chance
 LEAST_MULTIPLES = 4  # of a step between the tenth and the ninetieth percentile
 LEAST_SURPLUS = 1.2  # multiples of a step, relative to as many as by chance
 LARGEST_SHARE = 0.1  # of a single number
+MOST_REPEATS = 3  # times as many equal numbers as their rounding explains
 BINS = 5, 40  # least and largest number of bins of a density
 MAX_ROWS = 20_000  # that steps are found in
 MANTISSAS = 2, 2.5, 5, 10  # of the steps that are tried, times powers of ten
@@ -192,3 +193,6 @@ class Heaps(NamedTuple):
             for number, sign in ((nearest, np.where(x < nearest, -1, 1)), (first, 1), (last, -1))
         )
         return np.clip(nearest, first, last)
+
+
+NO_HEAPS = Heaps(np.ones(1), np.ones(1))

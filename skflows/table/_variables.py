@@ -13,7 +13,7 @@ import numpy as np
 
 from ..columns.kinds import likely_bounds
 from ..columns.lattice import ON_LATTICE, SAME, Grid, lattice, lattice_of, smallest_gap
-from ._heaps import LEAST_ODDS, Heaps
+from ._heaps import LEAST_ODDS, MOST_REPEATS, Heaps
 from ._maps import fit_maps, repeat
 from ._outside import Outside, scale_of
 from ._reach import UpperTail, are_far
@@ -23,7 +23,6 @@ MAX_LISTED = 1_000_000  # points of a lattice: a number with more is answered as
 FARTHEST_SCORES = np.array([-8.0, 8.0])  # of numbers in answers
 FARTHEST_LEVEL = 20  # times the range of levels, beyond which numbers are outside of their kind
 ROWS_BETWEEN = 1.0  # that all unseen numbers between two levels count for
-MOST_REPEATS = 3  # times as many equal numbers as their rounding explains
 ROWS_PER_POINT = 8  # of a lattice, from which on its frequency tells more than its rounding
 
 
