@@ -966,6 +966,45 @@ def test_products_are_kept_beside_given_values_that_no_row_has():
     assert wrong < right - 3
 
 
+def test_rules_with_exceptions_have_as_many_in_draws_beside_a_total(one_class):
+    rng, n = np.random.default_rng(0), 800
+    table = pd.DataFrame({"pieces": 1 + rng.poisson(1.5, n), "price": rng.gamma(9, 3, n).round(1)})
+    table["net"], table["freight"] = table["pieces"] * table["price"], rng.choice([0, 4.9, 9.9], n)
+    table["discount"] = rng.gamma(2, 2, n).round(1)
+    table["gross"] = table["net"] + table["freight"] - table["discount"]
+    for name, first in (("net", 7), ("gross", 20)):
+        table.loc[first::50, name] *= rng.choice([0.5, 1.1, 1.5], 16)
+    table = table.round(2)
+    own = quick().fit(table)
+    exceptions = own.rules_.set_index("rule")["exceptions"]
+    texts = ["net = pieces * price", "gross = net + freight - discount"]
+    assert exceptions[texts].tolist() == pytest.approx([0.02, 0.04])
+
+    def breaks(rows):
+        total = rows["net"] + rows["freight"] - rows["discount"]
+        errors = rows["pieces"] * rows["price"] - rows["net"], total - rows["gross"]
+        return np.mean([np.abs(error) > 0.006 for error in errors], axis=1)
+
+    rows = table[["gross"]][::2]
+    drawn = own.sample(given=rows, random_state=0)
+    for share in (breaks(drawn), breaks(own.sample(len(rows), random_state=0))):
+        assert (0.001 < share).all() and (share < 0.08).all()
+
+
+@pytest.mark.parametrize("hours", [160, 40])
+def test_frequent_values_of_terms_stay_where_the_target_allows(one_class, hours):
+    rng, n = np.random.default_rng(0), 600
+    table = pd.DataFrame({"hours": np.where(rng.random(n) < 0.6, hours, rng.integers(20, 170, n))})
+    table["rate"] = (14 + rng.gamma(4, 2, n)).round(2)
+    table["overtime"] = np.where(rng.random(n) < 0.6, 0, rng.gamma(4, 90, n) + 20).round(2)
+    table["gross"] = (table["hours"] * table["rate"] + table["overtime"]).round(2)
+    own = quick().fit(table)
+    assert "gross = hours * rate + overtime" in set(own.rules_["rule"])
+    drawn = own.sample(200, given={"gross": hours * 20.5}, random_state=0)
+    assert np.abs(drawn["hours"] * drawn["rate"] + drawn["overtime"] - hours * 20.5).max() < 0.006
+    assert 0.1 < (drawn["overtime"] == 0).mean() < 0.9
+
+
 def test_products_are_kept_where_absurd_factors_are_clipped(density_of_bills, monkeypatch):
     drawn_by_members = TableDensity._drawn_by_members
 

@@ -76,6 +76,8 @@ if TYPE_CHECKING:
 
 
 DRAWN_AT_ONCE = 20_000  # rows: a few take nearly as long as many
+ROUNDS_OF_TRIES = 4  # in which draws that are to lie within ranges are made to keep the rules
+REFUSED, FILLED = 1, 2  # cost of a draw outside of its range, and of one that broke a rule
 ROUNDS_FAR_OUT = 10  # in which samples that are too far out are drawn again
 MIN_WEIGHT = 0.02  # of a component that is kept: each takes time to score
 
@@ -906,9 +908,10 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         """
         rules = self._schema.rules if keeps_orders else self._schema.rules.without_orders()
 
-        def draw(values):
+        def draw(values, *n_rounds):
             chunks = in_chunks(values, DRAWN_AT_ONCE)
-            return np.concatenate([rules.complete(self, some, random_state) for some in chunks])
+            drawn = [rules.complete(self, some, random_state, *n_rounds) for some in chunks]
+            return (np.concatenate(each) for each in zip(*drawn, strict=True))
 
         low, high = self._schema.reach(len(values))
         width = np.where(np.isfinite(high - low), high - low, 0.0)
@@ -928,7 +931,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             is_far[some] = rules.far_out(self._schema, drawn[some], is_far[some])
             return is_far
 
-        drawn = draw(values)
+        drawn, _ = draw(values)
         if keeps_ranges and self._schema.ranges:
             self._keep_ranges(draw, values, drawn, random_state)
         rows = np.arange(len(values))
@@ -937,7 +940,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             rows = rows[is_far.any(axis=1)]
             if not len(rows):
                 return drawn
-            drawn[rows] = draw(values[rows])
+            drawn[rows], _ = draw(values[rows])
         last = drawn[rows]
         clipped = np.where(far_out(last, rows), np.clip(last, *ends(rows)), last)
         rules.fill(self._schema, clipped, np.isnan(values[rows]) & ~np.isnan(last))
@@ -971,14 +974,17 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             tried = np.repeat(rows, n_tries)
             given = values[tried]
             given[:, ranges.levels] = drawn[np.ix_(tried, ranges.levels)]
-            tries = draw(given)
-            is_kept = np.ones(len(tried), dtype=bool)
+            tries, is_filled = draw(given, ROUNDS_OF_TRIES)
             of_tries = judged(values[tried], tries)
-            is_kept[ranges.refused(variables, of_tries, is_open[tried], random_state)] = False
-            is_kept = is_kept.reshape(-1, n_tries)
-            first = np.where(is_kept.any(axis=1), is_kept.argmax(axis=1), n_tries - 1)
-            drawn[rows] = tries[np.arange(len(rows)) * n_tries + first]
-            rows = rows[~is_kept.any(axis=1)]
+            refused = ranges.refused(variables, of_tries, is_open[tried], random_state)
+            cost = FILLED * is_filled
+            cost[refused] += REFUSED
+            cost = cost.reshape(-1, n_tries)
+            best, cost = cost.argmin(axis=1), cost.min(axis=1)
+            is_better = cost < FILLED  # the first draw keeps the rules otherwise
+            tries = tries[np.arange(len(rows)) * n_tries + best]
+            drawn[rows[is_better]] = tries[is_better]
+            rows = rows[cost > 0]
             n_left -= n_tries
 
     def _drawn_by_members(self, values, random_state):

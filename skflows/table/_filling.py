@@ -138,7 +138,7 @@ class Filling:
 
     def _set_largest(self, rule, is_open, differs):
         """Set the largest possible open term of rows that differ, which then do so no more."""
-        size = np.where(is_open, rule.sizes(self.rows), -1.0)
+        size = np.where(is_open, rule.sizes(self.rows, self.schema), -1.0)
         by_size = np.argsort(-size, axis=1, kind="stable")
         for place, (k, i) in product(by_size.T, enumerate(rule.determinants)):
             some = np.flatnonzero(differs & is_open[:, k] & (place == k))

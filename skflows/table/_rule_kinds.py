@@ -260,9 +260,10 @@ class Formula(Function):
 
     ``line`` has the arguments of a rule after the target, and ``terms(columns, *line)`` returns
     columns, whose sum times factors plus a constant is the number before rounding, these factors
-    and the constant. ``rest(rows, i)`` is the determinant i that gives the target, and
-    ``sizes(rows)`` are the sizes of the terms of the determinants. If the rows of the fit
-    round some halves up and others down, ``up`` is the share that is rounded up.
+    and the constant. ``rest(rows, i)`` is the determinant i that gives the target. Of several
+    determinants, the one of the largest ``sizes(rows, schema)`` is most likely to have a possible
+    value that gives it. If the rows of the fit round some halves up and others down, ``up`` is the
+    share that is rounded up.
     """
 
     has_halves, up = True, None
@@ -440,7 +441,7 @@ class Linear(Formula):
         coefficient = self.coefficients[self.determinants.index(i)]
         return (rows[:, self.target.column] - self.total(others)) / coefficient
 
-    def sizes(self, rows):
+    def sizes(self, rows, schema):
         """Return the size of each term."""
         return np.abs(rows[:, self.determinants] * self.coefficients)
 
@@ -688,7 +689,7 @@ class Product(Formula):
         self.determinants, self.target, self.factor = determinants, target, factor
         self.rates, self.variable, self.nudge = np.array(rates), variable, nudge
         known = rows[~np.isnan(rows[:, determinants]).any(axis=1)]
-        least = self.sizes(known).min(axis=0, initial=np.inf)
+        least = np.abs(self.factors(known)).min(axis=0, initial=np.inf)
         self.slopes = [
             abs(factor * (rate or 1.0)) * np.delete(least, i).prod() for i, rate in enumerate(rates)
         ]
@@ -714,9 +715,10 @@ class Product(Formula):
         rate = self.rates[place]
         return (rest - 1) / rate if rate else rest
 
-    def sizes(self, rows):
-        """Return the size of each factor."""
-        return np.abs(self.factors(rows))
+    def sizes(self, rows, schema):
+        """Return the size of each factor in steps of its column: more of them fit the target."""
+        steps = np.array([Target.of(schema, i).tolerance for i in self.determinants])
+        return np.abs(self.factors(rows)) / (steps * np.where(self.rates, np.abs(self.rates), 1.0))
 
     def text(self, names):
         """Return the rule as text."""
@@ -771,12 +773,13 @@ class ProductAndTerm(Formula):
         divisor = second if place == 0 else first
         return (target - self.sign * term) / np.where(divisor == 0, np.nan, divisor)
 
-    def sizes(self, rows):
-        """Return the size of each factor; the term counts as the largest.
+    def sizes(self, rows, schema):
+        """Return the size of each factor in steps of its column; the term counts as the largest.
 
         Any factors leave it a value, while few of its values leave one for a factor.
         """
-        sizes = np.abs(rows[:, self.determinants])
+        steps = np.array([Target.of(schema, i).tolerance for i in self.determinants])
+        sizes = np.abs(rows[:, self.determinants]) / steps
         sizes[:, 2] = np.inf
         return sizes
 

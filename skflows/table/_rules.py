@@ -19,11 +19,12 @@ from ._view import TableView
 
 ROUNDS_OF_RULES = 15  # of draws in place of rows that break a rule
 ROUNDS_OF_CATEGORIES = 8  # of these, in which the categories of a row stay
+ROUNDS_OF_EXCEPTIONS = 8  # of these, before a row may be an exception to any rule that has some
 DRAWS_AT_ONCE, MAX_DRAWS = 1_000, 20  # in each round, of all rows and of each
 DRAWS_OF_SPANS = 20  # that keep the rules, before a span outside of the range of fit is accepted
 REJECTED = 2  # cost of a draw that breaks a rule; of such a span, 1
 MAX_LISTED = 8  # numbers that are tried for a row
-FARTHEST = np.finfo(np.float64).max  # error of a target, unless no value of it is possible
+DRAWS_OF_TERMS = 10  # times as many, of terms of given targets: these cost little
 CHEAP_ROUNDS = 2  # after which determinants of given targets are drawn on their own
 N_WEIGHED = 4_000  # samples that tell how often the mixture breaks an order
 RULE_FIELDS = ["rule", "kind", "exceptions", "rows"]  # of the table of rules
@@ -161,10 +162,10 @@ class Rules:
 
     def weigh(self, density):
         """Note how often the mixture breaks each order in rows that keep the ones before it."""
-        nothing = density._nothing_known(N_WEIGHED)
-        rows = self.encoded(
-            density._schema, self._drawn(density, nothing, np.random.RandomState(0))
-        )
+        nothing, random_state = density._nothing_known(N_WEIGHED), np.random.RandomState(0)
+        exceptions = self._exceptions(N_WEIGHED, random_state)
+        drawn = self._drawn(density, nothing, exceptions, random_state)
+        rows = self.encoded(density._schema, drawn)
         for rule in self.orders:
             rule.weigh(rows)
             rows = rows[~rule.is_broken(rows)]
@@ -212,17 +213,26 @@ class Rules:
         """Return the other rules."""
         return Rules(self.functions)
 
-    def complete(self, density, values, random_state):
-        """Return variables, the unknown ones drawn given the known ones, so that rules are kept."""
+    def complete(self, density, values, random_state, n_rounds=ROUNDS_OF_RULES):
+        """Draw the unknown variables given the known ones, so that rules are kept.
+
+        Returns
+        -------
+        drawn : ndarray of shape (n, n_variables)
+            The complete rows.
+        is_filled : ndarray of shape (n,) of bool
+            Rows whose draws broke a rule in all rounds: their unknown values follow in the end.
+        """
         schema = density._schema
-        values = self.solved(schema, values)
-        drawn = self._drawn(density, values, random_state)
-        pending = np.flatnonzero(self._rejected(schema, drawn, values, random_state))
+        exceptions = self._exceptions(len(values), random_state)
+        values = self.solved(schema, values, exceptions)
+        drawn = self._drawn(density, values, exceptions, random_state)
+        pending = np.flatnonzero(self._rejected(schema, drawn, values, exceptions, random_state))
         if schema.flag_of:  # missing values stay so, or rows would have more: they break no rule
             flags = np.ix_(pending, [*schema.flag_of.values()])
             values = values.copy()
             values[flags] = drawn[flags]
-            values[pending] = self.solved(schema, values[pending])
+            values[pending] = self.solved(schema, values[pending], exceptions[pending])
         is_open, rows = np.zeros(len(values), dtype=bool), self.encoded(schema, values[pending])
         is_open[pending] = self._are_open(rows, self.formulas)
         cost, n_kept = np.full(len(drawn), REJECTED), np.zeros(len(drawn))
@@ -230,53 +240,82 @@ class Rules:
         categories_stay = values.copy()
         at = np.ix_(pending[~self._are_open(rows, self.functions)], schema.ranges.levels)
         categories_stay[at] = drawn[at]
-        for i in range(ROUNDS_OF_RULES):
+        for i in range(n_rounds):
             if not len(pending):
-                return drawn
+                break
+            if i == ROUNDS_OF_EXCEPTIONS:
+                self._add_exceptions(schema, drawn, exceptions, pending)
             # Of several draws of each row, the first that keeps the rules: rounds take time.
             n_draws = int(np.clip(DRAWS_AT_ONCE // len(pending), 1, MAX_DRAWS))
-            given = np.repeat(values[pending], n_draws, axis=0)
-            open_rows = np.flatnonzero(np.repeat(is_open[pending], n_draws))
-            known = categories_stay if i < ROUNDS_OF_CATEGORIES else values
-            known = np.repeat(known[pending], n_draws, axis=0)
-            known = self._with_terms(density, known, open_rows, random_state)
+            of = np.repeat(pending, np.where(is_open[pending], DRAWS_OF_TERMS, 1) * n_draws)
+            known = (categories_stay if i < ROUNDS_OF_CATEGORIES else values)[of]
+            open_rows, is_tried = np.flatnonzero(is_open[of]), np.ones(len(of), dtype=bool)
+            known[open_rows], is_tried[open_rows] = self._with_terms(
+                density, known[open_rows], exceptions[of[open_rows]], random_state
+            )
+            tried = np.flatnonzero(is_tried)
+            place = np.arange(len(tried)) - np.searchsorted(of[tried], of[tried])
+            tried = tried[place < n_draws]  # as many of each row, at most
+            if not len(tried):
+                continue
+            of, known = of[tried], known[tried]
             if i >= CHEAP_ROUNDS:
                 known = self._with_determinants(density, known, random_state)
-            again = self._drawn(density, known, random_state)
-            costs = REJECTED * self._rejected(schema, again, given, random_state)
-            costs[open_rows] += self._have_unseen_span(schema, again[open_rows], given[open_rows])
-            costs = costs.reshape(-1, n_draws)
-            n_kept[pending] += (costs < REJECTED).sum(axis=1)
-            first, costs = costs.argmin(axis=1), costs.min(axis=1)
-            is_better = costs <= cost[pending]
-            some = pending[is_better]
-            drawn[some] = again[(first + n_draws * np.arange(len(first)))[is_better]]
-            cost[some] = costs[is_better]
+            again = self._drawn(density, known, exceptions[of], random_state)
+            is_rejected = self._rejected(schema, again, values[of], exceptions[of], random_state)
+            costs = REJECTED * is_rejected
+            costs += is_open[of] & self._have_unseen_span(schema, again, values[of])
+            n_kept += np.bincount(of, costs < REJECTED, len(n_kept))
+            by_cost = np.lexsort((costs, of))
+            some, first = np.unique(of[by_cost], return_index=True)
+            best = by_cost[first]
+            is_better = costs[best] <= cost[some]
+            some, best = some[is_better], best[is_better]
+            drawn[some], cost[some] = again[best], costs[best]
             most = np.where(n_kept[pending] < DRAWS_OF_SPANS, 0, REJECTED - 1)
             pending = pending[cost[pending] > most]
-        left = drawn[pending]
+        left, is_filled = drawn[pending], np.zeros(len(drawn), dtype=bool)
         self.fill(schema, left, np.isnan(values[pending]))
-        drawn[pending] = left
-        return drawn
+        drawn[pending], is_filled[pending] = left, True
+        return drawn, is_filled
 
-    def solved(self, schema, values, as_centres=False):
+    def _exceptions(self, n, random_state):
+        """Draw in which of n rows each function is an exception, of shape (n, n_functions)."""
+        shares = [rule.counts.share for rule in self.functions]
+        return random_state.uniform(size=(n, len(shares))) < shares
+
+    def _add_exceptions(self, schema, drawn, exceptions, pending):
+        """Let rows whose known values hardly fit the rules be exceptions to the likeliest one."""
+        rows = self.encoded(schema, drawn[pending])
+        shares = [rule.counts.share * rule.is_broken(rows) for rule in self.functions]
+        likeliest = np.argmax(shares, axis=0)
+        may_break = np.max(shares, axis=0) > 0
+        exceptions[pending[may_break], likeliest[may_break]] = True
+
+    def solved(self, schema, values, exceptions=None, as_centres=False):
         """Return variables with the unknown columns of formulas that known values tell.
 
         As centres, a rounded target tells its determinants too, though only roughly, and so do
-        formulas with exceptions.
+        formulas with exceptions. No formula tells anything in rows that are exceptions to it.
         """
         if not self.formulas or not np.isnan(values).any():
             return values
         values, rows = values.copy(), self.encoded(schema, values)
+        if exceptions is None:
+            exceptions = np.zeros((len(values), len(self.functions)), dtype=bool)
+        follows = {
+            rule: ~is_exception
+            for rule, is_exception in zip(self.functions, exceptions.T, strict=True)
+        }
         steps = [(self._tell_one, False), (self._tell_two, False)]
         if as_centres:  # last, as exact ones come first
             steps += [(self._tell_two, True), (self._tell_one, True)]
         # What one step tells, in place, may let another one tell more.
-        while any(tell(schema, values, rows, roughly) for tell, roughly in steps):
+        while any(tell(schema, values, rows, follows, roughly) for tell, roughly in steps):
             pass
         return values
 
-    def _tell_one(self, schema, values, rows, roughly):
+    def _tell_one(self, schema, values, rows, follows, roughly):
         """Set each column that is the only unknown one of a formula, in place.
 
         Only formulas without exceptions set their target. Roughly means determinants of a target
@@ -291,13 +330,14 @@ class Rules:
             if rule.tells(schema, i) != roughly
         ]
         for rule, i in terms:
-            some = np.flatnonzero(np.isnan(rows[:, i]) & have_value(schema, values, i))
+            is_unknown = np.isnan(rows[:, i]) & have_value(schema, values, i)
+            some = np.flatnonzero(is_unknown & follows[rule])
             told = rule.all_told(schema, rows[some], i)[0]
             told = np.where((told == told[0]).all(axis=0), told[0], np.nan)
             has_told |= self._tell(schema, values, rows, some, i, told)
         return has_told
 
-    def _tell_two(self, schema, values, rows, roughly):
+    def _tell_two(self, schema, values, rows, follows, roughly):
         """Set pairs of unknown columns that two formulas determine together, in place.
 
         The first formula has the target of the other as a determinant. Roughly means pairs whose
@@ -314,7 +354,7 @@ class Rules:
                 is_rough = i not in rule.determinants or other.counts.share > 0
                 if is_rough != roughly or not schema.columns[i].is_number:
                     continue
-                are_two = n_unknown == 2
+                are_two = (n_unknown == 2) & follows[rule] & follows[other]
                 for j in (i, second):
                     are_two &= np.isnan(rows[:, j]) & have_value(schema, values, j)
                 some = np.flatnonzero(are_two)
@@ -334,8 +374,8 @@ class Rules:
         schema.put(values, some, i, told)
         return len(some) > 0
 
-    def _rejected(self, schema, drawn, values, random_state):
-        """Return which rows break an order, or a function of a given target, and do not stay."""
+    def _rejected(self, schema, drawn, values, exceptions, random_state):
+        """Return which rows break an order and do not stay, or a function without an exception."""
         rows = self.encoded(schema, drawn)
         given = self.encoded(schema, values)
         rejected = np.zeros(len(rows), dtype=bool)
@@ -343,13 +383,9 @@ class Rules:
             is_open = np.isnan(given[:, rule.columns]).any(axis=1)
             is_broken = rule.is_broken(rows) & is_open
             rejected |= is_broken & (random_state.uniform(size=len(rows)) >= rule.acceptance)
-        for rule in self.functions:
+        for rule, is_exception in zip(self.functions, exceptions.T, strict=True):
             is_open = np.isnan(given[:, rule.determinants]).any(axis=1)
-            error, is_given = rule.error(rows), ~np.isnan(given[:, rule.target.column])
-            # Other targets are exceptions if they do not follow, or have no possible value.
-            is_judged = is_given | (rule.counts.share == 0)
-            is_broken = is_open & (error > np.where(is_judged, rule.target.tolerance, FARTHEST))
-            rejected |= is_broken & (random_state.uniform(size=len(rows)) >= rule.counts.share)
+            rejected |= rule.is_broken(rows) & is_open & ~is_exception
         return rejected
 
     @staticmethod
@@ -374,36 +410,50 @@ class Rules:
             is_unseen |= np.isnan(given[:, k]) & ((rows[:, k] < low) | (rows[:, k] > high))
         return is_unseen
 
-    def _with_terms(self, density, values, open_rows, random_state):
-        """Return values with drawn terms of given targets, and the largest one, which follows.
+    def _with_terms(self, density, values, exceptions, random_state):
+        """Return rows of given targets with drawn terms, and which of them are possible.
 
         Rates and other listed numbers are drawn first, as they and the target may tell the terms.
-        Drawn terms beside which no value of the largest one gives the target stay unknown.
+        Of drawn terms, the largest one follows. Rows are possible if all formulas hold that tell.
         """
-        if not len(open_rows):
-            return values
-        schema, terms = density._schema, values[open_rows]
-        drawn = self._drawn(density, terms, random_state)
+        schema, terms, is_possible = density._schema, values, np.ones(len(values), dtype=bool)
+        if not len(values):
+            return terms, is_possible
+        drawn = self._drawn(density, terms, exceptions, random_state)
         for j in self._listed(schema):
             terms[:, j] = np.where(np.isnan(terms[:, j]), drawn[:, j], terms[:, j])
-            terms = self.solved(schema, terms)
-        terms = self.solved(schema, terms, as_centres=True)
+            terms = self.solved(schema, terms, exceptions)
+        terms = self.solved(schema, terms, exceptions, as_centres=True)
         rows = self.encoded(schema, drawn)
-        for rule in self.formulas[::-1]:  # a term may be the target of an earlier one
+        # A frequent value, such as no overtime, stays.
+        is_atom = np.zeros(rows.shape, dtype=bool)
+        for i in self.columns:
+            variable = schema.variables[schema.of_column[i][-1]]
+            if variable.has_number and variable.n_levels:
+                is_atom[:, i] = np.isin(rows[:, i], variable.atoms)
+        # A term may be the target of an earlier formula.
+        for rule, is_exception in reversed([*zip(self.functions, exceptions.T, strict=True)]):
+            if not isinstance(rule, Formula):
+                continue
             given = self.encoded(schema, terms)
+            open_rows = np.flatnonzero(rule.is_open(given) & ~is_exception)
+            given, trial = given[open_rows], rows[open_rows]
+            trial = np.where(np.isnan(given), trial, given)
             is_unknown = np.isnan(given[:, rule.determinants])
-            largest = np.where(is_unknown, rule.sizes(rows), -1.0).argmax(axis=1)
-            trial = np.where(np.isnan(given), rows, given)
-            told = [rule.told(schema, trial, j) for j in rule.determinants]
-            told = np.stack(told, axis=1)[np.arange(len(rows)), largest]
-            is_told = rule.is_open(given) & ~np.isnan(told)
+            sizes = np.where(
+                is_atom[open_rows][:, rule.determinants], 0.0, rule.sizes(trial, schema)
+            )
+            largest = np.where(is_unknown, sizes, -1.0).argmax(axis=1)
             for k, j in enumerate(rule.determinants):
-                some = np.flatnonzero(is_told & is_unknown[:, k])
-                x = np.where(largest[some] == k, told[some], rows[some, j])
-                schema.put(terms, some, j, x)
-        values = values.copy()
-        values[open_rows] = terms
-        return values
+                some = np.flatnonzero(largest == k)
+                told = rule.told(schema, trial[some], j)
+                trial[some, j] = np.where(np.isnan(told), trial[some, j], told)
+            fits = ~rule.is_broken(trial)
+            is_possible[open_rows] &= fits
+            for k, j in enumerate(rule.determinants):
+                some = np.flatnonzero(fits & is_unknown[:, k])
+                schema.put(terms, open_rows[some], j, trial[some, j])
+        return terms, is_possible
 
     def _listed(self, schema):
         """Return variables of numbers of listed values that formulas need and no rule tells."""
@@ -434,7 +484,7 @@ class Rules:
                 values[open_rows, j] = schema.variables[j].decode(drawn)
         return values
 
-    def _drawn(self, density, values, random_state):
+    def _drawn(self, density, values, exceptions, random_state):
         """Return variables, the unknown ones drawn, and targets as functions expect them."""
         drawn = density._drawn_by_members(values, random_state)
         if not self.columns:
@@ -443,12 +493,11 @@ class Rules:
         rows = self.encoded(schema, drawn, random_state)
         for i in self.columns:  # pooled values are one of these from now on
             self._set(schema, drawn, rows, i)
-        for rule in self.functions:
+        for rule, stays in zip(self.functions, exceptions.T, strict=True):
             target = rule.target
             expected = rule.expected(rows)
             is_free = np.isnan(values[:, target.variables[0]]) & ~np.isnan(rows[:, target.column])
             is_free &= ~np.isnan(expected)
-            stays = random_state.uniform(size=len(rows)) < rule.counts.share
             follows = is_free & ~stays
             rows[follows, target.column] = rule.drawn(
                 rows[follows], expected[follows], random_state
