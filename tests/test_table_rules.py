@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from _tables import quick, schema_of, two_components  # noqa: F401
+from pandas.testing import assert_frame_equal
 from scipy.special import logsumexp
 
 from skflows import DensityClassifier, DensityOutlierDetector, TableDensity, load
@@ -1003,6 +1004,73 @@ def test_frequent_values_of_terms_stay_where_the_target_allows(one_class, hours)
     drawn = own.sample(200, given={"gross": hours * 20.5}, random_state=0)
     assert np.abs(drawn["hours"] * drawn["rate"] + drawn["overtime"] - hours * 20.5).max() < 0.006
     assert 0.1 < (drawn["overtime"] == 0).mean() < 0.9
+
+
+@pytest.fixture(scope="module")
+def payroll():
+    rng, n = np.random.default_rng(0), 400
+    table = pd.DataFrame(
+        {"hours": np.where(rng.random(n) < 0.5, 160, rng.integers(120, 340, n) / 2)}
+    )
+    table["rate"] = (14 + rng.gamma(4, 2, n)).round(2)
+    table["overtime"] = np.where(rng.random(n) < 0.6, 0, rng.gamma(4, 90, n) + 20).round(2)
+    table["gross"] = (table["hours"] * table["rate"] + table["overtime"] + 1e-9).round(2)
+    table["pct"] = rng.normal(25, 3, n).round(1)
+    table["tax"] = (table["gross"] * table["pct"] / 100 + 1e-9).round(2)
+    table["net"] = (table["gross"] - table["tax"]).round(2)
+    return table
+
+
+@pytest.fixture(scope="module")
+def density_of_payroll(payroll):
+    return quick().fit(payroll)
+
+
+def breaks_payroll(rows):
+    total = rows["hours"] * rows["rate"] + rows["overtime"]
+    errors = total - rows["gross"], rows["gross"] * rows["pct"] / 100 - rows["tax"]
+    return np.abs([*errors, rows["gross"] - rows["tax"] - rows["net"]]).max(axis=0) > 0.0051
+
+
+def test_an_exact_sum_replaces_a_product_that_it_implies(density_of_payroll, payroll):
+    assert set(density_of_payroll.rules_["rule"]) == {
+        "gross = hours * rate + overtime",
+        "tax = 0.01 * gross * pct",
+        "net = gross - tax",  # rather than gross * (1 - pct / 100)
+    }
+    gaps = payroll.assign(gross=np.nan, hours=np.nan)
+    assert_frame_equal(density_of_payroll.impute(gaps, "median"), payroll)
+    drawn = density_of_payroll.sample(100, given={"net": payroll["net"][0]}, random_state=0)
+    for rows in (drawn, density_of_payroll.sample(1_000, random_state=0)):
+        assert not breaks_payroll(rows).any()
+
+
+def test_centres_of_two_factors_are_possible_values(density_of_payroll, payroll):
+    filled = density_of_payroll.impute(payroll.assign(hours=np.nan, rate=np.nan), "median")
+    assert not breaks_payroll(filled).any()
+    assert (filled["hours"] == payroll["hours"]).mean() > 0.5  # few hours leave whole cents
+    alone = density_of_payroll.impute(payroll[:1].assign(hours=np.nan, rate=np.nan), "median")
+    assert_frame_equal(alone, filled[:1])
+
+
+def test_a_term_that_no_rule_tells_may_give_a_total(one_class):
+    rng, n = np.random.default_rng(0), 400
+    table = pd.DataFrame({"amount": rng.lognormal(9, 0.4, n).round(-2)})
+    table["months"], table["rate"] = rng.choice([12, 24, 36, 48], n), rng.normal(6, 1, n).round(2)
+    interest = table["amount"] * table["rate"] * table["months"] / 1200
+    table["interest"], table["fee"] = (interest + 1e-9).round(2), rng.gamma(9, 9, n).round(2)
+    table["total"] = table[["amount", "interest", "fee"]].sum(axis=1).round(2)
+    own = quick().fit(table)
+    assert set(own.rules_["rule"]) == {
+        "interest = amount * months * rate / 1200",
+        "total = amount + interest + fee",
+    }
+    drawn = own.sample(50, given={"total": 9_876.54}, random_state=0)  # amounts are hundreds
+    interest = drawn["amount"] * drawn["rate"] * drawn["months"] / 1200
+    assert np.abs(interest - drawn["interest"]).max() < 0.0051
+    total = drawn[["amount", "interest", "fee"]].sum(axis=1)
+    np.testing.assert_allclose(total, 9_876.54)
+    assert drawn["fee"].between(table["fee"].min(), table["fee"].max()).all()
 
 
 def test_products_are_kept_where_absurd_factors_are_clipped(density_of_bills, monkeypatch):

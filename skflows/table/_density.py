@@ -76,7 +76,7 @@ if TYPE_CHECKING:
 
 
 DRAWN_AT_ONCE = 20_000  # rows: a few take nearly as long as many
-ROUNDS_OF_TRIES = 4  # in which draws that are to lie within ranges are made to keep the rules
+ROUNDS_OF_TRIES = 5  # in which draws that are to lie within ranges are made to keep the rules
 REFUSED, FILLED = 1, 2  # cost of a draw outside of its range, and of one that broke a rule
 ROUNDS_FAR_OUT = 10  # in which samples that are too far out are drawn again
 MIN_WEIGHT = 0.02  # of a component that is kept: each takes time to score

@@ -244,5 +244,5 @@ def impute(density, values, method):
         else:
             filled[unknown, j] = outcome.median()
     schema.rules.fill(schema, filled, np.isnan(values), are_means=method == "mean")
-    schema.rules.fill_by_listed(schema, values, filled, are_means=method == "mean")
+    schema.rules.fill_by_possible(schema, values, filled, are_means=method == "mean")
     return filled

@@ -346,6 +346,11 @@ class Formula(Function):
         tolerance = self.slopes[self.determinants.index(i)] * Target.of(schema, i).tolerance
         return not (is_rounded and tolerance < (1 - 1e-9) * self.target.tolerance)
 
+    def are_coarse(self, schema):
+        """Return which determinants leave out values of the target, as they have larger steps."""
+        tolerances = np.array([Target.of(schema, i).tolerance for i in self.determinants])
+        return np.array(self.slopes) * tolerances > (1 + 1e-9) * self.target.tolerance
+
     def told(self, schema, rows, i):
         """Return what column i should be, NaN where no possible value fits the other columns."""
         if i == self.target.column:
@@ -364,12 +369,13 @@ class Formula(Function):
         told = options[fits.argmax(axis=0), np.arange(len(rows))]
         return np.where(fits.sum(axis=0) == 1, told, np.nan)
 
-    def told_with(self, schema, rows, other, i):
+    def told_with(self, schema, rows, other, i, roughly):
         """Return what two unknown columns should be: column i and what another formula tells by it.
 
         Both formulas are linear in column i. For example, a gross amount and the rate of its tax
         tell the net amount and the tax, as gross = net + tax and tax = rate * net. If column i is
-        in the other formula alone, several of its values may fit, of which one is returned.
+        in the other formula alone, several of its values may fit, of which one is returned; roughly
+        means that one is returned if it is in both, too.
 
         Returns
         -------
@@ -384,7 +390,9 @@ class Formula(Function):
             totals.append(self.total(trial))
         slope, next_slope = np.diff(totals, axis=0)
         is_told = np.isclose(slope, next_slope)
-        if i in self.determinants:  # no two values of the column have the same rounded total
+        if (
+            i in self.determinants and not roughly
+        ):  # no two values of the column have the same rounded total
             step = np.abs(slope) * Target.of(schema, i).tolerance
             is_told &= step >= (1 - 1e-9) * self.target.tolerance
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -722,14 +730,16 @@ class Product(Formula):
 
     def text(self, names):
         """Return the rule as text."""
-        factors = [] if self.factor == 1 else [f"{self.factor:.6g}"]
+        is_inverse = is_short(1 / self.factor) and not is_short(self.factor)
+        factors = [] if self.factor == 1 or is_inverse else [f"{self.factor:.6g}"]
         for j, rate in zip(self.determinants, self.rates, strict=True):
             if not rate:
                 factors.append(str(names[j]))
                 continue
             per = "" if abs(rate) == 1 else f" / {1 / abs(rate):.0f}"
             factors.append(f"(1 {'-' if rate < 0 else '+'} {names[j]}{per})")
-        return f"{names[self.target.column]} = {' * '.join(factors)}"
+        divisor = f" / {1 / self.factor:.6g}" if is_inverse else ""
+        return f"{names[self.target.column]} = {' * '.join(factors)}{divisor}"
 
 
 class ProductAndTerm(Formula):

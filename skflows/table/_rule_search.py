@@ -108,22 +108,14 @@ def find_rules(schema, values, weight, copy_of):
     candidates = [*without_reversed(formulas), *functions]
     # A lookup takes each wrong value for the one of its own combination, where a formula tells.
     candidates.sort(key=lambda each: (issubclass(each[3], Lookup), each[0]))
-    rules, ancestors = [], {}
-    for _, determinants, target, make, *line in candidates:
-        above = set(determinants).union(*(ancestors.get(j, ()) for j in determinants))
-        if target not in ancestors and target not in above:
-            ancestors[target] = above
-            for other in ancestors.values():
-                if target in other:
-                    other |= above
-            rules.append((determinants, target, make, line))
-    rules.sort(key=lambda rule: len(ancestors[rule[1]]))  # determinants first
+    rules, ancestors = compatible(candidates)
     functions = [
-        make(determinants, targets[i], *line, rows, weight) for determinants, i, make, line in rules
+        make(determinants, targets[i], *line, rows, weight)
+        for _, determinants, i, make, *line in rules
     ]
     # Functions keep the order of what follows from the same columns as it is.
     family = {i: {i, *ancestors.get(i, ())} for i in range(rows.shape[1])}
-    for _, i, make, _ in rules:
+    for _, _, i, make, *_ in rules:
         if make is DaysLater:  # whose times of day are free
             family[i] = {i}
     pairs = [(i, j) for i, j in comparable(schema) if not family[i] & family[j]]
@@ -133,6 +125,46 @@ def find_rules(schema, values, weight, copy_of):
     orders = [Order(low, high, rows, weight, (low, high) in by_day) for low, high in pairs]
     orders.sort(key=lambda rule: rule.counts.log_broken)
     return Rules(functions, orders)
+
+
+def compatible(candidates):
+    """Return candidates of which no two have the same target, and none tells its own determinants.
+
+    The first ones come first, but an exact sum replaces a product that it and the other rules
+    imply: it tells its terms. For example, gross amounts, rates and taxes tell net amounts, which
+    are gross amounts less taxes.
+
+    Returns
+    -------
+    rules : list of tuple
+        The candidates, in an order in which determinants come before what they determine.
+    ancestors : dict of int to set of int
+        The columns from which each target follows, at once or by way of others.
+    """
+    rules, ancestors = {}, {}
+
+    def above(determinants):
+        return set(determinants).union(*(ancestors.get(j, ()) for j in determinants))
+
+    def add(candidate):
+        target, ancestors_of_target = candidate[2], above(candidate[1])
+        rules[target], ancestors[target] = candidate, ancestors_of_target
+        for others in ancestors.values():
+            if target in others:
+                others |= ancestors_of_target
+
+    for candidate in candidates:
+        if candidate[2] not in rules and candidate[2] not in above(candidate[1]):
+            add(candidate)
+    for candidate in candidates:
+        (share, *_), determinants, target, make, *_ = candidate
+        if make is not Linear or target not in rules or rules[target][3] is not Product:
+            continue
+        (least, *_), implied, *_ = rules[target]
+        columns = above(determinants)
+        if share <= least and columns.issuperset(implied) and target not in columns:
+            add(candidate)
+    return sorted(rules.values(), key=lambda rule: len(ancestors[rule[2]])), ancestors
 
 
 def formulas_of(schema, rows, targets):
@@ -477,10 +509,12 @@ def products_of(rows, multipliers, numbers, steps):
         targets = [j for j in numbers if j not in determinants]
         known, values = rows[np.ix_(some, targets)], values[some, None]
         ratios, count = lower_medians((known / values).T), (~np.isnan(known)).sum(axis=0)
+        shorts, tolerance = short_numbers(ratios), TOLERANCE * np.array([steps[j] for j in targets])
+        errors = np.abs(known - shorts[:, None] * values)
+        n_misses = (errors > tolerance).sum(axis=1)
         for k in np.flatnonzero(count >= LEAST_ROWS):
-            short = float(f"{ratios[k]:.{DIGITS}g}")
-            error = np.abs(known[:, k] - short * values[:, 0])
-            if not short or (error > TOLERANCE * steps[targets[k]]).sum() > (1 - LIKELY) * count[k]:
+            short = shorts[n_misses[:, k].argmin(), k]
+            if not short or n_misses[:, k].min() > (1 - LIKELY) * count[k]:
                 continue
             own, tolerance = rates[[*factors]], TOLERANCE * steps[targets[k]]
             if rates_matter(rows[:, targets[k]], rows[:, factors], own, short, tolerance):
@@ -559,12 +593,21 @@ def triples_of(rows, multipliers, numbers, steps):
         ratios = np.where(values == 0, np.nan, y / values)
         middle = (np.isfinite(ratios).sum(axis=0, keepdims=True) - 1).clip(min=0) // 2
         ratios = np.take_along_axis(np.sort(ratios, axis=0), middle, axis=0)
-        unit = 10.0 ** (np.floor(np.log10(np.abs(ratios))) - DIGITS + 1)
-        error = np.abs(y - unit * np.rint(ratios / unit) * values)
+        errors = np.abs(y - short_numbers(ratios) * values)
     tolerance = TOLERANCE * np.array([steps[j] for j in numbers])
-    is_near = (error <= tolerance).mean(axis=0) > 0.5
+    is_near = ((errors <= tolerance).mean(axis=1) > 0.5).any(axis=0)
     is_near &= (sets[:, :, None] != numbers).all(axis=1)
     return [tuple(each) for each in sets[is_near.any(axis=1)].tolist()]
+
+
+def short_numbers(numbers):
+    """Return the nearest numbers of few digits, and the nearest inverses of such, ``(2, ...)``."""
+    with np.errstate(all="ignore"):  # of 0
+        inputs = np.stack([numbers, 1 / numbers])
+        unit = np.floor(np.log10(np.abs(inputs))) - DIGITS + 1
+        large, small = 10.0 ** unit.clip(min=0), 10.0 ** -unit.clip(max=0)  # both are exact
+        short = np.rint(inputs / large * small) * large / small
+        return np.nan_to_num(np.stack([short[0], 1 / short[1]]))
 
 
 def lines_of(rows, numbers, steps):

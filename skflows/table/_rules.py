@@ -15,15 +15,17 @@ from ..columns.checks import ColumnWarning, among, warn_user
 from ._filling import Filling
 from ._predictive import OneVariable, without
 from ._rule_kinds import LEAST_BROKEN, Formula, without_level
+from ._variables import in_chunks
 from ._view import TableView
 
 ROUNDS_OF_RULES = 15  # of draws in place of rows that break a rule
 ROUNDS_OF_CATEGORIES = 8  # of these, in which the categories of a row stay
-ROUNDS_OF_EXCEPTIONS = 8  # of these, before a row may be an exception to any rule that has some
+ROUNDS_OF_LARGEST = 3  # of these, in which the largest term of a given target follows
+ROUNDS_OF_EXCEPTIONS = 9  # of these, before a row may be an exception to any rule that has some
 DRAWS_AT_ONCE, MAX_DRAWS = 1_000, 20  # in each round, of all rows and of each
 DRAWS_OF_SPANS = 20  # that keep the rules, before a span outside of the range of fit is accepted
 REJECTED = 2  # cost of a draw that breaks a rule; of such a span, 1
-MAX_LISTED = 8  # numbers that are tried for a row
+MAX_NUMBERS, ROWS_TRIED = 300, 100  # numbers that are tried for a row, and rows at once
 DRAWS_OF_TERMS = 10  # times as many, of terms of given targets: these cost little
 CHEAP_ROUNDS = 2  # after which determinants of given targets are drawn on their own
 N_WEIGHED = 4_000  # samples that tell how often the mixture breaks an order
@@ -250,9 +252,8 @@ class Rules:
             of = np.repeat(pending, np.where(is_open[pending], DRAWS_OF_TERMS, 1) * n_draws)
             known = (categories_stay if i < ROUNDS_OF_CATEGORIES else values)[of]
             open_rows, is_tried = np.flatnonzero(is_open[of]), np.ones(len(of), dtype=bool)
-            known[open_rows], is_tried[open_rows] = self._with_terms(
-                density, known[open_rows], exceptions[of[open_rows]], random_state
-            )
+            terms = known[open_rows], exceptions[of[open_rows]], i < ROUNDS_OF_LARGEST
+            known[open_rows], is_tried[open_rows] = self._with_terms(density, *terms, random_state)
             tried = np.flatnonzero(is_tried)
             place = np.arange(len(tried)) - np.searchsorted(of[tried], of[tried])
             tried = tried[place < n_draws]  # as many of each row, at most
@@ -340,9 +341,9 @@ class Rules:
     def _tell_two(self, schema, values, rows, follows, roughly):
         """Set pairs of unknown columns that two formulas determine together, in place.
 
-        The first formula has the target of the other as a determinant. Roughly means pairs whose
-        first column is in the other formula alone, or of which the other formula has exceptions.
-        Return whether a pair was set.
+        The first formula has the target of the other as a determinant. Roughly means also pairs of
+        which others fit as well, whose first column is in the other formula alone, or of which the
+        other formula has exceptions. Return whether a pair was set.
         """
         has_told = False
         for rule, other in permutations(self.formulas, 2):
@@ -352,13 +353,13 @@ class Rules:
             n_unknown = np.isnan(rows[:, sorted({*rule.columns, *other.columns})]).sum(axis=1)
             for i in other.determinants:
                 is_rough = i not in rule.determinants or other.counts.share > 0
-                if is_rough != roughly or not schema.columns[i].is_number:
+                if is_rough > roughly or not schema.columns[i].is_number:
                     continue
                 are_two = (n_unknown == 2) & follows[rule] & follows[other]
                 for j in (i, second):
                     are_two &= np.isnan(rows[:, j]) & have_value(schema, values, j)
                 some = np.flatnonzero(are_two)
-                told = rule.told_with(schema, rows[some], other, i)
+                told = rule.told_with(schema, rows[some], other, i, roughly)
                 has_told |= self._tell(schema, values, rows, some, i, told[0])
                 self._tell(schema, values, rows, some, second, told[1])
         return has_told
@@ -410,27 +411,30 @@ class Rules:
             is_unseen |= np.isnan(given[:, k]) & ((rows[:, k] < low) | (rows[:, k] > high))
         return is_unseen
 
-    def _with_terms(self, density, values, exceptions, random_state):
+    def _with_terms(self, density, values, exceptions, by_largest, random_state):
         """Return rows of given targets with drawn terms, and which of them are possible.
 
-        Rates and other listed numbers are drawn first, as they and the target may tell the terms.
-        Of drawn terms, the largest one follows. Rows are possible if all formulas hold that tell.
+        Rates and other listed numbers are drawn first, as they and the target may tell the others.
+        Of drawn terms, the largest one follows, which changes least; or one that no rule tells and
+        whose numbers are as close as those of the target, which most often has a possible value.
+        Rows are possible if all formulas hold that tell.
         """
         schema, terms, is_possible = density._schema, values, np.ones(len(values), dtype=bool)
         if not len(values):
             return terms, is_possible
         drawn = self._drawn(density, terms, exceptions, random_state)
-        for j in self._listed(schema):
+        for j in self._first_terms(schema):
             terms[:, j] = np.where(np.isnan(terms[:, j]), drawn[:, j], terms[:, j])
             terms = self.solved(schema, terms, exceptions)
         terms = self.solved(schema, terms, exceptions, as_centres=True)
         rows = self.encoded(schema, drawn)
-        # A frequent value, such as no overtime, stays.
-        is_atom = np.zeros(rows.shape, dtype=bool)
+        stays = np.zeros(rows.shape, dtype=bool)
         for i in self.columns:
             variable = schema.variables[schema.of_column[i][-1]]
-            if variable.has_number and variable.n_levels:
-                is_atom[:, i] = np.isin(rows[:, i], variable.atoms)
+            if not by_largest:
+                stays[:, i] = any(rule.target.column == i for rule in self.functions)
+            elif variable.has_number and variable.n_levels:  # frequent, such as no overtime
+                stays[:, i] = np.isin(rows[:, i], variable.atoms)
         # A term may be the target of an earlier formula.
         for rule, is_exception in reversed([*zip(self.functions, exceptions.T, strict=True)]):
             if not isinstance(rule, Formula):
@@ -440,14 +444,19 @@ class Rules:
             given, trial = given[open_rows], rows[open_rows]
             trial = np.where(np.isnan(given), trial, given)
             is_unknown = np.isnan(given[:, rule.determinants])
-            sizes = np.where(
-                is_atom[open_rows][:, rule.determinants], 0.0, rule.sizes(trial, schema)
-            )
+            comes_last = stays[np.ix_(open_rows, rule.determinants)]
+            if not by_largest:
+                comes_last |= rule.are_coarse(schema)
+            sizes = np.where(comes_last, 0.0, rule.sizes(trial, schema))
             largest = np.where(is_unknown, sizes, -1.0).argmax(axis=1)
             for k, j in enumerate(rule.determinants):
                 some = np.flatnonzero(largest == k)
                 told = rule.told(schema, trial[some], j)
-                trial[some, j] = np.where(np.isnan(told), trial[some, j], told)
+                is_told, variable = ~np.isnan(told), schema.variables[schema.of_column[j][-1]]
+                if not by_largest and schema.columns[j].is_number and variable.has_number:
+                    low, high = variable.seen  # a small term may change a lot
+                    is_told &= (told >= low) & (told <= high)
+                trial[some[is_told], j] = told[is_told]
             fits = ~rule.is_broken(trial)
             is_possible[open_rows] &= fits
             for k, j in enumerate(rule.determinants):
@@ -455,13 +464,29 @@ class Rules:
                 schema.put(terms, open_rows[some], j, trial[some, j])
         return terms, is_possible
 
-    def _listed(self, schema):
-        """Return variables of numbers of listed values that formulas need and no rule tells."""
+    def _needed(self, schema):
+        """Return variables of numbers that formulas need and no rule tells, if they have steps.
+
+        The ones with few possible values come first.
+        """
         needed = {i for rule in self.formulas for i in rule.determinants}
         needed -= {rule.target.column for rule in self.functions}
         variables = [schema.of_column[i][-1] for i in needed if schema.columns[i].is_number]
-        listed = [j for j in variables if not schema.variables[j].has_number]
-        return sorted(listed, key=lambda j: schema.variables[j].n_levels)
+        sizes = {j: number_of_values(schema.variables[j]) for j in variables}
+        return sorted((j for j in variables if np.isfinite(sizes[j])), key=sizes.get)
+
+    def _first_terms(self, schema):
+        """Return the needed variables that are listed, or that let two formulas tell two columns.
+
+        For example, a net amount and the rate of its tax tell the gross amount and the tax.
+        """
+        keys = set()
+        for rule, other in permutations(self.formulas, 2):
+            shared = {*rule.determinants} & {*other.determinants}
+            if shared and other.target.column in rule.determinants:
+                keys |= {*other.determinants} - shared
+        keys = {schema.of_column[i][-1] for i in keys}
+        return [j for j in self._needed(schema) if j in keys or not schema.variables[j].has_number]
 
     def _with_determinants(self, density, values, random_state):
         """Return values with determinants drawn so that they agree with given targets."""
@@ -515,8 +540,8 @@ class Rules:
         """Let the unknown values of complete rows follow the rules, in place (see `Filling`)."""
         Filling(self, schema, values, is_unknown, are_means).fill()
 
-    def fill_by_listed(self, schema, values, filled, are_means):
-        """Let rows of centres that break a formula follow from a listed number, in place.
+    def fill_by_possible(self, schema, values, filled, are_means):
+        """Let rows of centres that break a formula follow from a possible number, in place.
 
         Of the numbers near the centre, such as numbers of pieces, the first with which other
         columns have possible values, such as the price of a piece.
@@ -533,21 +558,19 @@ class Rules:
             As in `Filling`.
         """
         is_broken = self._break_formulas(schema, values, filled, are_means)
-        for j in self._listed(schema) if is_broken.any() else ():
-            listed = schema.variables[j].decode(np.arange(schema.variables[j].n_levels))
-            rows = np.flatnonzero(np.isnan(values[:, j]) & is_broken)
-            distance = np.abs(listed - filled[rows, j][:, None])
-            by_distance = np.argsort(distance, axis=1, kind="stable")
-            for k in range(min(MAX_LISTED, len(listed))):
-                trial = values[rows]
-                trial[:, j] = listed[by_distance[:, k]]
+        for j in self._needed(schema) if is_broken.any() else ():
+            for rows in in_chunks(np.flatnonzero(np.isnan(values[:, j]) & is_broken), ROWS_TRIED):
+                numbers = nearest_numbers(schema.variables[j], filled[rows, j])
+                of = np.repeat(rows, numbers.shape[1])
+                trial = values[of]
+                trial[:, j] = numbers.ravel()
                 trial = self.solved(schema, trial, as_centres=True)
-                again = np.where(np.isnan(trial), filled[rows], trial)
+                again = np.where(np.isnan(trial), filled[of], trial)
                 self.fill(schema, again, np.isnan(trial), are_means)
-                is_kept = ~self._break_formulas(schema, values[rows], again, are_means)
-                filled[rows[is_kept]] = again[is_kept]
-                is_broken[rows[is_kept]] = False
-                rows, by_distance = rows[~is_kept], by_distance[~is_kept]
+                is_kept = ~self._break_formulas(schema, values[of], again, are_means)
+                kept, first = np.unique(of[is_kept], return_index=True)
+                filled[kept] = again[is_kept][first]
+                is_broken[kept] = False
 
     def _break_formulas(self, schema, values, filled, are_means):
         """Return which complete rows break a formula without exceptions of an unknown column."""
@@ -690,3 +713,21 @@ def have_value(schema, values, i):
     if not schema.columns[i].has_flag:
         return np.ones(len(values), dtype=bool)
     return values[:, schema.of_column[i][0]] == 0
+
+
+def number_of_values(variable):
+    """Return how many numbers a variable may have within the range of the fit."""
+    if not variable.has_number:
+        return variable.n_levels
+    return np.inf if variable.step is None else np.ptp(variable.seen) / variable.step
+
+
+def nearest_numbers(variable, x):
+    """Return possible numbers of a variable with steps, the nearest to x first, ``(n, k)``."""
+    if variable.has_number:
+        steps = np.arange(MAX_NUMBERS)
+        steps = np.where(steps % 2, 1, -1) * ((steps + 1) // 2)
+        return variable.snap(x[:, None] + variable.step * steps)
+    listed = variable.decode(np.arange(variable.n_levels))
+    order = np.argsort(np.abs(listed - x[:, None]), axis=1, kind="stable")
+    return listed[order[:, :MAX_NUMBERS]]
