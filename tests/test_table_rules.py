@@ -16,7 +16,7 @@ from skflows.columns.checks import ColumnWarning
 from skflows.columns.dates import months_later
 from skflows.table import _rule_search
 from skflows.table._rule_kinds import Order, RoundedSum, Target
-from skflows.table._rules import Rules
+from skflows.table._rules import Rules, nearest_numbers
 
 SEASONS = np.array(["winter", "spring", "summer", "autumn"])
 
@@ -1071,6 +1071,60 @@ def test_a_term_that_no_rule_tells_may_give_a_total(one_class):
     total = drawn[["amount", "interest", "fee"]].sum(axis=1)
     np.testing.assert_allclose(total, 9_876.54)
     assert drawn["fee"].between(table["fee"].min(), table["fee"].max()).all()
+
+
+def test_sums_are_as_often_a_frequent_value_as_in_the_rows(one_class):
+    rng, n = np.random.default_rng(0), 600
+    table = pd.DataFrame(
+        {"opening": rng.poisson(rng.gamma(2, 60, n)), "received": rng.poisson(40, n)}
+    )
+    sum_ = table["opening"] + table["received"]
+    table["shipped"] = np.rint(sum_ * np.where(rng.random(n) < 0.2, 1, rng.beta(2, 3, n)))
+    table["closing"] = sum_ - table["shipped"]
+    own = quick().fit(table)
+    assert own.rules_["rule"].tolist() == ["closing = opening + received - shipped"]
+    drawn = own.sample(2_000, random_state=0)
+    assert (drawn["closing"] == 0).mean() == pytest.approx(0.2, abs=0.05)  # sold out
+    assert (drawn["closing"] == drawn["opening"] + drawn["received"] - drawn["shipped"]).all()
+    given = own.sample(200, given={"shipped": 100}, random_state=0)
+    assert (given["shipped"] == 100).all() and (given["closing"] == 0).mean() > 0.1
+    assert (given["closing"] == given["opening"] + given["received"] - 100).all()
+
+
+def test_numbers_are_within_their_ranges_beside_given_values_that_nothing_fits(one_class):
+    rng, n = np.random.default_rng(0), 600
+    group = rng.integers(3, size=n)
+    table = pd.DataFrame(
+        {"group": np.array([*"abc"])[group], "x": 100 * group + 50 * rng.random(n)}
+    )
+    table["p"], table["q"] = rng.gamma(3, 8, (2, n)).round(1)
+    table["s"] = (table["p"] + table["q"]).round(1)
+    own = quick().fit(table)
+    assert own.rules_["rule"].tolist() == ["s = p + q"]
+    with pytest.warns(ColumnWarning, match="perhaps no others fit"):
+        drawn = own.sample(300, given={"p": 30, "s": 5}, random_state=0)
+    low = 100 * drawn["group"].map({"a": 0, "b": 1, "c": 2})
+    assert (~drawn["x"].between(low, low + 50)).mean() < 0.05
+
+
+def test_given_values_that_hardly_fit_an_order_alone(one_class):
+    rng = np.random.default_rng(0)
+    low = rng.uniform(10, 50, 300)
+    own = quick().fit(pd.DataFrame({"low": low, "high": low + rng.gamma(2, 2, 300)}))
+    assert set(own.rules_["kind"]) == {"order"}
+    drawn = own.sample(300, given={"high": 0.3}, random_state=0)
+    assert (drawn["high"] == 0.3).all() and (drawn["low"] <= 0.3).all()
+
+
+def test_numbers_nearest_to_a_centre_are_within_the_fit():
+    hours = np.arange(60, 170.5, 0.5)
+    wages = np.r_[np.zeros(300), np.arange(5_755, 6_755).repeat(2) / 100]
+    table = pd.DataFrame({"hours": np.resize(hours, len(wages)), "fee": wages})
+    hours, fee = schema_of(table, random_state=np.random.RandomState(0)).variables
+    assert nearest_numbers(hours, np.array([100.3]))[0, :4].tolist() == [100.5, 100, 101, 99.5]
+    assert nearest_numbers(hours, np.array([169.7])).max() == 170
+    (near,) = nearest_numbers(fee, np.array([31.0]))
+    assert 0 in near and not ((near > 0) & (near < 57.55)).any()
 
 
 def test_products_are_kept_where_absurd_factors_are_clipped(density_of_bills, monkeypatch):

@@ -931,9 +931,9 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             is_far[some] = rules.far_out(self._schema, drawn[some], is_far[some])
             return is_far
 
-        drawn, _ = draw(values)
+        drawn, is_filled = draw(values)
         if keeps_ranges and self._schema.ranges:
-            self._keep_ranges(draw, values, drawn, random_state)
+            self._keep_ranges(draw, values, drawn, is_filled, random_state)
         rows = np.arange(len(values))
         for _ in range(ROUNDS_FAR_OUT):
             is_far = far_out(drawn[rows], rows)
@@ -948,10 +948,11 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         drawn[rows] = np.where(breaks[:, None], last, clipped)
         return drawn
 
-    def _keep_ranges(self, draw, values, drawn, random_state):
+    def _keep_ranges(self, draw, values, drawn, is_filled, random_state):
         """Draw numbers again, in place, that are outside of the range of their category.
 
-        The categories of a row stay. Drawn values that nearly all rows like it lack are not judged.
+        No draw breaks a rule that a row keeps so far. The categories of a row stay. Drawn values
+        that nearly all rows like it lack are not judged.
         """
         ranges, variables = self._schema.ranges, self._schema.variables
 
@@ -974,17 +975,18 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             tried = np.repeat(rows, n_tries)
             given = values[tried]
             given[:, ranges.levels] = drawn[np.ix_(tried, ranges.levels)]
-            tries, is_filled = draw(given, ROUNDS_OF_TRIES)
+            tries, break_rules = draw(given, ROUNDS_OF_TRIES)
             of_tries = judged(values[tried], tries)
             refused = ranges.refused(variables, of_tries, is_open[tried], random_state)
-            cost = FILLED * is_filled
+            cost = FILLED * break_rules
             cost[refused] += REFUSED
             cost = cost.reshape(-1, n_tries)
             best, cost = cost.argmin(axis=1), cost.min(axis=1)
-            is_better = cost < FILLED  # the first draw keeps the rules otherwise
+            may_break = FILLED * is_filled[rows]
+            is_better = cost < REFUSED + may_break
             tries = tries[np.arange(len(rows)) * n_tries + best]
             drawn[rows[is_better]] = tries[is_better]
-            rows = rows[cost > 0]
+            rows = rows[cost > may_break]
             n_left -= n_tries
 
     def _drawn_by_members(self, values, random_state):

@@ -261,9 +261,9 @@ class Formula(Function):
     ``line`` has the arguments of a rule after the target, and ``terms(columns, *line)`` returns
     columns, whose sum times factors plus a constant is the number before rounding, these factors
     and the constant. ``rest(rows, i)`` is the determinant i that gives the target. Of several
-    determinants, the one of the largest ``sizes(rows, schema)`` is most likely to have a possible
-    value that gives it. If the rows of the fit round some halves up and others down, ``up`` is the
-    share that is rounded up.
+    determinants, the one of the largest ``sizes(rows, schema)`` should give it: the term of a sum
+    that changes least by it, or the factor that most likely has a possible value. If the rows of
+    the fit round some halves up and others down, ``up`` is the share that is rounded up.
     """
 
     has_halves, up = True, None
@@ -346,10 +346,14 @@ class Formula(Function):
         tolerance = self.slopes[self.determinants.index(i)] * Target.of(schema, i).tolerance
         return not (is_rounded and tolerance < (1 - 1e-9) * self.target.tolerance)
 
+    def tolerances(self, schema):
+        """Return within which difference values of each determinant are equal."""
+        return np.array([Target.of(schema, i).tolerance for i in self.determinants])
+
     def are_coarse(self, schema):
         """Return which determinants leave out values of the target, as they have larger steps."""
-        tolerances = np.array([Target.of(schema, i).tolerance for i in self.determinants])
-        return np.array(self.slopes) * tolerances > (1 + 1e-9) * self.target.tolerance
+        changes = np.array(self.slopes) * self.tolerances(schema)
+        return changes > (1 + 1e-9) * self.target.tolerance
 
     def told(self, schema, rows, i):
         """Return what column i should be, NaN where no possible value fits the other columns."""
@@ -374,8 +378,8 @@ class Formula(Function):
 
         Both formulas are linear in column i. For example, a gross amount and the rate of its tax
         tell the net amount and the tax, as gross = net + tax and tax = rate * net. If column i is
-        in the other formula alone, several of its values may fit, of which one is returned; roughly
-        means that one is returned if it is in both, too.
+        in the other formula alone, several of its values may fit, of which one is returned. If it
+        is in both, one of several is returned only roughly.
 
         Returns
         -------
@@ -725,8 +729,8 @@ class Product(Formula):
 
     def sizes(self, rows, schema):
         """Return the size of each factor in steps of its column: more of them fit the target."""
-        steps = np.array([Target.of(schema, i).tolerance for i in self.determinants])
-        return np.abs(self.factors(rows)) / (steps * np.where(self.rates, np.abs(self.rates), 1.0))
+        steps = self.tolerances(schema) * np.where(self.rates, np.abs(self.rates), 1.0)
+        return np.abs(self.factors(rows)) / steps
 
     def text(self, names):
         """Return the rule as text."""
@@ -788,8 +792,7 @@ class ProductAndTerm(Formula):
 
         Any factors leave it a value, while few of its values leave one for a factor.
         """
-        steps = np.array([Target.of(schema, i).tolerance for i in self.determinants])
-        sizes = np.abs(rows[:, self.determinants]) / steps
+        sizes = np.abs(rows[:, self.determinants]) / self.tolerances(schema)
         sizes[:, 2] = np.inf
         return sizes
 

@@ -130,9 +130,9 @@ def find_rules(schema, values, weight, copy_of):
 def compatible(candidates):
     """Return candidates of which no two have the same target, and none tells its own determinants.
 
-    The first ones come first, but an exact sum replaces a product that it and the other rules
-    imply: it tells its terms. For example, gross amounts, rates and taxes tell net amounts, which
-    are gross amounts less taxes.
+    The first ones come first. But a sum with no more exceptions replaces a product whose columns
+    are among the ones that tell its terms, as it tells each term exactly. For example, gross
+    amounts and rates tell taxes, and net amounts are gross amounts less taxes.
 
     Returns
     -------
@@ -595,7 +595,7 @@ def triples_of(rows, multipliers, numbers, steps):
         ratios = np.take_along_axis(np.sort(ratios, axis=0), middle, axis=0)
         errors = np.abs(y - short_numbers(ratios) * values)
     tolerance = TOLERANCE * np.array([steps[j] for j in numbers])
-    is_near = ((errors <= tolerance).mean(axis=1) > 0.5).any(axis=0)
+    is_near = ((errors <= tolerance).mean(axis=1) > 0.5).any(axis=0) & (ratios[0] != 0)
     is_near &= (sets[:, :, None] != numbers).all(axis=1)
     return [tuple(each) for each in sets[is_near.any(axis=1)].tolist()]
 

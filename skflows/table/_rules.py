@@ -7,7 +7,7 @@ break it, times the probability of exceptions. The mixture's probabilities that 
 broken are replaced by the shares of the rows.
 """
 
-from itertools import permutations
+from itertools import permutations, product
 
 import numpy as np
 
@@ -236,7 +236,9 @@ class Rules:
             values[flags] = drawn[flags]
             values[pending] = self.solved(schema, values[pending], exceptions[pending])
         is_open, rows = np.zeros(len(values), dtype=bool), self.encoded(schema, values[pending])
-        is_open[pending] = self._are_open(rows, self.formulas)
+        for rule, is_exception in zip(self.functions, exceptions[pending].T, strict=True):
+            if isinstance(rule, Formula):
+                is_open[pending] |= rule.is_open(rows) & ~is_exception
         cost, n_kept = np.full(len(drawn), REJECTED), np.zeros(len(drawn))
         # Of categories whose numbers break orders more often, fewer rows would be left otherwise.
         categories_stay = values.copy()
@@ -265,7 +267,10 @@ class Rules:
             again = self._drawn(density, known, exceptions[of], random_state)
             is_rejected = self._rejected(schema, again, values[of], exceptions[of], random_state)
             costs = REJECTED * is_rejected
-            costs += is_open[of] & self._have_unseen_span(schema, again, values[of])
+            open_rows = np.flatnonzero(is_open[of])
+            costs[open_rows] += self._have_unseen_span(
+                schema, again[open_rows], values[of[open_rows]]
+            )
             n_kept += np.bincount(of, costs < REJECTED, len(n_kept))
             by_cost = np.lexsort((costs, of))
             some, first = np.unique(of[by_cost], return_index=True)
@@ -277,7 +282,7 @@ class Rules:
             pending = pending[cost[pending] > most]
         left, is_filled = drawn[pending], np.zeros(len(drawn), dtype=bool)
         self.fill(schema, left, np.isnan(values[pending]))
-        drawn[pending], is_filled[pending] = left, True
+        drawn[pending], is_filled[pending] = left, cost[pending] >= REJECTED
         return drawn, is_filled
 
     def _exceptions(self, n, random_state):
@@ -286,12 +291,12 @@ class Rules:
         return random_state.uniform(size=(n, len(shares))) < shares
 
     def _add_exceptions(self, schema, drawn, exceptions, pending):
-        """Let rows whose known values hardly fit the rules be exceptions to the likeliest one."""
+        """Let rows whose known values hardly fit be exceptions to one more rule, the likeliest."""
         rows = self.encoded(schema, drawn[pending])
-        shares = [rule.counts.share * rule.is_broken(rows) for rule in self.functions]
-        likeliest = np.argmax(shares, axis=0)
-        may_break = np.max(shares, axis=0) > 0
-        exceptions[pending[may_break], likeliest[may_break]] = True
+        shares = np.zeros((len(pending), len(self.functions)))
+        for k, rule in enumerate(self.functions):
+            shares[:, k] = rule.counts.share * (rule.is_broken(rows) & ~exceptions[pending, k])
+        exceptions[pending] |= (shares > 0) & (shares == shares.max(axis=1, initial=0)[:, None])
 
     def solved(self, schema, values, exceptions=None, as_centres=False):
         """Return variables with the unknown columns of formulas that known values tell.
@@ -353,7 +358,7 @@ class Rules:
             n_unknown = np.isnan(rows[:, sorted({*rule.columns, *other.columns})]).sum(axis=1)
             for i in other.determinants:
                 is_rough = i not in rule.determinants or other.counts.share > 0
-                if is_rough > roughly or not schema.columns[i].is_number:
+                if (is_rough and not roughly) or not schema.columns[i].is_number:
                     continue
                 are_two = (n_unknown == 2) & follows[rule] & follows[other]
                 for j in (i, second):
@@ -419,7 +424,8 @@ class Rules:
         whose numbers are as close as those of the target, which most often has a possible value.
         Rows are possible if all formulas hold that tell.
         """
-        schema, terms, is_possible = density._schema, values, np.ones(len(values), dtype=bool)
+        schema, terms = density._schema, values.copy()
+        is_possible = np.ones(len(values), dtype=bool)
         if not len(values):
             return terms, is_possible
         drawn = self._drawn(density, terms, exceptions, random_state)
@@ -452,10 +458,9 @@ class Rules:
             for k, j in enumerate(rule.determinants):
                 some = np.flatnonzero(largest == k)
                 told = rule.told(schema, trial[some], j)
-                is_told, variable = ~np.isnan(told), schema.variables[schema.of_column[j][-1]]
-                if not by_largest and schema.columns[j].is_number and variable.has_number:
-                    low, high = variable.seen  # a small term may change a lot
-                    is_told &= (told >= low) & (told <= high)
+                is_told = ~np.isnan(told)
+                if not by_largest and schema.columns[j].is_number:  # a small term may change a lot
+                    is_told &= are_in_range(schema.variables[schema.of_column[j][-1]], told)
                 trial[some[is_told], j] = told[is_told]
             fits = ~rule.is_broken(trial)
             is_possible[open_rows] &= fits
@@ -520,6 +525,8 @@ class Rules:
             self._set(schema, drawn, rows, i)
         for rule, stays in zip(self.functions, exceptions.T, strict=True):
             target = rule.target
+            if isinstance(rule, Formula):
+                self._give_frequent(schema, rule, values, rows, drawn, stays)
             expected = rule.expected(rows)
             is_free = np.isnan(values[:, target.variables[0]]) & ~np.isnan(rows[:, target.column])
             is_free &= ~np.isnan(expected)
@@ -535,6 +542,32 @@ class Rules:
                 )
             self._set(schema, drawn, rows, target.column)
         return drawn
+
+    def _give_frequent(self, schema, rule, values, rows, drawn, stays):
+        """Let a term give a target that was drawn as a frequent value, in place.
+
+        For example, a stock of 0: the sum of drawn terms hardly ever is. The largest possible term
+        follows that is in no other function.
+        """
+        i, variable = rule.target.column, rule.variable
+        others = {j for other in self.functions if other is not rule for j in other.columns}
+        has_frequent = variable is not None and variable.has_number and variable.n_levels  # no date
+        if not has_frequent or others.issuperset(rule.determinants):
+            return
+        is_open = np.isin(rows[:, i], variable.atoms) & rule.is_broken(rows) & ~stays
+        is_open &= np.isnan(values[:, rule.target.variables[0]])
+        sizes = rule.sizes(rows, schema)
+        for k, j in enumerate(rule.determinants):
+            is_known = ~np.isnan(values[:, schema.of_column[j][-1]])
+            sizes[:, k] = np.where(is_known | (j in others), np.nan, sizes[:, k])
+        by_size = np.argsort(-sizes, axis=1, kind="stable")  # NaN last
+        for place, (k, j) in product(by_size.T, enumerate(rule.determinants)):
+            some = np.flatnonzero(is_open & (place == k) & ~np.isnan(sizes[:, k]))
+            told = rule.told(schema, rows[some], j)
+            is_told = are_in_range(schema.variables[schema.of_column[j][-1]], told)
+            rows[some[is_told], j] = told[is_told]
+            schema.put(drawn, some[is_told], j, told[is_told])
+            is_open[some[is_told]] = False
 
     def fill(self, schema, values, is_unknown, are_means=False):
         """Let the unknown values of complete rows follow the rules, in place (see `Filling`)."""
@@ -662,8 +695,7 @@ class Rules:
             return
         drawn = self.encoded(schema, drawn)
         for rule in self:
-            unknown = np.isnan(rows[:, rule.columns])
-            is_mixed = unknown.any(axis=1) & ~unknown.all(axis=1)
+            is_mixed = np.isnan(rows[:, rule.columns]).any(axis=1) & ~np.isnan(rows).all(axis=1)
             if rule.counts.share == 0 and (is_broken := rule.is_broken(drawn) & is_mixed).any():
                 warn_user(
                     f"Draws beside the known values break the rule {rule.text(schema.names)!r}"
@@ -715,6 +747,14 @@ def have_value(schema, values, i):
     return values[:, schema.of_column[i][0]] == 0
 
 
+def are_in_range(variable, x):
+    """Return which numbers are within the range of the fit, and so not NaN."""
+    if not variable.has_number:
+        return ~np.isnan(x)
+    low, high = variable.seen
+    return ((x >= low) & (x <= high)) | np.isin(x, variable.atoms)
+
+
 def number_of_values(variable):
     """Return how many numbers a variable may have within the range of the fit."""
     if not variable.has_number:
@@ -723,11 +763,27 @@ def number_of_values(variable):
 
 
 def nearest_numbers(variable, x):
-    """Return possible numbers of a variable with steps, the nearest to x first, ``(n, k)``."""
+    """Return numbers of a variable with steps that the fit may have, the nearest to x first.
+
+    Parameters
+    ----------
+    variable : Number or Levels
+        The variable.
+    x : ndarray of shape (n,)
+        The numbers.
+
+    Returns
+    -------
+    numbers : ndarray of shape (n, k)
+        As many for each x.
+    """
     if variable.has_number:
-        steps = np.arange(MAX_NUMBERS)
-        steps = np.where(steps % 2, 1, -1) * ((steps + 1) // 2)
-        return variable.snap(x[:, None] + variable.step * steps)
-    listed = variable.decode(np.arange(variable.n_levels))
-    order = np.argsort(np.abs(listed - x[:, None]), axis=1, kind="stable")
-    return listed[order[:, :MAX_NUMBERS]]
+        (low, high), step = variable.seen, variable.step
+        k = int(min(MAX_NUMBERS, 1 + number_of_values(variable)))
+        first = np.clip(x - step * (k // 2), low, high - step * (k - 1))
+        numbers = variable.snap(first[:, None] + step * np.arange(k))
+        numbers = np.hstack([numbers, np.tile(variable.atoms, (len(x), 1))])
+    else:
+        numbers = np.tile(variable.decode(np.arange(variable.n_levels)), (len(x), 1))
+    order = np.argsort(np.abs(numbers - x[:, None]), axis=1, kind="stable")
+    return np.take_along_axis(numbers, order, axis=1)
