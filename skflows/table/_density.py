@@ -43,6 +43,7 @@ from ..preprocessing.sklearn_compat import Interval, StrOptions
 from ..preprocessing.validation import validate_weight
 from ..training.threads import fit_context, in_one_thread
 from ._class_column import ClassColumn
+from ._completion import Completion
 from ._dates import DateDistribution
 from ._duration import expected_duration, said
 from ._missing import (
@@ -907,10 +908,11 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         beyond its reach. Rows stay as drawn if a rule with a known value would break by clipping.
         """
         rules = self._schema.rules if keeps_orders else self._schema.rules.without_orders()
+        completion = Completion(rules, self)
 
         def draw(values, *n_rounds):
             chunks = in_chunks(values, DRAWN_AT_ONCE)
-            drawn = [rules.complete(self, some, random_state, *n_rounds) for some in chunks]
+            drawn = [completion.complete(some, random_state, *n_rounds) for some in chunks]
             return (np.concatenate(each) for each in zip(*drawn, strict=True))
 
         low, high = self._schema.reach(len(values))

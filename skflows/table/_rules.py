@@ -7,27 +7,18 @@ break it, times the probability of exceptions. The mixture's probabilities that 
 broken are replaced by the shares of the rows.
 """
 
-from itertools import permutations, product
+from itertools import permutations
 
 import numpy as np
 
 from ..columns.checks import ColumnWarning, among, warn_user
+from ._completion import Completion
 from ._filling import Filling
-from ._predictive import OneVariable, without
-from ._rule_kinds import LEAST_BROKEN, Formula, without_level
+from ._rule_kinds import LEAST_BROKEN, Formula
 from ._variables import in_chunks
 from ._view import TableView
 
-ROUNDS_OF_RULES = 15  # of draws in place of rows that break a rule
-ROUNDS_OF_CATEGORIES = 8  # of these, in which the categories of a row stay
-ROUNDS_OF_LARGEST = 3  # of these, in which the largest term of a given target follows
-ROUNDS_OF_EXCEPTIONS = 9  # of these, before a row may be an exception to any rule that has some
-DRAWS_AT_ONCE, MAX_DRAWS = 1_000, 20  # in each round, of all rows and of each
-DRAWS_OF_SPANS = 20  # that keep the rules, before a span outside of the range of fit is accepted
-REJECTED = 2  # cost of a draw that breaks a rule; of such a span, 1
 MAX_NUMBERS, ROWS_TRIED = 300, 100  # numbers that are tried for a row, and rows at once
-DRAWS_OF_TERMS = 10  # times as many, of terms of given targets: these cost little
-CHEAP_ROUNDS = 2  # after which determinants of given targets are drawn on their own
 N_WEIGHED = 4_000  # samples that tell how often the mixture breaks an order
 RULE_FIELDS = ["rule", "kind", "exceptions", "rows"]  # of the table of rules
 
@@ -165,8 +156,9 @@ class Rules:
     def weigh(self, density):
         """Note how often the mixture breaks each order in rows that keep the ones before it."""
         nothing, random_state = density._nothing_known(N_WEIGHED), np.random.RandomState(0)
-        exceptions = self._exceptions(N_WEIGHED, random_state)
-        drawn = self._drawn(density, nothing, exceptions, random_state)
+        completion = Completion(self, density)
+        exceptions = completion.exceptions(N_WEIGHED, random_state)
+        drawn = completion.drawn(nothing, exceptions, random_state)
         rows = self.encoded(density._schema, drawn)
         for rule in self.orders:
             rule.weigh(rows)
@@ -214,89 +206,6 @@ class Rules:
     def without_orders(self):
         """Return the other rules."""
         return Rules(self.functions)
-
-    def complete(self, density, values, random_state, n_rounds=ROUNDS_OF_RULES):
-        """Draw the unknown variables given the known ones, so that rules are kept.
-
-        Returns
-        -------
-        drawn : ndarray of shape (n, n_variables)
-            The complete rows.
-        is_filled : ndarray of shape (n,) of bool
-            Rows whose draws broke a rule in all rounds: their unknown values follow in the end.
-        """
-        schema = density._schema
-        exceptions = self._exceptions(len(values), random_state)
-        values = self.solved(schema, values, exceptions)
-        drawn = self._drawn(density, values, exceptions, random_state)
-        pending = np.flatnonzero(self._rejected(schema, drawn, values, exceptions, random_state))
-        if schema.flag_of:  # missing values stay so, or rows would have more: they break no rule
-            flags = np.ix_(pending, [*schema.flag_of.values()])
-            values = values.copy()
-            values[flags] = drawn[flags]
-            values[pending] = self.solved(schema, values[pending], exceptions[pending])
-        is_open, rows = np.zeros(len(values), dtype=bool), self.encoded(schema, values[pending])
-        for rule, is_exception in zip(self.functions, exceptions[pending].T, strict=True):
-            if isinstance(rule, Formula):
-                is_open[pending] |= rule.is_open(rows) & ~is_exception
-        cost, n_kept = np.full(len(drawn), REJECTED), np.zeros(len(drawn))
-        # Of categories whose numbers break orders more often, fewer rows would be left otherwise.
-        categories_stay = values.copy()
-        at = np.ix_(pending[~self._are_open(rows, self.functions)], schema.ranges.levels)
-        categories_stay[at] = drawn[at]
-        for i in range(n_rounds):
-            if not len(pending):
-                break
-            if i == ROUNDS_OF_EXCEPTIONS:
-                self._add_exceptions(schema, drawn, exceptions, pending)
-            # Of several draws of each row, the first that keeps the rules: rounds take time.
-            n_draws = int(np.clip(DRAWS_AT_ONCE // len(pending), 1, MAX_DRAWS))
-            of = np.repeat(pending, np.where(is_open[pending], DRAWS_OF_TERMS, 1) * n_draws)
-            known = (categories_stay if i < ROUNDS_OF_CATEGORIES else values)[of]
-            open_rows, is_tried = np.flatnonzero(is_open[of]), np.ones(len(of), dtype=bool)
-            terms = known[open_rows], exceptions[of[open_rows]], i < ROUNDS_OF_LARGEST
-            known[open_rows], is_tried[open_rows] = self._with_terms(density, *terms, random_state)
-            tried = np.flatnonzero(is_tried)
-            place = np.arange(len(tried)) - np.searchsorted(of[tried], of[tried])
-            tried = tried[place < n_draws]  # as many of each row, at most
-            if not len(tried):
-                continue
-            of, known = of[tried], known[tried]
-            if i >= CHEAP_ROUNDS:
-                known = self._with_determinants(density, known, random_state)
-            again = self._drawn(density, known, exceptions[of], random_state)
-            is_rejected = self._rejected(schema, again, values[of], exceptions[of], random_state)
-            costs = REJECTED * is_rejected
-            open_rows = np.flatnonzero(is_open[of])
-            costs[open_rows] += self._have_unseen_span(
-                schema, again[open_rows], values[of[open_rows]]
-            )
-            n_kept += np.bincount(of, costs < REJECTED, len(n_kept))
-            by_cost = np.lexsort((costs, of))
-            some, first = np.unique(of[by_cost], return_index=True)
-            best = by_cost[first]
-            is_better = costs[best] <= cost[some]
-            some, best = some[is_better], best[is_better]
-            drawn[some], cost[some] = again[best], costs[best]
-            most = np.where(n_kept[pending] < DRAWS_OF_SPANS, 0, REJECTED - 1)
-            pending = pending[cost[pending] > most]
-        left, is_filled = drawn[pending], np.zeros(len(drawn), dtype=bool)
-        self.fill(schema, left, np.isnan(values[pending]))
-        drawn[pending], is_filled[pending] = left, cost[pending] >= REJECTED
-        return drawn, is_filled
-
-    def _exceptions(self, n, random_state):
-        """Draw in which of n rows each function is an exception, of shape (n, n_functions)."""
-        shares = [rule.counts.share for rule in self.functions]
-        return random_state.uniform(size=(n, len(shares))) < shares
-
-    def _add_exceptions(self, schema, drawn, exceptions, pending):
-        """Let rows whose known values hardly fit be exceptions to one more rule, the likeliest."""
-        rows = self.encoded(schema, drawn[pending])
-        shares = np.zeros((len(pending), len(self.functions)))
-        for k, rule in enumerate(self.functions):
-            shares[:, k] = rule.counts.share * (rule.is_broken(rows) & ~exceptions[pending, k])
-        exceptions[pending] |= (shares > 0) & (shares == shares.max(axis=1, initial=0)[:, None])
 
     def solved(self, schema, values, exceptions=None, as_centres=False):
         """Return variables with the unknown columns of formulas that known values tell.
@@ -380,96 +289,7 @@ class Rules:
         schema.put(values, some, i, told)
         return len(some) > 0
 
-    def _rejected(self, schema, drawn, values, exceptions, random_state):
-        """Return which rows break an order and do not stay, or a function without an exception."""
-        rows = self.encoded(schema, drawn)
-        given = self.encoded(schema, values)
-        rejected = np.zeros(len(rows), dtype=bool)
-        for rule in self.orders:
-            is_open = np.isnan(given[:, rule.columns]).any(axis=1)
-            is_broken = rule.is_broken(rows) & is_open
-            rejected |= is_broken & (random_state.uniform(size=len(rows)) >= rule.acceptance)
-        for rule, is_exception in zip(self.functions, exceptions.T, strict=True):
-            is_open = np.isnan(given[:, rule.determinants]).any(axis=1)
-            rejected |= rule.is_broken(rows) & is_open & ~is_exception
-        return rejected
-
-    @staticmethod
-    def _are_open(rows, rules):
-        """Return which encoded rows know the target of some rule, and not all determinants."""
-        is_open = np.zeros(len(rows), dtype=bool)
-        for rule in rules:
-            is_open |= rule.is_open(rows)
-        return is_open
-
-    def _have_unseen_span(self, schema, drawn, values):
-        """Return which rows have a span outside of the range of the fit, between given dates.
-
-        A date between these follows from one span, and no member has drawn the other one.
-        """
-        is_unseen = np.zeros(len(drawn), dtype=bool)
-        if not schema.spans or not len(drawn):
-            return is_unseen
-        given, rows = (self.encoded(schema, schema.with_spans(each)) for each in (values, drawn))
-        for k, *_ in schema.spans:
-            low, high = schema.columns[k].seen
-            is_unseen |= np.isnan(given[:, k]) & ((rows[:, k] < low) | (rows[:, k] > high))
-        return is_unseen
-
-    def _with_terms(self, density, values, exceptions, by_largest, random_state):
-        """Return rows of given targets with drawn terms, and which of them are possible.
-
-        Rates and other listed numbers are drawn first, as they and the target may tell the others.
-        Of drawn terms, the largest one follows, which changes least; or one that no rule tells and
-        whose numbers are as close as those of the target, which most often has a possible value.
-        Rows are possible if all formulas hold that tell.
-        """
-        schema, terms = density._schema, values.copy()
-        is_possible = np.ones(len(values), dtype=bool)
-        if not len(values):
-            return terms, is_possible
-        drawn = self._drawn(density, terms, exceptions, random_state)
-        for j in self._first_terms(schema):
-            terms[:, j] = np.where(np.isnan(terms[:, j]), drawn[:, j], terms[:, j])
-            terms = self.solved(schema, terms, exceptions)
-        terms = self.solved(schema, terms, exceptions, as_centres=True)
-        rows = self.encoded(schema, drawn)
-        stays = np.zeros(rows.shape, dtype=bool)
-        for i in self.columns:
-            variable = schema.variables[schema.of_column[i][-1]]
-            if not by_largest:
-                stays[:, i] = any(rule.target.column == i for rule in self.functions)
-            elif variable.has_number and variable.n_levels:  # frequent, such as no overtime
-                stays[:, i] = np.isin(rows[:, i], variable.atoms)
-        # A term may be the target of an earlier formula.
-        for rule, is_exception in reversed([*zip(self.functions, exceptions.T, strict=True)]):
-            if not isinstance(rule, Formula):
-                continue
-            given = self.encoded(schema, terms)
-            open_rows = np.flatnonzero(rule.is_open(given) & ~is_exception)
-            given, trial = given[open_rows], rows[open_rows]
-            trial = np.where(np.isnan(given), trial, given)
-            is_unknown = np.isnan(given[:, rule.determinants])
-            comes_last = stays[np.ix_(open_rows, rule.determinants)]
-            if not by_largest:
-                comes_last |= rule.are_coarse(schema)
-            sizes = np.where(comes_last, 0.0, rule.sizes(trial, schema))
-            largest = np.where(is_unknown, sizes, -1.0).argmax(axis=1)
-            for k, j in enumerate(rule.determinants):
-                some = np.flatnonzero(largest == k)
-                told = rule.told(schema, trial[some], j)
-                is_told = ~np.isnan(told)
-                if not by_largest and schema.columns[j].is_number:  # a small term may change a lot
-                    is_told &= are_in_range(schema.variables[schema.of_column[j][-1]], told)
-                trial[some[is_told], j] = told[is_told]
-            fits = ~rule.is_broken(trial)
-            is_possible[open_rows] &= fits
-            for k, j in enumerate(rule.determinants):
-                some = np.flatnonzero(fits & is_unknown[:, k])
-                schema.put(terms, open_rows[some], j, trial[some, j])
-        return terms, is_possible
-
-    def _needed(self, schema):
+    def needed(self, schema):
         """Return variables of numbers that formulas need and no rule tells, if they have steps.
 
         The ones with few possible values come first.
@@ -479,95 +299,6 @@ class Rules:
         variables = [schema.of_column[i][-1] for i in needed if schema.columns[i].is_number]
         sizes = {j: number_of_values(schema.variables[j]) for j in variables}
         return sorted((j for j in variables if np.isfinite(sizes[j])), key=sizes.get)
-
-    def _first_terms(self, schema):
-        """Return the needed variables that are listed, or that let two formulas tell two columns.
-
-        For example, a net amount and the rate of its tax tell the gross amount and the tax.
-        """
-        keys = set()
-        for rule, other in permutations(self.formulas, 2):
-            shared = {*rule.determinants} & {*other.determinants}
-            if shared and other.target.column in rule.determinants:
-                keys |= {*other.determinants} - shared
-        keys = {schema.of_column[i][-1] for i in keys}
-        return [j for j in self._needed(schema) if j in keys or not schema.variables[j].has_number]
-
-    def _with_determinants(self, density, values, random_state):
-        """Return values with determinants drawn so that they agree with given targets."""
-        from ._network import choose
-
-        schema, values = density._schema, values.copy()
-        for rule in self.functions[::-1]:
-            (i, *others), rows = rule.determinants, self.encoded(schema, values)
-            if others or not schema.columns[i].is_levels:
-                continue
-            open_rows = np.flatnonzero(
-                np.isnan(rows[:, i]) & ~np.isnan(rows[:, rule.target.column])
-            )
-            if len(open_rows):
-                j = schema.of_column[i][-1]
-                view = TableView.of_conditions(schema, values[open_rows])
-                log_weights = density._log_weights(view, view.known)
-                levels = OneVariable(density, view, j, log_weights).levels
-                drawn = choose(levels, random_state)
-                values[open_rows, j] = schema.variables[j].decode(drawn)
-        return values
-
-    def _drawn(self, density, values, exceptions, random_state):
-        """Return variables, the unknown ones drawn, and targets as functions expect them."""
-        drawn = density._drawn_by_members(values, random_state)
-        if not self.columns:
-            return drawn
-        schema = density._schema
-        rows = self.encoded(schema, drawn, random_state)
-        for i in self.columns:  # pooled values are one of these from now on
-            self._set(schema, drawn, rows, i)
-        for rule, stays in zip(self.functions, exceptions.T, strict=True):
-            target = rule.target
-            if isinstance(rule, Formula):
-                self._give_frequent(schema, rule, values, rows, drawn, stays)
-            expected = rule.expected(rows)
-            is_free = np.isnan(values[:, target.variables[0]]) & ~np.isnan(rows[:, target.column])
-            is_free &= ~np.isnan(expected)
-            follows = is_free & ~stays
-            rows[follows, target.column] = rule.drawn(
-                rows[follows], expected[follows], random_state
-            )
-            same = np.abs(rows[:, target.column] - expected) <= target.tolerance
-            other = np.flatnonzero(is_free & stays & same)
-            if len(other):
-                rows[other, target.column] = self._another(
-                    density, drawn[other], target, expected[other], random_state
-                )
-            self._set(schema, drawn, rows, target.column)
-        return drawn
-
-    def _give_frequent(self, schema, rule, values, rows, drawn, stays):
-        """Let a term give a target that was drawn as a frequent value, in place.
-
-        For example, a stock of 0: the sum of drawn terms hardly ever is. The largest possible term
-        follows that is in no other function.
-        """
-        i, variable = rule.target.column, rule.variable
-        others = {j for other in self.functions if other is not rule for j in other.columns}
-        has_frequent = variable is not None and variable.has_number and variable.n_levels  # no date
-        if not has_frequent or others.issuperset(rule.determinants):
-            return
-        is_open = np.isin(rows[:, i], variable.atoms) & rule.is_broken(rows) & ~stays
-        is_open &= np.isnan(values[:, rule.target.variables[0]])
-        sizes = rule.sizes(rows, schema)
-        for k, j in enumerate(rule.determinants):
-            is_known = ~np.isnan(values[:, schema.of_column[j][-1]])
-            sizes[:, k] = np.where(is_known | (j in others), np.nan, sizes[:, k])
-        by_size = np.argsort(-sizes, axis=1, kind="stable")  # NaN last
-        for place, (k, j) in product(by_size.T, enumerate(rule.determinants)):
-            some = np.flatnonzero(is_open & (place == k) & ~np.isnan(sizes[:, k]))
-            told = rule.told(schema, rows[some], j)
-            is_told = are_in_range(schema.variables[schema.of_column[j][-1]], told)
-            rows[some[is_told], j] = told[is_told]
-            schema.put(drawn, some[is_told], j, told[is_told])
-            is_open[some[is_told]] = False
 
     def fill(self, schema, values, is_unknown, are_means=False):
         """Let the unknown values of complete rows follow the rules, in place (see `Filling`)."""
@@ -591,7 +322,7 @@ class Rules:
             As in `Filling`.
         """
         is_broken = self._break_formulas(schema, values, filled, are_means)
-        for j in self._needed(schema) if is_broken.any() else ():
+        for j in self.needed(schema) if is_broken.any() else ():
             for rows in in_chunks(np.flatnonzero(np.isnan(values[:, j]) & is_broken), ROWS_TRIED):
                 numbers = nearest_numbers(schema.variables[j], filled[rows, j])
                 of = np.repeat(rows, numbers.shape[1])
@@ -704,28 +435,6 @@ class Rules:
                     ColumnWarning,
                 )
 
-    @staticmethod
-    def _set(schema, values, rows, i):
-        values[:, schema.of_column[i]] = np.stack(schema.columns[i].split(rows[:, i]), axis=1)
-
-    @staticmethod
-    def _another(density, values, target, expected, random_state):
-        """Return values of a target other than the expected ones, given the rest of the rows."""
-        from ._network import choose
-
-        schema, i = density._schema, target.column
-        values = without(values, schema, i)
-        column, j = schema.columns[i], target.variables[-1]
-        if not column.is_levels:
-            return column.joined(
-                density._drawn_by_members(values, random_state)[:, schema.of_column[i]]
-            )
-        view = TableView.of_conditions(schema, values)
-        levels = OneVariable(density, view, j, density._log_weights(view, view.known)).levels
-        levels = without_level(levels, target.place(schema, expected))
-        values[:, j] = schema.variables[j].decode(choose(levels, random_state))
-        return column.joined(values[:, schema.of_column[i]], random_state)
-
     def describe(self, names):
         """Return the rows of a table of the rules."""
         return [
@@ -745,14 +454,6 @@ def have_value(schema, values, i):
     if not schema.columns[i].has_flag:
         return np.ones(len(values), dtype=bool)
     return values[:, schema.of_column[i][0]] == 0
-
-
-def are_in_range(variable, x):
-    """Return which numbers are within the range of the fit, and so not NaN."""
-    if not variable.has_number:
-        return ~np.isnan(x)
-    low, high = variable.seen
-    return ((x >= low) & (x <= high)) | np.isin(x, variable.atoms)
 
 
 def number_of_values(variable):

@@ -1,0 +1,337 @@
+"""How the unknown values of rows are drawn so that they follow the rules of a table."""
+
+from itertools import permutations, product
+
+import numpy as np
+
+from ._predictive import OneVariable, without
+from ._rule_kinds import Formula, without_level
+from ._view import TableView
+
+ROUNDS_OF_RULES = 15  # of draws in place of rows that break a rule
+ROUNDS_OF_CATEGORIES = 8  # of these, in which the categories of a row stay
+ROUNDS_OF_LARGEST = 3  # of these, in which the largest term of a given target follows
+ROUNDS_OF_EXCEPTIONS = 9  # of these, before a row may be an exception to one more rule
+DRAWS_AT_ONCE, MAX_DRAWS = 1_000, 20  # in each round, of all rows and of each
+DRAWS_OF_SPANS = 20  # that keep the rules, before a span outside of the range of fit is accepted
+REJECTED = 2  # cost of a draw that breaks a rule; of such a span, 1
+DRAWS_OF_TERMS = 10  # times as many, of terms of given targets: these cost little
+CHEAP_ROUNDS = 2  # after which determinants of given targets are drawn on their own
+
+
+class Completion:
+    """The draws of a density, made to keep the rules of its table.
+
+    Parameters
+    ----------
+    rules : Rules
+        The rules.
+    density : TableDensity
+        The density, which draws whatever rules say.
+    """
+
+    def __init__(self, rules, density):
+        self.rules, self.density, self.schema = rules, density, density._schema
+
+    def complete(self, values, random_state, n_rounds=ROUNDS_OF_RULES):
+        """Draw the unknown variables given the known ones, so that rules are kept.
+
+        Returns
+        -------
+        drawn : ndarray of shape (n, n_variables)
+            The complete rows.
+        is_filled : ndarray of shape (n,) of bool
+            Rows whose draws broke a rule in all rounds: their unknown values follow in the end.
+        """
+        exceptions = self.exceptions(len(values), random_state)
+        values = self.rules.solved(self.schema, values, exceptions)
+        drawn = self.drawn(values, exceptions, random_state)
+        pending = np.flatnonzero(self._rejected(drawn, values, exceptions, random_state))
+        # Missing values stay so, or rows would have more: they break no rule.
+        if self.schema.flag_of:
+            flags = np.ix_(pending, [*self.schema.flag_of.values()])
+            values = values.copy()
+            values[flags] = drawn[flags]
+            values[pending] = self.rules.solved(self.schema, values[pending], exceptions[pending])
+        rows = self.rules.encoded(self.schema, values[pending])
+        is_open = np.zeros(len(values), dtype=bool)
+        for rule, is_exception in zip(self.rules.functions, exceptions[pending].T, strict=True):
+            if isinstance(rule, Formula):
+                is_open[pending] |= rule.is_open(rows) & ~is_exception
+        cost, n_kept = np.full(len(drawn), REJECTED), np.zeros(len(drawn))
+        # Of categories whose numbers break orders more often, fewer rows would be left otherwise.
+        categories_stay = values.copy()
+        at = np.ix_(pending[~self._are_open(rows, self.rules.functions)], self.schema.ranges.levels)
+        categories_stay[at] = drawn[at]
+        for i in range(n_rounds):
+            if not len(pending):
+                break
+            if i == ROUNDS_OF_EXCEPTIONS:
+                self._add_exceptions(drawn, exceptions, pending)
+            # Of several draws of each row, the first that keeps the rules: rounds take time.
+            n_draws = int(np.clip(DRAWS_AT_ONCE // len(pending), 1, MAX_DRAWS))
+            of = np.repeat(pending, np.where(is_open[pending], DRAWS_OF_TERMS, 1) * n_draws)
+            known = (categories_stay if i < ROUNDS_OF_CATEGORIES else values)[of]
+            open_rows, is_tried = np.flatnonzero(is_open[of]), np.ones(len(of), dtype=bool)
+            terms = known[open_rows], exceptions[of[open_rows]], i < ROUNDS_OF_LARGEST
+            known[open_rows], is_tried[open_rows] = self._with_terms(*terms, random_state)
+            tried = np.flatnonzero(is_tried)
+            place = np.arange(len(tried)) - np.searchsorted(of[tried], of[tried])
+            tried = tried[place < n_draws]  # as many of each row, at most
+            if not len(tried):
+                continue
+            of, known = of[tried], known[tried]
+            if i >= CHEAP_ROUNDS:
+                known = self._with_determinants(known, random_state)
+            again = self.drawn(known, exceptions[of], random_state)
+            costs = self._costs(again, values[of], exceptions[of], is_open[of], random_state)
+            n_kept += np.bincount(of, costs < REJECTED, len(n_kept))
+            by_cost = np.lexsort((costs, of))
+            some, first = np.unique(of[by_cost], return_index=True)
+            best = by_cost[first]
+            is_better = costs[best] <= cost[some]
+            some, best = some[is_better], best[is_better]
+            drawn[some], cost[some] = again[best], costs[best]
+            most = np.where(n_kept[pending] < DRAWS_OF_SPANS, 0, REJECTED - 1)
+            pending = pending[cost[pending] > most]
+        left, is_filled = drawn[pending], np.zeros(len(drawn), dtype=bool)
+        self.rules.fill(self.schema, left, np.isnan(values[pending]))
+        drawn[pending], is_filled[pending] = left, cost[pending] >= REJECTED
+        return drawn, is_filled
+
+    def exceptions(self, n, random_state):
+        """Draw in which of n rows each function is an exception, of shape (n, n_functions)."""
+        shares = [rule.counts.share for rule in self.rules.functions]
+        return random_state.uniform(size=(n, len(shares))) < shares
+
+    def _add_exceptions(self, drawn, exceptions, pending):
+        """Let rows whose known values hardly fit be exceptions to one more rule, the likeliest."""
+        rows = self.rules.encoded(self.schema, drawn[pending])
+        shares = np.zeros((len(pending), len(self.rules.functions)))
+        for k, rule in enumerate(self.rules.functions):
+            shares[:, k] = rule.counts.share * (rule.is_broken(rows) & ~exceptions[pending, k])
+        exceptions[pending] |= (shares > 0) & (shares == shares.max(axis=1, initial=0)[:, None])
+
+    def _costs(self, drawn, values, exceptions, is_open, random_state):
+        """Return the cost of each draw, 0 for the best ones."""
+        costs = REJECTED * self._rejected(drawn, values, exceptions, random_state)
+        open_rows = np.flatnonzero(is_open)
+        costs[open_rows] += self._have_unseen_span(drawn[open_rows], values[open_rows])
+        return costs
+
+    def _rejected(self, drawn, values, exceptions, random_state):
+        """Return which rows break an order and do not stay, or a function without an exception."""
+        rows = self.rules.encoded(self.schema, drawn)
+        given = self.rules.encoded(self.schema, values)
+        rejected = np.zeros(len(rows), dtype=bool)
+        for rule in self.rules.orders:
+            is_open = np.isnan(given[:, rule.columns]).any(axis=1)
+            is_broken = rule.is_broken(rows) & is_open
+            rejected |= is_broken & (random_state.uniform(size=len(rows)) >= rule.acceptance)
+        for rule, is_exception in zip(self.rules.functions, exceptions.T, strict=True):
+            is_open = np.isnan(given[:, rule.determinants]).any(axis=1)
+            rejected |= rule.is_broken(rows) & is_open & ~is_exception
+        return rejected
+
+    @staticmethod
+    def _are_open(rows, rules):
+        """Return which encoded rows know the target of some rule, and not all determinants."""
+        is_open = np.zeros(len(rows), dtype=bool)
+        for rule in rules:
+            is_open |= rule.is_open(rows)
+        return is_open
+
+    def _have_unseen_span(self, drawn, values):
+        """Return which rows have a span outside of the range of the fit, between given dates.
+
+        A date between these follows from one span, and no member has drawn the other one.
+        """
+        is_unseen = np.zeros(len(drawn), dtype=bool)
+        if not self.schema.spans or not len(drawn):
+            return is_unseen
+        given, rows = (
+            self.rules.encoded(self.schema, self.schema.with_spans(each))
+            for each in (values, drawn)
+        )
+        for k, *_ in self.schema.spans:
+            low, high = self.schema.columns[k].seen
+            is_unseen |= np.isnan(given[:, k]) & ((rows[:, k] < low) | (rows[:, k] > high))
+        return is_unseen
+
+    def _with_terms(self, values, exceptions, by_largest, random_state):
+        """Return rows of given targets with drawn terms, and which of them are possible.
+
+        Rates and other listed numbers are drawn first, as they and the target may tell the others.
+        Of drawn terms, the largest one follows, which changes least; or one that no rule tells and
+        whose numbers are as close as those of the target, which most often has a possible value.
+        Rows are possible if all formulas hold that tell.
+        """
+        terms = values.copy()
+        is_possible = np.ones(len(values), dtype=bool)
+        if not len(values):
+            return terms, is_possible
+        drawn = self.drawn(terms, exceptions, random_state)
+        for j in self._first_terms():
+            terms[:, j] = np.where(np.isnan(terms[:, j]), drawn[:, j], terms[:, j])
+            terms = self.rules.solved(self.schema, terms, exceptions)
+        terms = self.rules.solved(self.schema, terms, exceptions, as_centres=True)
+        rows = self.rules.encoded(self.schema, drawn)
+        stays = np.zeros(rows.shape, dtype=bool)
+        for i in self.rules.columns:
+            variable = self.schema.variables[self.schema.of_column[i][-1]]
+            if not by_largest:
+                stays[:, i] = any(rule.target.column == i for rule in self.rules.functions)
+            elif variable.has_number and variable.n_levels:  # frequent, such as no overtime
+                stays[:, i] = np.isin(rows[:, i], variable.atoms)
+        # A term may be the target of an earlier formula.
+        for rule, is_exception in reversed([*zip(self.rules.functions, exceptions.T, strict=True)]):
+            if not isinstance(rule, Formula):
+                continue
+            given = self.rules.encoded(self.schema, terms)
+            open_rows = np.flatnonzero(rule.is_open(given) & ~is_exception)
+            given, trial = given[open_rows], rows[open_rows]
+            trial = np.where(np.isnan(given), trial, given)
+            is_unknown = np.isnan(given[:, rule.determinants])
+            comes_last = stays[np.ix_(open_rows, rule.determinants)]
+            if not by_largest:
+                comes_last |= rule.are_coarse(self.schema)
+            sizes = np.where(comes_last, 0.0, rule.sizes(trial, self.schema))
+            largest = np.where(is_unknown, sizes, -1.0).argmax(axis=1)
+            for k, j in enumerate(rule.determinants):
+                some = np.flatnonzero(largest == k)
+                told = rule.told(self.schema, trial[some], j)
+                is_told = ~np.isnan(told)
+                variable = self.schema.variables[self.schema.of_column[j][-1]]
+                if not by_largest and self.schema.columns[j].is_number:
+                    is_told &= are_in_range(variable, told)  # a small term may change a lot
+                trial[some[is_told], j] = told[is_told]
+            fits = ~rule.is_broken(trial)
+            is_possible[open_rows] &= fits
+            for k, j in enumerate(rule.determinants):
+                some = np.flatnonzero(fits & is_unknown[:, k])
+                self.schema.put(terms, open_rows[some], j, trial[some, j])
+        return terms, is_possible
+
+    def _first_terms(self):
+        """Return the needed variables that are listed, or that let two formulas tell two columns.
+
+        For example, a net amount and the rate of its tax tell the gross amount and the tax.
+        """
+        keys = set()
+        for rule, other in permutations(self.rules.formulas, 2):
+            shared = {*rule.determinants} & {*other.determinants}
+            if shared and other.target.column in rule.determinants:
+                keys |= {*other.determinants} - shared
+        keys = {self.schema.of_column[i][-1] for i in keys}
+        return [
+            j
+            for j in self.rules.needed(self.schema)
+            if j in keys or not self.schema.variables[j].has_number
+        ]
+
+    def _with_determinants(self, values, random_state):
+        """Return values with determinants drawn so that they agree with given targets."""
+        from ._network import choose
+
+        values = values.copy()
+        for rule in self.rules.functions[::-1]:
+            (i, *others), rows = rule.determinants, self.rules.encoded(self.schema, values)
+            if others or not self.schema.columns[i].is_levels:
+                continue
+            open_rows = np.flatnonzero(
+                np.isnan(rows[:, i]) & ~np.isnan(rows[:, rule.target.column])
+            )
+            if len(open_rows):
+                j = self.schema.of_column[i][-1]
+                view = TableView.of_conditions(self.schema, values[open_rows])
+                log_weights = self.density._log_weights(view, view.known)
+                levels = OneVariable(self.density, view, j, log_weights).levels
+                drawn = choose(levels, random_state)
+                values[open_rows, j] = self.schema.variables[j].decode(drawn)
+        return values
+
+    def drawn(self, values, exceptions, random_state):
+        """Return variables, the unknown ones drawn, and targets as functions expect them."""
+        drawn = self.density._drawn_by_members(values, random_state)
+        if not self.rules.columns:
+            return drawn
+        rows = self.rules.encoded(self.schema, drawn, random_state)
+        for i in self.rules.columns:  # pooled values are one of these from now on
+            self._set(drawn, rows, i)
+        for rule, stays in zip(self.rules.functions, exceptions.T, strict=True):
+            target = rule.target
+            if isinstance(rule, Formula):
+                self._give_frequent(rule, values, rows, drawn, stays)
+            expected = rule.expected(rows)
+            is_free = np.isnan(values[:, target.variables[0]]) & ~np.isnan(rows[:, target.column])
+            is_free &= ~np.isnan(expected)
+            follows = is_free & ~stays
+            rows[follows, target.column] = rule.drawn(
+                rows[follows], expected[follows], random_state
+            )
+            same = np.abs(rows[:, target.column] - expected) <= target.tolerance
+            other = np.flatnonzero(is_free & stays & same)
+            if len(other):
+                rows[other, target.column] = self._another(
+                    drawn[other], target, expected[other], random_state
+                )
+            self._set(drawn, rows, target.column)
+        return drawn
+
+    def _give_frequent(self, rule, values, rows, drawn, stays):
+        """Let a term give a target that was drawn as a frequent value, in place.
+
+        For example, a stock of 0: the sum of drawn terms hardly ever is. The largest possible term
+        follows that is in no other function.
+        """
+        i, variable = rule.target.column, rule.variable
+        others = {j for other in self.rules.functions if other is not rule for j in other.columns}
+        has_frequent = variable is not None and variable.has_number and variable.n_levels  # no date
+        if not has_frequent or others.issuperset(rule.determinants):
+            return
+        is_open = np.isin(rows[:, i], variable.atoms) & rule.is_broken(rows) & ~stays
+        is_open &= np.isnan(values[:, rule.target.variables[0]])
+        sizes = rule.sizes(rows, self.schema)
+        for k, j in enumerate(rule.determinants):
+            is_known = ~np.isnan(values[:, self.schema.of_column[j][-1]])
+            sizes[:, k] = np.where(is_known | (j in others), np.nan, sizes[:, k])
+        by_size = np.argsort(-sizes, axis=1, kind="stable")  # NaN last
+        for place, (k, j) in product(by_size.T, enumerate(rule.determinants)):
+            some = np.flatnonzero(is_open & (place == k) & ~np.isnan(sizes[:, k]))
+            told = rule.told(self.schema, rows[some], j)
+            is_told = are_in_range(self.schema.variables[self.schema.of_column[j][-1]], told)
+            rows[some[is_told], j] = told[is_told]
+            self.schema.put(drawn, some[is_told], j, told[is_told])
+            is_open[some[is_told]] = False
+
+    def _set(self, values, rows, i):
+        values[:, self.schema.of_column[i]] = np.stack(
+            self.schema.columns[i].split(rows[:, i]), axis=1
+        )
+
+    def _another(self, values, target, expected, random_state):
+        """Return values of a target other than the expected ones, given the rest of the rows."""
+        from ._network import choose
+
+        i = target.column
+        values = without(values, self.schema, i)
+        column, j = self.schema.columns[i], target.variables[-1]
+        if not column.is_levels:
+            return column.joined(
+                self.density._drawn_by_members(values, random_state)[:, self.schema.of_column[i]]
+            )
+        view = TableView.of_conditions(self.schema, values)
+        levels = OneVariable(
+            self.density, view, j, self.density._log_weights(view, view.known)
+        ).levels
+        levels = without_level(levels, target.place(self.schema, expected))
+        values[:, j] = self.schema.variables[j].decode(choose(levels, random_state))
+        return column.joined(values[:, self.schema.of_column[i]], random_state)
+
+
+def are_in_range(variable, x):
+    """Return which numbers are within the range of the fit, and so not NaN."""
+    if not variable.has_number:
+        return ~np.isnan(x)
+    low, high = variable.seen
+    return ((x >= low) & (x <= high)) | np.isin(x, variable.atoms)
