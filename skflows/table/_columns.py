@@ -166,13 +166,13 @@ def _frequent_ends(values, setting, low, high, step):
         is_end = distinct[end] == bound or (np.isinf(bound) and not setting.is_stated)
         if not (is_often and is_end):
             continue
-        others = values != distinct[end]
+        others, is_atom = values != distinct[end], True
         if repeat(values[others]):
             is_atom = abs(distinct[end] - distinct[next_]) > APART * step
-        else:
+        elif repeat(values):
             steps = np.rint(np.abs(values[others] - distinct[end]) / step)
             heaps = Heaps.of(steps, setting.weight[others]) or NO_HEAPS
-            is_atom = not repeat(values) or heaps.repeats(steps) <= MOST_REPEATS
+            is_atom = heaps.repeats(steps) <= MOST_REPEATS
         if is_atom:
             ends.append(distinct[end])
     return ends

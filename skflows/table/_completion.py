@@ -1,6 +1,6 @@
 """How the unknown values of rows are drawn so that they follow the rules of a table."""
 
-from itertools import permutations, product
+from itertools import permutations
 
 import numpy as np
 
@@ -54,14 +54,16 @@ class Completion:
             values[flags] = drawn[flags]
             values[pending] = self.rules.solved(self.schema, values[pending], exceptions[pending])
         rows = self.rules.encoded(self.schema, values[pending])
+        are_open = np.zeros(exceptions[pending].shape, dtype=bool)  # for each function
+        for k, rule in enumerate(self.rules.functions):
+            are_open[:, k] = rule.is_open(rows)
+        formulas = [k for k, rule in enumerate(self.rules.functions) if isinstance(rule, Formula)]
         is_open = np.zeros(len(values), dtype=bool)
-        for rule, is_exception in zip(self.rules.functions, exceptions[pending].T, strict=True):
-            if isinstance(rule, Formula):
-                is_open[pending] |= rule.is_open(rows) & ~is_exception
+        is_open[pending] = (are_open & ~exceptions[pending])[:, formulas].any(axis=1)
         cost, n_kept = np.full(len(drawn), REJECTED), np.zeros(len(drawn))
         # Of categories whose numbers break orders more often, fewer rows would be left otherwise.
         categories_stay = values.copy()
-        at = np.ix_(pending[~self._are_open(rows, self.rules.functions)], self.schema.ranges.levels)
+        at = np.ix_(pending[~are_open.any(axis=1)], self.schema.ranges.levels)
         categories_stay[at] = drawn[at]
         for i in range(n_rounds):
             if not len(pending):
@@ -133,14 +135,6 @@ class Completion:
             rejected |= rule.is_broken(rows) & is_open & ~is_exception
         return rejected
 
-    @staticmethod
-    def _are_open(rows, rules):
-        """Return which encoded rows know the target of some rule, and not all determinants."""
-        is_open = np.zeros(len(rows), dtype=bool)
-        for rule in rules:
-            is_open |= rule.is_open(rows)
-        return is_open
-
     def _have_unseen_span(self, drawn, values):
         """Return which rows have a span outside of the range of the fit, between given dates.
 
@@ -162,8 +156,8 @@ class Completion:
         """Return rows of given targets with drawn terms, and which of them are possible.
 
         Rates and other listed numbers are drawn first, as they and the target may tell the others.
-        Of drawn terms, the largest one follows, which changes least; or one that no rule tells and
-        whose numbers are as close as those of the target, which most often has a possible value.
+        Of drawn terms, the largest one follows, which changes least; or one that no rule tells,
+        with steps as small as the target's, which most often has a possible value.
         Rows are possible if all formulas hold that tell.
         """
         terms = values.copy()
@@ -178,20 +172,19 @@ class Completion:
         rows = self.rules.encoded(self.schema, drawn)
         stays = np.zeros(rows.shape, dtype=bool)
         for i in self.rules.columns:
-            variable = self.schema.variables[self.schema.of_column[i][-1]]
+            variable = self.schema.variable_of(i)
             if not by_largest:
                 stays[:, i] = any(rule.target.column == i for rule in self.rules.functions)
             elif variable.has_number and variable.n_levels:  # frequent, such as no overtime
                 stays[:, i] = np.isin(rows[:, i], variable.atoms)
+        known = self.rules.encoded(self.schema, terms)
         # A term may be the target of an earlier formula.
         for rule, is_exception in reversed([*zip(self.rules.functions, exceptions.T, strict=True)]):
             if not isinstance(rule, Formula):
                 continue
-            given = self.rules.encoded(self.schema, terms)
-            open_rows = np.flatnonzero(rule.is_open(given) & ~is_exception)
-            given, trial = given[open_rows], rows[open_rows]
-            trial = np.where(np.isnan(given), trial, given)
-            is_unknown = np.isnan(given[:, rule.determinants])
+            open_rows = np.flatnonzero(rule.is_open(known) & ~is_exception)
+            trial = np.where(np.isnan(known[open_rows]), rows[open_rows], known[open_rows])
+            is_unknown = np.isnan(known[np.ix_(open_rows, rule.determinants)])
             comes_last = stays[np.ix_(open_rows, rule.determinants)]
             if not by_largest:
                 comes_last |= rule.are_coarse(self.schema)
@@ -201,7 +194,7 @@ class Completion:
                 some = np.flatnonzero(largest == k)
                 told = rule.told(self.schema, trial[some], j)
                 is_told = ~np.isnan(told)
-                variable = self.schema.variables[self.schema.of_column[j][-1]]
+                variable = self.schema.variable_of(j)
                 if not by_largest and self.schema.columns[j].is_number:
                     is_told &= are_in_range(variable, told)  # a small term may change a lot
                 trial[some[is_told], j] = told[is_told]
@@ -209,6 +202,7 @@ class Completion:
             is_possible[open_rows] &= fits
             for k, j in enumerate(rule.determinants):
                 some = np.flatnonzero(fits & is_unknown[:, k])
+                known[open_rows[some], j] = trial[some, j]
                 self.schema.put(terms, open_rows[some], j, trial[some, j])
         return terms, is_possible
 
@@ -255,9 +249,9 @@ class Completion:
         drawn = self.density._drawn_by_members(values, random_state)
         if not self.rules.columns:
             return drawn
-        rows = self.rules.encoded(self.schema, drawn, random_state)
+        rows, every = self.rules.encoded(self.schema, drawn, random_state), np.arange(len(drawn))
         for i in self.rules.columns:  # pooled values are one of these from now on
-            self._set(drawn, rows, i)
+            self.schema.put(drawn, every, i, rows[:, i])
         for rule, stays in zip(self.rules.functions, exceptions.T, strict=True):
             target = rule.target
             if isinstance(rule, Formula):
@@ -275,7 +269,7 @@ class Completion:
                 rows[other, target.column] = self._another(
                     drawn[other], target, expected[other], random_state
                 )
-            self._set(drawn, rows, target.column)
+            self.schema.put(drawn, every, target.column, rows[:, target.column])
         return drawn
 
     def _give_frequent(self, rule, values, rows, drawn, stays):
@@ -289,25 +283,21 @@ class Completion:
         has_frequent = variable is not None and variable.has_number and variable.n_levels  # no date
         if not has_frequent or others.issuperset(rule.determinants):
             return
-        is_open = np.isin(rows[:, i], variable.atoms) & rule.is_broken(rows) & ~stays
-        is_open &= np.isnan(values[:, rule.target.variables[0]])
-        sizes = rule.sizes(rows, self.schema)
-        for k, j in enumerate(rule.determinants):
-            is_known = ~np.isnan(values[:, self.schema.of_column[j][-1]])
-            sizes[:, k] = np.where(is_known | (j in others), np.nan, sizes[:, k])
-        by_size = np.argsort(-sizes, axis=1, kind="stable")  # NaN last
-        for place, (k, j) in product(by_size.T, enumerate(rule.determinants)):
-            some = np.flatnonzero(is_open & (place == k) & ~np.isnan(sizes[:, k]))
-            told = rule.told(self.schema, rows[some], j)
-            is_told = are_in_range(self.schema.variables[self.schema.of_column[j][-1]], told)
-            rows[some[is_told], j] = told[is_told]
-            self.schema.put(drawn, some[is_told], j, told[is_told])
-            is_open[some[is_told]] = False
-
-    def _set(self, values, rows, i):
-        values[:, self.schema.of_column[i]] = np.stack(
-            self.schema.columns[i].split(rows[:, i]), axis=1
-        )
+        is_free = np.isnan(values[:, rule.target.variables[0]]) & ~stays
+        some = np.flatnonzero(is_free & np.isin(rows[:, i], variable.atoms))
+        some = some[rule.is_broken(rows[some])]
+        of_determinants = [self.schema.of_column[j][-1] for j in rule.determinants]
+        is_open = np.isnan(values[np.ix_(some, of_determinants)])
+        is_open &= [j not in others for j in rule.determinants]
+        differs = np.ones(len(some), dtype=bool)
+        for j, places in rule.largest_first(rows[some], self.schema, is_open):
+            places = places[differs[places]]
+            told = rule.told(self.schema, rows[some[places]], j)
+            is_told = are_in_range(self.schema.variable_of(j), told)
+            places, told = places[is_told], told[is_told]
+            rows[some[places], j] = told
+            self.schema.put(drawn, some[places], j, told)
+            differs[places] = False
 
     def _another(self, values, target, expected, random_state):
         """Return values of a target other than the expected ones, given the rest of the rows."""

@@ -1,7 +1,5 @@
 """How the unknown values of rows that were filled in one by one are made to follow the rules."""
 
-from itertools import product
-
 import numpy as np
 
 from ..columns.arrays import is_integer_dtype
@@ -138,10 +136,8 @@ class Filling:
 
     def _set_largest(self, rule, is_open, differs):
         """Set the largest possible open term of rows that differ, which then do so no more."""
-        size = np.where(is_open, rule.sizes(self.rows, self.schema), -1.0)
-        by_size = np.argsort(-size, axis=1, kind="stable")
-        for place, (k, i) in product(by_size.T, enumerate(rule.determinants)):
-            some = np.flatnonzero(differs & is_open[:, k] & (place == k))
+        for i, some in rule.largest_first(self.rows, self.schema, is_open):
+            some = some[differs[some]]
             x = self._rest(rule, some, i)
             some, x = some[~np.isnan(x)], x[~np.isnan(x)]
             self._put(some, i, x)
@@ -159,7 +155,7 @@ class Filling:
             is_scaled = is_open[can_scale, k]
             x = (rows[can_scale, i] * factor)[is_scaled]
             if not self.is_mean[i]:
-                x = possible_numbers(x, self.schema.variables[self.schema.of_column[i][-1]])
+                x = possible_numbers(x, self.schema.variable_of(i))
             is_possible = ~np.isnan(x)
             self._put(some[can_scale][is_scaled][is_possible], i, x[is_possible])
 
@@ -169,7 +165,7 @@ class Filling:
         if not self.is_mean[i]:
             return rule.told(self.schema, rows, i)
         x = rule.rest(rows, i)
-        possible = rounded(x, self.schema.variables[self.schema.of_column[i][-1]], 0.0)
+        possible = rounded(x, self.schema.variable_of(i), 0.0)
         # 289.99999999999994 is 290.
         x = np.where(np.isclose(x, possible, rtol=1e-12, atol=0), possible, x)
         return np.where(np.isnan(possible), np.nan, x)

@@ -1,6 +1,6 @@
 """Numbers of which many are rounded to multiples of larger steps, such as prices."""
 
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
 
@@ -40,7 +40,7 @@ class Heaps(NamedTuple):
     shares: np.ndarray
 
     @classmethod
-    def of(cls, numbers, weight) -> Self | None:
+    def of(cls, numbers, weight) -> "Heaps | None":
         """Return the heaps of whole numbers with weights, None if there are none.
 
         A step is added if the likelihood rises by more than it would by chance. If one number is
@@ -57,7 +57,7 @@ class Heaps(NamedTuple):
         tried = np.unique(np.outer(powers, MANTISSAS))
         tried = tried[(tried <= largest) & (tried == np.rint(tried))]
         least_gain = np.log(LEAST_ODDS * max(len(tried), 1))
-        best, best_gain = cls(np.ones(1), np.ones(1)), 0.0
+        best, best_gain = NO_HEAPS, 0.0
         while len(tried):
             heaps = [cls._with_step(best.steps, step, numbers, weight) for step in tried]
             gains = [-np.inf if each is None else each._gain(numbers, weight) for each in heaps]

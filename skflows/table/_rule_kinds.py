@@ -6,6 +6,7 @@ them, "product", and "span", a date as an earlier one plus the time between them
 "order" says that one column is at most another. Rules are about encoded rows (n, n_columns).
 """
 
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -355,11 +356,28 @@ class Formula(Function):
         changes = np.array(self.slopes) * self.tolerances(schema)
         return changes > (1 + 1e-9) * self.target.tolerance
 
+    def largest_first(self, rows, schema, is_open):
+        """Yield determinants and the rows in which each is the largest open one, then the next.
+
+        Parameters
+        ----------
+        rows : ndarray of shape (n, n_columns)
+            Encoded rows.
+        schema : Schema
+            The schema.
+        is_open : ndarray of shape (n, n_determinants) of bool
+            Which determinants count.
+        """
+        sizes = np.where(is_open, self.sizes(rows, schema), -1.0)
+        by_size = np.argsort(-sizes, axis=1, kind="stable")
+        for place, (k, i) in product(by_size.T, enumerate(self.determinants)):
+            yield i, np.flatnonzero(is_open[:, k] & (place == k))
+
     def told(self, schema, rows, i):
         """Return what column i should be, NaN where no possible value fits the other columns."""
         if i == self.target.column:
             return self.expected(rows)
-        variable = schema.variables[schema.of_column[i][-1]]
+        variable = schema.variable_of(i)
         if variable.has_number:
             options = rounded(self.rest(rows, i), variable, 0.0)[None]
         else:  # one of the numbers that the column has, if a single one fits
@@ -401,7 +419,7 @@ class Formula(Function):
             is_told &= step >= (1 - 1e-9) * self.target.tolerance
         with np.errstate(divide="ignore", invalid="ignore"):
             x = (target - totals[0]) / slope
-        x = possible_numbers(x, schema.variables[schema.of_column[i][-1]])
+        x = possible_numbers(x, schema.variable_of(i))
         trial[:, i], trial[:, second] = x, np.nan
         told = np.full((2, len(rows)), np.nan)
         options, _ = other.all_told(schema, trial, second)  # such as a half rounded up and down

@@ -509,15 +509,14 @@ def products_of(rows, multipliers, numbers, steps):
         targets = [j for j in numbers if j not in determinants]
         known, values = rows[np.ix_(some, targets)], values[some, None]
         ratios, count = lower_medians((known / values).T), (~np.isnan(known)).sum(axis=0)
-        shorts, tolerance = short_numbers(ratios), TOLERANCE * np.array([steps[j] for j in targets])
-        errors = np.abs(known - shorts[:, None] * values)
-        n_misses = (errors > tolerance).sum(axis=1)
+        shorts, tolerances = short_numbers(ratios), [TOLERANCE * steps[j] for j in targets]
+        n_misses = (np.abs(known - shorts[:, None] * values) > tolerances).sum(axis=1)
         for k in np.flatnonzero(count >= LEAST_ROWS):
             short = shorts[n_misses[:, k].argmin(), k]
             if not short or n_misses[:, k].min() > (1 - LIKELY) * count[k]:
                 continue
-            own, tolerance = rates[[*factors]], TOLERANCE * steps[targets[k]]
-            if rates_matter(rows[:, targets[k]], rows[:, factors], own, short, tolerance):
+            own = rates[[*factors]]
+            if rates_matter(rows[:, targets[k]], rows[:, factors], own, short, tolerances[k]):
                 yield determinants, targets[k], short, tuple(own.tolist())
 
 

@@ -369,7 +369,7 @@ class Rules:
         """Return the probabilities of the levels of column i, given what follows from it alone."""
         if not self.are_of_determinant(i):
             return levels
-        variable = schema.variables[schema.of_column[i][-1]]
+        variable = schema.variable_of(i)
         every = np.zeros((variable.n_levels, len(schema.of_column[i])))
         every[:, -1] = variable.decode(np.arange(variable.n_levels))
         of_levels = np.full((variable.n_levels, rows.shape[1]), np.nan)

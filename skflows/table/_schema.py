@@ -266,6 +266,10 @@ class Schema:
         warn_of_unseen(unseen, len(rows), self.encoding)
         return self.with_spans(values)
 
+    def variable_of(self, i):
+        """Return the last variable of column i, which holds its number or category."""
+        return self.variables[self.of_column[i][-1]]
+
     def put(self, values, some, i, x):
         """Set column i of some rows of variables to encoded values, in place."""
         values[np.ix_(some, self.of_column[i])] = np.stack(self.columns[i].split(x), axis=1)
