@@ -94,17 +94,67 @@ def test_missing_values_of_a_stored_density(density_of_incomplete, tmp_path):
     pd.testing.assert_frame_equal(drawn, density_of_incomplete.sample(200, random_state=0))
 
 
-def test_networks_do_not_prefer_rows_with_known_values(keep_components):
-    """A column that only some rows have does not change the distribution of the others."""
+@pytest.mark.parametrize("has_dates", [False, True])
+def test_networks_do_not_prefer_rows_with_known_values(keep_components, has_dates):
+    """A column that only some rows have does not change the distribution of the others.
+
+    Not even dates with seasons, which networks draw first otherwise.
+    """
     keep_components(lambda component: component.is_trained)
     rng = np.random.default_rng(0)
     n = 500
     kind = rng.choice(["p", "q"], n, p=[0.3, 0.7])
     table = pd.DataFrame({"a": rng.normal(size=n), "kind": kind, "b": rng.normal(size=n)})
+    if has_dates:
+        table["a"] = pd.date_range("2020-01-01", "2023-12-31", n).floor("D")
     table["a"] = table["a"].where(kind == "p")
     drawn = quick(max_iter=40).fit(table).sample(MANY, random_state=0)
     assert (drawn["kind"] == "p").mean() == pytest.approx((kind == "p").mean(), abs=0.06)
     assert (drawn["a"].notna() == (drawn["kind"] == "p")).mean() > 0.98
+
+
+@pytest.fixture(scope="module")
+def employees():
+    """Employees: only those who left have a day and a reason of leaving."""
+    rng = np.random.default_rng(0)
+    n = 400
+    status = rng.choice(["active", "on leave", "left"], n, p=[0.7, 0.1, 0.2])
+    table = pd.DataFrame({"age": rng.integers(20, 65, n), "status": status})
+    days = pd.Timestamp("2020-01-01") + pd.to_timedelta(rng.integers(0, 1400, n), unit="D")
+    table["left_on"] = pd.Series(days).where(status == "left")
+    table["reason"] = pd.Series(rng.choice(["moved", "retired"], n)).where(status == "left")
+    return table
+
+
+@pytest.fixture(scope="module")
+def density_of_employees(employees):
+    return quick().fit(employees)
+
+
+@pytest.mark.parametrize("given", [{"left_on": pd.Timestamp("2021-03-01")}, {"reason": "moved"}])
+def test_a_known_value_rules_out_levels_whose_rows_all_lack_it(
+    density_of_employees, employees, given
+):
+    density, known = density_of_employees, pd.DataFrame(given, index=range(3)).assign(age=40)
+    table = known.reindex(columns=employees.columns)
+    assert (density.sample(500, given=given, random_state=0)["status"] == "left").all()
+    assert (density.impute(table)["status"] == "left").all()
+    proba = density.predict_proba("status", table, as_frame=True)
+    assert (proba["left"] > 0.95).all()
+    assert (proba > 0).all(axis=None)  # one row of fit would be enough
+    condition = density.condition(known).marginal("status")
+    for level in proba:
+        scores = condition.score_samples(pd.DataFrame({"status": [level] * 3}))
+        np.testing.assert_allclose(scores, np.log(proba[level]), rtol=1e-9)
+
+
+def test_unknown_or_contradictory_values_rule_out_no_level(density_of_employees, employees):
+    shares = employees["status"].value_counts(normalize=True)
+    drawn = density_of_employees.sample(MANY, given={"left_on": None}, random_state=0)
+    drawn = drawn["status"].value_counts(normalize=True)
+    assert (drawn - shares).abs().max() < 0.06
+    given = {"reason": "moved", "status": "active"}
+    assert (density_of_employees.sample(20, given=given)["status"] == "active").all()
 
 
 def test_what_only_a_group_has_does_not_change_its_share(keep_components):

@@ -37,6 +37,7 @@ MAX_ORDERED = 1_000  # levels, each of which has a frequency in each class
 RARE_ROWS = 3  # a category with fewer rows is rare
 ROWS_AMONG_MANY = 20  # among too many categories, one with fewer is rare, or with 1 in 1000 rows
 FREQUENT, SPIKE = 0.05, 5  # least share of an end of a lattice, and times the rows near it
+FEW_MISSING = 0.05  # share of the rows
 APART = 5  # steps from such an end to the other points, from which on it is something else
 ONCE = 1.5  # rows below which a category occurs once
 
@@ -465,7 +466,7 @@ class ColumnModel:
         self.name = setting.name
         self.kind, self.arguments, self.reason, self.is_stated = kind[:4]
         self.role, self.dtype, self.categories = column.role, column.dtype, column.categories
-        self.n_missing = int((~column.known).sum())
+        self.n_rows, self.n_missing = len(column.known), int((~column.known).sum())
         self.refuses_unseen = setting.handle_unknown == "error" or column.role == "bool"
         make = MAKERS[self.kind]
         if self.kind == "datetime" and column.role == "datetime":
@@ -499,6 +500,11 @@ class ColumnModel:
             self.listed = np.array(names, dtype=np.float64)
         # The encoded value of what is none of these.
         self.unseen = np.nan if column.role in NUMERIC else float(len(setting.categories))
+
+    @property
+    def is_mostly_known(self):
+        """Whether hardly any row of the fit lacks a value."""
+        return self.n_missing <= FEW_MISSING * self.n_rows
 
     @property
     def has_months(self):

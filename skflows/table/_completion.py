@@ -4,6 +4,7 @@ from itertools import permutations
 
 import numpy as np
 
+from ._missing import rows_without
 from ._predictive import OneVariable, without
 from ._rule_kinds import Formula, without_level
 from ._view import TableView
@@ -44,6 +45,7 @@ class Completion:
             Rows whose draws broke a rule in all rounds: their unknown values follow in the end.
         """
         exceptions = self.exceptions(len(values), random_state)
+        values = self._with_levels(values, random_state)
         values = self.rules.solved(self.schema, values, exceptions)
         drawn = self.drawn(values, exceptions, random_state)
         pending = np.flatnonzero(self._rejected(drawn, values, exceptions, random_state))
@@ -225,8 +227,6 @@ class Completion:
 
     def _with_determinants(self, values, random_state):
         """Return values with determinants drawn so that they agree with given targets."""
-        from ._network import choose
-
         values = values.copy()
         for rule in self.rules.functions[::-1]:
             (i, *others), rows = rule.determinants, self.rules.encoded(self.schema, values)
@@ -236,13 +236,38 @@ class Completion:
                 np.isnan(rows[:, i]) & ~np.isnan(rows[:, rule.target.column])
             )
             if len(open_rows):
-                j = self.schema.of_column[i][-1]
-                view = TableView.of_conditions(self.schema, values[open_rows])
-                log_weights = self.density._log_weights(view, view.known)
-                levels = OneVariable(self.density, view, j, log_weights).levels
-                drawn = choose(levels, random_state)
-                values[open_rows, j] = self.schema.variables[j].decode(drawn)
+                levels = self._levels(values[open_rows], i)
+                self._choose(values, open_rows, i, levels, random_state)
         return values
+
+    def _with_levels(self, values, random_state):
+        """Return values with levels drawn where known values say which ones are possible.
+
+        For example, the status of an employee whose day of leaving is known.
+        """
+        levels_without = self.density._levels_without
+        for k in sorted({each.other for each in levels_without}):
+            counts = rows_without(levels_without, self.schema, values, k)
+            is_unknown = np.isnan(values[:, self.schema.of_column[k][-1]])
+            rows = np.flatnonzero(is_unknown & counts.any(axis=1) & (counts == 0).any(axis=1))
+            if len(rows):
+                levels = self._levels(values[rows], k) * (counts[rows] == 0)
+                values = values.copy()
+                self._choose(values, rows, k, levels, random_state)
+        return values
+
+    def _levels(self, values, i):
+        """Return the probabilities of the levels of column i, which is unknown."""
+        view = TableView.of_conditions(self.schema, values)
+        log_weights = self.density._log_weights(view, view.known)
+        return OneVariable(self.density, view, self.schema.of_column[i][-1], log_weights).levels
+
+    def _choose(self, values, rows, i, levels, random_state):
+        """Draw the levels of column i in some rows, in place."""
+        from ._network import choose
+
+        j = self.schema.of_column[i][-1]
+        values[rows, j] = self.schema.variables[j].decode(choose(levels, random_state))
 
     def drawn(self, values, exceptions, random_state):
         """Return variables, the unknown ones drawn, and targets as functions expect them."""
@@ -301,21 +326,16 @@ class Completion:
 
     def _another(self, values, target, expected, random_state):
         """Return values of a target other than the expected ones, given the rest of the rows."""
-        from ._network import choose
-
         i = target.column
         values = without(values, self.schema, i)
-        column, j = self.schema.columns[i], target.variables[-1]
+        column = self.schema.columns[i]
         if not column.is_levels:
             return column.joined(
                 self.density._drawn_by_members(values, random_state)[:, self.schema.of_column[i]]
             )
-        view = TableView.of_conditions(self.schema, values)
-        levels = OneVariable(
-            self.density, view, j, self.density._log_weights(view, view.known)
-        ).levels
-        levels = without_level(levels, target.place(self.schema, expected))
-        values[:, j] = self.schema.variables[j].decode(choose(levels, random_state))
+        place = target.place(self.schema, expected)
+        levels = without_level(self._levels(values, i), place)
+        self._choose(values, slice(None), i, levels, random_state)
         return column.joined(values[:, self.schema.of_column[i]], random_state)
 
 

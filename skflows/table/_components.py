@@ -204,14 +204,13 @@ def random_orders(schema, n_orders, random_state):
 
     A value comes after the variable that says whether it is missing, and the week of a date with
     bounds after its weekday and time: the probabilities of an order would not sum to 1 otherwise.
-    Dates of several years come first: what depends on the season is easier to tell from the date
-    than the date from it.
+    Dates of several years come first, unless many rows lack them (see `Schema.come_first`).
     """
     places = [random_state.permutation(len(schema.variables)) for _ in range((n_orders + 1) // 2)]
     places = np.array(
         [place for order in places for place in (order, -order)][:n_orders], dtype=float
     )
-    places[:, schema.have_seasons] -= len(schema.variables)
+    places[:, schema.come_first] -= len(schema.variables)
     for parts in schema.weeks:
         places[:, parts[0]] = places[:, parts].max(axis=1) + 0.25
     for value, flag in schema.flag_of.items():

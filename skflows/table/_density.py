@@ -428,8 +428,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         )
         if label is not None:  # of whose rows only scores are asked
             return self
-        if levels := levels_without(self._schema, rows, is_missing):
-            self._levels_without = levels
+        self._levels_without = levels_without(self._schema, rows, is_missing)
         if self.missing == "ignore" and is_missing.any():
             self._missing_pattern = self._fit_missing(rows, is_missing, weight, seed)
         return self
@@ -594,7 +593,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
 
     _held_out_scores = "folds"  # which a detector calibrates with
     _missing_pattern = None  # of missing values, if there are any and the model leaves it out
-    _levels_without: dict = {}  # in whose rows a column is always missing
+    _levels_without: Sequence = ()  # in whose rows a column is always missing
     _shared = None  # kinds, levels and rules that a wrapper found in all rows
     _shared_settings = None  # the parameters with which it found them
 
@@ -814,7 +813,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
 
         With ``missing="ignore"``, which values are missing is drawn given the complete row, by
         decision trees: for each column from the values of the others and from which values of
-        earlier columns are missing.
+        earlier columns are missing. Given values that all rows of `fit` with some level lack, such
+        as the day of leaving of active employees, rule this level out.
 
         Numbers without bounds stay within a range that as many draws could plausibly reach, by
         generalised Pareto distributions of the outer tenth of the values of `fit` on each side: all

@@ -172,6 +172,25 @@ def rows_of_pattern(is_missing, weight, random_state):
     return rows, weights / weights.mean()
 
 
+class LevelsWithout(NamedTuple):
+    """Levels of a column in whose rows of the fit another column is always missing.
+
+    Attributes
+    ----------
+    column, other : int
+        The column that is missing, and the one of the levels.
+    codes : ndarray of int
+        The levels.
+    n_rows : ndarray of float
+        Number of rows of each.
+    """
+
+    column: int
+    other: int
+    codes: np.ndarray
+    n_rows: np.ndarray
+
+
 def levels_without(schema, values, is_missing):
     """Return the levels of other columns in whose rows of the fit a column is always missing.
 
@@ -186,14 +205,14 @@ def levels_without(schema, values, is_missing):
 
     Returns
     -------
-    levels : dict
-        For each such column, by its index, the codes of the levels by the index of their column.
+    levels : list of LevelsWithout
+        One for each pair of columns that has any.
     """
     lacks = is_missing[:, schema.places]
     columns = np.flatnonzero(lacks.any(axis=0))
     are_known = (~lacks[:, columns]).astype(float)
     log_share = np.log1p(-are_known.mean(axis=0))
-    found = {}
+    found = []
     for k in _columns_of_levels(schema):
         code, n_levels = _level_codes(schema, values, k)
         rows = np.flatnonzero((code >= 0) & (code < n_levels))
@@ -204,26 +223,39 @@ def levels_without(schema, values, is_missing):
         is_without &= n * log_share < np.log(CHANCE / n_levels)
         for i, is_found in zip(columns.tolist(), is_without.T, strict=True):
             if is_found.any():
-                found.setdefault(i, {})[k] = np.flatnonzero(is_found)
+                codes = np.flatnonzero(is_found)
+                found.append(LevelsWithout(i, k, codes, n[codes, 0]))
     return found
+
+
+def rows_without(levels, schema, values, k):
+    """Return how many rows of each level of column k say that a row like these is not of it.
+
+    A row has a value that all those rows of the fit lack. The counts are of shape
+    ``(n, n_levels)``, or None if no column is always missing in any level.
+    """
+    levels = [each for each in levels if each.other == k]
+    if not levels:
+        return None
+    counts = np.zeros((len(values), schema.columns[k].value_variables[0].n_levels))
+    for each in levels:
+        is_known = ~np.isnan(values[:, schema.of_column[each.column][-1]])
+        counts[np.ix_(is_known, each.codes)] = each.n_rows
+    return counts
 
 
 def warn_of_levels_without(schema, levels, values):
     """Warn of values to fill in where rows of the fit never have one: see `levels_without`."""
-    worst, n_columns = None, 0
-    for i, of_columns in levels.items():
+    worst, columns = (0, None, None, None), set()
+    for i, k, codes, _ in levels:
         is_unknown = np.isnan(values[:, schema.of_column[i][-1]])
-        counts = []
-        for k, codes in of_columns.items():
-            code, _ = _level_codes(schema, values, k)
-            code = code[is_unknown & np.isin(code, codes)]
-            counts.append((len(code), i, k, np.unique(code)))
-        most = max(counts, key=lambda each: each[0])
-        n_columns += most[0] > 0
-        worst = most if worst is None or most[0] > worst[0] else worst
-    if not n_columns:
+        code, _ = _level_codes(schema, values, k)
+        code = code[is_unknown & np.isin(code, codes)]
+        columns |= {i} if len(code) else set()
+        worst = max(worst, (len(code), i, k, np.unique(code)), key=lambda each: each[0])
+    if not columns:
         return
-    n, i, k, codes = worst
+    (n, i, k, codes), n_columns = worst, len(columns)
     column, other = schema.columns[i], schema.columns[k]
     levels = [other.value_variables[0].levels[code] for code in codes]
     names = [f"{level:g}" if other.is_number else str(level) for level in levels]

@@ -816,9 +816,8 @@ class NetworkMember:
         order = np.argsort(self.rank, axis=1)[random_state.randint(len(self.rank), size=n)]
         missing = np.isnan(completed)
         # The unknown variables of a row come first, in its order; but variables that the fit knew
-        # more often before others: rows in which a value is known may be unlike the rest. Dates
-        # with seasons come first even so.
-        n_unknown = np.where(schema.have_seasons, 0, schema.n_missing)
+        # more often before others: rows in which a value is known may be unlike the rest.
+        n_unknown = np.where(schema.come_first, 0, schema.n_missing)
         last = np.where(missing, n_unknown, np.inf)
         order = np.take_along_axis(
             order, np.argsort(np.take_along_axis(last, order, 1), axis=1, kind="stable"), 1

@@ -8,6 +8,7 @@ import numpy as np
 from ..columns.lattice import cell_ends
 from ..distribution.distribution import in_blocks, plausible_ends
 from ..training.threads import in_one_thread
+from ._missing import rows_without
 from ._variables import ROWS_AT_ONCE
 from ._view import ALL, LEAST_MASS, TableView
 
@@ -58,6 +59,19 @@ class OneVariable:
                 for share, one in zip(self.shares, self.members, strict=True)
             )
             self.levels = rules.probabilities(density._schema, values, j, self.levels)
+            self.levels = self._given_known(density, values, j)
+
+    def _given_known(self, density, values, j):
+        """Return the probabilities of levels, small where all rows of the fit lack a known value.
+
+        By the rule of succession.
+        """
+        schema = density._schema
+        n_rows = rows_without(density._levels_without, schema, values, schema.place_of(j))
+        if n_rows is None:
+            return self.levels
+        levels = self.levels * np.where(n_rows > 0, 1 / (n_rows + 2), 1.0)
+        return levels / levels.sum(axis=1, keepdims=True)
 
     def take(self, rows):
         """Return the distributions in some rows, which may repeat."""
@@ -231,11 +245,13 @@ class OneVariable:
 def log_prob_of_column(density, values, given, i):
     """Return the log-probability of column i, the only one of the known values not given.
 
-    Given columns that follow from it tell of it.
+    Given columns that follow from it, or that all rows of a level lack, tell of it.
     """
     schema = density._schema
     j, log_prob = schema.of_column[i][-1], density._log_prob(values, given)
-    if not schema.columns[i].is_levels or not schema.rules.are_of_determinant(i):
+    depends = schema.rules.are_of_determinant(i)
+    depends |= any(each.other == i for each in density._levels_without)
+    if not schema.columns[i].is_levels or not depends:
         return log_prob
     variable = schema.variables[j]
     code = variable.code(values[:, j])

@@ -230,6 +230,17 @@ class Schema:
         return have_seasons
 
     @property
+    def come_first(self):
+        """Which variables are parts of dates with seasons that hardly any row of the fit lacks.
+
+        What depends on the season is easier to tell from the date than the date from it. Rows that
+        have a date that others lack may be unlike the rest.
+        """
+        columns = zip(self.columns, self.of_column, strict=True)
+        parts = [j for column, parts in columns for j in parts if column.is_mostly_known]
+        return self.have_seasons & np.isin(np.arange(len(self.variables)), parts)
+
+    @property
     def n_missing(self):
         """In how many rows of the fit each variable was missing, which flags never are."""
         return np.array(
