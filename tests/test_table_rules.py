@@ -1435,3 +1435,28 @@ def test_dates_whose_parts_tell_nothing_make_no_rule():
     days = pd.Timestamp("2020-01-01") + pd.to_timedelta(rng.integers(0, 1500, 300), unit="D")
     table = pd.DataFrame({"day": days, "kind": rng.choice(list("abc"), 300)})
     assert not len(quick(max_iter=1).fit(table).rules_)
+
+
+def test_rules_hold_where_their_columns_have_values():
+    """Neither rows without a determinant nor ones without an earlier time are rejected."""
+    rng = np.random.default_rng(0)
+    n = 600
+    codes = {"fever": "D1", "high fever": "D1", "pain": "D2", "rash": "D3", "itch": "D3"}
+    term = pd.Series(rng.choice([*codes], n))
+    code = term.map(codes).where(rng.random(n) < 0.4, "none")
+    end = np.ceil(rng.exponential(500, n) + 20)
+    event = pd.Series(np.ceil(end * rng.random(n))).where(rng.random(n) < 0.4)
+    table = pd.DataFrame({"code": code, "term": term.where(code != "none")})
+    table = table.assign(group=rng.choice(["a", "b"], n), end=end, event=event)
+    density = quick(max_iter=40).fit(table)
+    assert density.rules_["rule"].tolist() == ["code follows from term", "event <= end"]
+    drawn = density.sample(2000, random_state=0)
+    assert (drawn["code"] == "none").mean() == pytest.approx((code == "none").mean(), abs=0.06)
+    assert (drawn["term"].isna() == (drawn["code"] == "none")).all()
+    assert (drawn["term"].map(codes) == drawn["code"])[drawn["term"].notna()].all()
+    assert drawn["event"].isna().mean() == pytest.approx(event.isna().mean(), abs=0.06)
+    assert drawn["end"].median() == pytest.approx(np.median(end), rel=0.2)
+    assert not (drawn["event"] > drawn["end"]).any()
+    complete = density.sample(200, random_state=0, complete=True)
+    assert not complete.isna().any(axis=None)
+    assert not (complete["event"] > complete["end"]).any()

@@ -29,10 +29,13 @@ class Completion:
         The rules.
     density : TableDensity
         The density, which draws whatever rules say.
+    pattern : MissingPattern, optional
+        Which values of a row are missing, given all. None completes rows.
     """
 
-    def __init__(self, rules, density):
+    def __init__(self, rules, density, pattern=None):
         self.rules, self.density, self.schema = rules, density, density._schema
+        self.pattern = pattern
 
     def complete(self, values, random_state, n_rounds=ROUNDS_OF_RULES):
         """Draw the unknown variables given the known ones, so that rules are kept.
@@ -40,7 +43,7 @@ class Completion:
         Returns
         -------
         drawn : ndarray of shape (n, n_variables)
-            The complete rows.
+            The complete rows, or rows with missing values by the pattern.
         is_filled : ndarray of shape (n,) of bool
             Rows whose draws broke a rule in all rounds: their unknown values follow in the end.
         """
@@ -89,6 +92,7 @@ class Completion:
                 known = self._with_determinants(known, random_state)
             again = self.drawn(known, exceptions[of], random_state)
             costs = self._costs(again, values[of], exceptions[of], is_open[of], random_state)
+            costs[self._lack_others(again, drawn[of])] = REJECTED
             n_kept += np.bincount(of, costs < REJECTED, len(n_kept))
             by_cost = np.lexsort((costs, of))
             some, first = np.unique(of[by_cost], return_index=True)
@@ -99,9 +103,19 @@ class Completion:
             most = np.where(n_kept[pending] < DRAWS_OF_SPANS, 0, REJECTED - 1)
             pending = pending[cost[pending] > most]
         left, is_filled = drawn[pending], np.zeros(len(drawn), dtype=bool)
-        self.rules.fill(self.schema, left, np.isnan(values[pending]))
+        self.rules.fill(self.schema, left, np.isnan(values[pending]) & ~np.isnan(left))
         drawn[pending], is_filled[pending] = left, cost[pending] >= REJECTED
         return drawn, is_filled
+
+    def _lack_others(self, drawn, before):
+        """Return which rows lack other values than before, of columns that rules are about.
+
+        Rows that lack values break fewer rules: there would be too many of them.
+        """
+        if self.pattern is None or not self.rules.columns:
+            return np.zeros(len(drawn), dtype=bool)
+        last = [self.schema.of_column[i][-1] for i in self.rules.columns]
+        return (np.isnan(drawn[:, last]) != np.isnan(before[:, last])).any(axis=1)
 
     def exceptions(self, n, random_state):
         """Draw in which of n rows each function is an exception, of shape (n, n_functions)."""
@@ -272,6 +286,8 @@ class Completion:
     def drawn(self, values, exceptions, random_state):
         """Return variables, the unknown ones drawn, and targets as functions expect them."""
         drawn = self.density._drawn_by_members(values, random_state)
+        if self.pattern is not None:
+            drawn[self.pattern.draw(self.schema, drawn, values, random_state)] = np.nan
         if not self.rules.columns:
             return drawn
         rows, every = self.rules.encoded(self.schema, drawn, random_state), np.arange(len(drawn))

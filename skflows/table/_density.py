@@ -888,27 +888,26 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         """Return encoded rows, drawn given known variables, with missing values unless complete."""
         schema = self._schema
         values = schema.with_unknown_values(values) if complete else values
-        drawn = self._complete(values, random_state)
+        pattern = None if complete else self._missing_pattern
+        drawn = self._complete(values, random_state, pattern=pattern)
         schema.rules.warn_of_broken_draws(schema, values, drawn)
         rows = schema.joined(drawn, random_state)
         rows[:, list(schema.encoding.identifiers)] = 0.0
-        if self._missing_pattern is not None and not complete:
-            is_given = np.zeros(rows.shape, dtype=bool)
-            last = [schema.of_place[j][-1] for j in schema.places]
-            is_given[:, schema.places] = ~np.isnan(values[:, last])
-            rows[self._missing_pattern.draw(schema, drawn, is_given, random_state)] = np.nan
+        if pattern is not None and schema.encoding.identifiers:
+            rows[pattern.draw_identifiers(schema, drawn, random_state)] = np.nan
         return rows
 
     @in_one_thread
-    def _complete(self, values, random_state, keeps_orders=True, keeps_ranges=True):
+    def _complete(self, values, random_state, keeps_orders=True, keeps_ranges=True, pattern=None):
         """Return variables, the unknown ones drawn given the known ones, none absurdly far out.
 
+        With a pattern, of missing values, some stay unknown.
         If a known value lies far out, others may depend on it: they may lie as far out, relative to
         what is within reach. A value that follows by a rule from values within their reach may lie
         beyond its reach. Rows stay as drawn if a rule with a known value would break by clipping.
         """
         rules = self._schema.rules if keeps_orders else self._schema.rules.without_orders()
-        completion = Completion(rules, self)
+        completion = Completion(rules, self, pattern)
 
         def draw(values, *n_rounds):
             chunks = in_chunks(values, DRAWN_AT_ONCE)
@@ -935,7 +934,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
 
         drawn, is_filled = draw(values)
         if keeps_ranges and self._schema.ranges:
-            self._keep_ranges(draw, values, drawn, is_filled, random_state)
+            self._keep_ranges(draw, values, drawn, is_filled, random_state, pattern is None)
         rows = np.arange(len(values))
         for _ in range(ROUNDS_FAR_OUT):
             is_far = far_out(drawn[rows], rows)
@@ -950,7 +949,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         drawn[rows] = np.where(breaks[:, None], last, clipped)
         return drawn
 
-    def _keep_ranges(self, draw, values, drawn, is_filled, random_state):
+    def _keep_ranges(self, draw, values, drawn, is_filled, random_state, is_complete):
         """Draw numbers again, in place, that are outside of the range of their category.
 
         No draw breaks a rule that a row keeps so far. The categories of a row stay. Drawn values
@@ -959,15 +958,16 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         ranges, variables = self._schema.ranges, self._schema.variables
 
         def judged(values, drawn):
-            if self._missing_pattern is None:
+            if self._missing_pattern is None or not is_complete:
                 return drawn
             is_lacking = self._missing_pattern.are_lacking(self._schema, drawn)
             return np.where(is_lacking & np.isnan(values), np.nan, drawn)
 
         if ranges.accepted is None:  # few fits are asked for samples
             nothing, own = self._nothing_known(N_DRAWS), np.random.RandomState(0)
-            drawn_freely = self._complete(nothing, own, keeps_ranges=False)
-            ranges.calibrate(variables, judged(nothing, drawn_freely))
+            pattern = self._missing_pattern
+            drawn_freely = self._complete(nothing, own, keeps_ranges=False, pattern=pattern)
+            ranges.calibrate(variables, drawn_freely)
         is_open = np.isnan(values)
         rows = ranges.refused(variables, judged(values, drawn), is_open, random_state)
         n_left = MAX_TRIES

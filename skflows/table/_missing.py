@@ -120,8 +120,8 @@ class MissingPattern:
             are_lacking[:, schema.of_place[column]] = (share >= NEARLY_ALL)[:, None]
         return are_lacking
 
-    def draw(self, schema, values, is_given, random_state):
-        """Return which values are missing, ``(n, n_columns)``.
+    def draw(self, schema, values, given, random_state):
+        """Return which variables are missing, ``(n, n_variables)``.
 
         Given values are known, and each row has a known value: patterns that say otherwise are
         drawn again.
@@ -132,12 +132,14 @@ class MissingPattern:
             The columns and their variables.
         values : ndarray of shape (n, n_variables)
             Complete rows.
-        is_given : ndarray of shape (n, n_columns) of bool
-            Which values are known for certain.
+        given : ndarray of shape (n, n_variables)
+            Their given values, NaN for unknown ones.
         random_state : RandomState
             Seeds the draw.
         """
         inputs = self._inputs(schema, values)
+        is_given = np.zeros((len(values), len(schema.of_place)), dtype=bool)
+        is_given[:, schema.places] = ~np.isnan(given[:, schema.last_of_places])
         is_missing = np.zeros(is_given.shape, dtype=bool)
         rows = np.arange(len(values))
         for _ in range(MAX_ROUNDS):
@@ -153,6 +155,22 @@ class MissingPattern:
                 break
         is_missing &= ~is_given
         is_missing[is_missing[:, schema.places].all(axis=1)] = False
+        of_variables = np.zeros(values.shape, dtype=bool)
+        for j in schema.places:
+            of_variables[:, schema.of_place[j]] = is_missing[:, [j]]
+        return of_variables
+
+    def draw_identifiers(self, schema, values, random_state):
+        """Return which columns are identifiers that are missing, given rows with missing values."""
+        inputs = self._inputs(schema, values)
+        is_missing = np.zeros((len(values), len(schema.of_place)), dtype=bool)
+        first = inputs.shape[1] - len(self.trees)
+        for place, (j, tree) in enumerate(zip(self.columns, self.trees, strict=True), first):
+            if j in schema.places:
+                inputs[:, place] = np.isnan(values[:, schema.of_place[j][-1]])
+            else:
+                is_missing[:, j] = random_state.uniform(size=len(values)) < tree.predict(inputs)
+                inputs[:, place] = is_missing[:, j]
         return is_missing
 
 

@@ -66,23 +66,24 @@ class Ranges:
     def _outside(self, variables, values):
         """Yield, of each variable of levels, which known rows have which number beyond which end.
 
-        These are arrays of rows, ends, levels and places of numbers, after the levels of all rows.
+        These are arrays of rows, ends, levels and places of numbers, after the levels of all rows
+        and which of their numbers are known.
         """
         for j, (low, high) in zip(self.levels, self.ends, strict=True):
             rows, x, code = self._of_known(variables[j], values, j)
             end, row, number = np.nonzero([x < low[code], x > high[code]])
-            yield code, (rows[row], end, code[row], number)
+            yield code, ~np.isnan(x), (rows[row], end, code[row], number)
 
     def calibrate(self, variables, drawn):
         """Note with which probability draws outside are accepted, from draws of the mixture."""
         self.accepted = []
         outside = self._outside(variables, drawn)
-        for expected, (code, (_, *places)) in zip(self.expected, outside, strict=True):
-            count = np.zeros((2, *expected.shape))
+        for expected, (code, are_known, (_, *places)) in zip(self.expected, outside, strict=True):
+            count, n = np.zeros((2, *expected.shape)), np.zeros(expected.shape)
             np.add.at(count, tuple(places), 1.0)
-            n = np.maximum(np.bincount(code, minlength=len(expected)), 1)[:, None]
+            np.add.at(n, code, are_known)
             # Less one standard error: few draws do not prove that a range is left too often.
-            share = ((count - np.sqrt(count)) / n).clip(0, 1)
+            share = ((count - np.sqrt(count)) / np.maximum(n, 1)).clip(0, 1)
             # The share of accepted draws that are outside is then as expected.
             accepted = np.ones(expected.shape)
             for _ in range(2):  # what is refused beyond one end raises the share beyond the other
@@ -98,7 +99,7 @@ class Ranges:
         for start in range(0, len(values), ROWS_AT_ONCE):
             some = slice(start, start + ROWS_AT_ONCE)
             outside = self._outside(variables, values[some])
-            for accepted, (_, (rows, *places)) in zip(self.accepted, outside, strict=True):
+            for accepted, (*_, (rows, *places)) in zip(self.accepted, outside, strict=True):
                 open_ = is_open[start + rows, self.numbers[places[-1]]]
                 of_number = np.where(open_, accepted[tuple(places)], 1.0)
                 np.minimum.at(chance, start + rows, of_number)

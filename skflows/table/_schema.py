@@ -304,6 +304,11 @@ class Schema:
         none = np.empty(0, dtype=int)
         return [by_place.get(j, none) for j in range(len(self.encoding.keys))]
 
+    @property
+    def last_of_places(self):
+        """The last variable of each column that is not left out: it is known if the value is."""
+        return [self.of_place[j][-1] for j in self.places]
+
     def usual(self, name):
         """Return an encoded value of a column that is ordinary in the rows of the fit.
 
