@@ -10,7 +10,7 @@ from ._rule_kinds import Formula, without_level
 from ._view import TableView
 
 ROUNDS_OF_RULES = 15  # of draws in place of rows that break a rule
-ROUNDS_OF_CATEGORIES = 8  # of these, in which the categories of a row stay
+ROUNDS_OF_CATEGORIES = 8  # of these, in which categories and what is known more often stay
 ROUNDS_OF_LARGEST = 3  # of these, in which the largest term of a given target follows
 ROUNDS_OF_EXCEPTIONS = 9  # of these, before a row may be an exception to one more rule
 DRAWS_AT_ONCE, MAX_DRAWS = 1_000, 20  # in each round, of all rows and of each
@@ -67,9 +67,10 @@ class Completion:
         is_open[pending] = (are_open & ~exceptions[pending])[:, formulas].any(axis=1)
         cost, n_kept = np.full(len(drawn), REJECTED), np.zeros(len(drawn))
         # Of categories whose numbers break orders more often, fewer rows would be left otherwise.
-        categories_stay = values.copy()
-        at = np.ix_(pending[~are_open.any(axis=1)], self.schema.ranges.levels)
-        categories_stay[at] = drawn[at]
+        some_stay, some = values.copy(), pending[~are_open.any(axis=1)]
+        stays = self._known_more_often(drawn[some])
+        stays[:, self.schema.ranges.levels] = True
+        some_stay[some] = np.where(stays, drawn[some], values[some])
         for i in range(n_rounds):
             if not len(pending):
                 break
@@ -78,7 +79,7 @@ class Completion:
             # Of several draws of each row, the first that keeps the rules: rounds take time.
             n_draws = int(np.clip(DRAWS_AT_ONCE // len(pending), 1, MAX_DRAWS))
             of = np.repeat(pending, np.where(is_open[pending], DRAWS_OF_TERMS, 1) * n_draws)
-            known = (categories_stay if i < ROUNDS_OF_CATEGORIES else values)[of]
+            known = (some_stay if i < ROUNDS_OF_CATEGORIES else values)[of]
             open_rows, is_tried = np.flatnonzero(is_open[of]), np.ones(len(of), dtype=bool)
             terms = known[open_rows], exceptions[of[open_rows]], i < ROUNDS_OF_LARGEST
             known[open_rows], is_tried[open_rows] = self._with_terms(*terms, random_state)
@@ -92,7 +93,7 @@ class Completion:
                 known = self._with_determinants(known, random_state)
             again = self.drawn(known, exceptions[of], random_state)
             costs = self._costs(again, values[of], exceptions[of], is_open[of], random_state)
-            costs[self._lack_others(again, drawn[of])] = REJECTED
+            costs[self._lack_others(again, drawn[of])] = 2 * REJECTED  # and never drawn
             n_kept += np.bincount(of, costs < REJECTED, len(n_kept))
             by_cost = np.lexsort((costs, of))
             some, first = np.unique(of[by_cost], return_index=True)
@@ -106,6 +107,18 @@ class Completion:
         self.rules.fill(self.schema, left, np.isnan(values[pending]) & ~np.isnan(left))
         drawn[pending], is_filled[pending] = left, cost[pending] >= REJECTED
         return drawn, is_filled
+
+    def _known_more_often(self, drawn):
+        """Return variables that the fit knew more often than the ones that break orders.
+
+        They come first in draws, and in scores: rows without the others do not depend on these.
+        """
+        rows, n_missing = self.rules.encoded(self.schema, drawn), self.schema.n_missing
+        least = np.full(len(rows), np.inf)
+        for rule in self.rules.orders:
+            most = max(n_missing[self.schema.of_column[i][-1]] for i in rule.columns)
+            least = np.where(rule.is_broken(rows), np.minimum(least, most), least)
+        return (n_missing < least[:, None]) & np.isfinite(least)[:, None]
 
     def _lack_others(self, drawn, before):
         """Return which rows lack other values than before, of columns that rules are about.
