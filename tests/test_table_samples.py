@@ -113,6 +113,38 @@ def test_networks_do_not_prefer_rows_with_known_values(keep_components, has_date
     assert (drawn["a"].notna() == (drawn["kind"] == "p")).mean() > 0.98
 
 
+def test_rows_of_two_sorts_in_one_table():
+    """Doses and measurements: what only one sort has does not change the shares of both."""
+    rng = np.random.default_rng(0)
+    n = 800
+    patient, is_dose = rng.integers(0, 20, n), rng.random(n) < 0.6
+    table = pd.DataFrame({"patient": patient, "time": np.round(rng.exponential(60, n), 1)})
+    weight = 60 + 2.5 * patient
+    table["level"] = np.round(rng.gamma(6, 0.4, n), 1)
+    table["dose"] = rng.choice([83, 100, 166, 201, 249, 300], n) + 10 * (patient > 12)
+    table["weight"] = np.round(weight)
+    table["level"] = table["level"].mask(is_dose)
+    table["dose"] = table["dose"].where(is_dose)
+    drawn = quick().fit(table).sample(MANY, random_state=0)
+    assert (drawn["level"].isna() == drawn["dose"].notna()).mean() > 0.99
+    assert drawn["dose"].notna().mean() == pytest.approx(is_dose.mean(), abs=0.04)
+
+
+def test_numbers_outside_of_ranges_do_not_become_missing():
+    """Rows are drawn again until their numbers lie within the ranges of their category."""
+    rng = np.random.default_rng(0)
+    n = 600
+    is_rare = np.arange(n) % 20 == 0
+    table = pd.DataFrame({"kind": np.where(is_rare, "rare", "common")})
+    for name in "xyz":
+        table[name] = np.where(is_rare, rng.uniform(4, 4.5, n), rng.normal(0, 3, n))
+    numbers = table.iloc[:, 1:].mask(rng.random((n, 3)) < 0.3)
+    table = table[["kind"]].join(numbers)
+    density = quick(max_iter=1, n_orders=1).fit(table)
+    drawn = density.sample(MANY, random_state=0, given={"kind": "rare"}).iloc[:, 1:]
+    assert drawn.isna().mean(axis=None) == pytest.approx(numbers.isna().mean(axis=None), abs=0.03)
+
+
 @pytest.fixture(scope="module")
 def employees():
     """Employees: only those who left have a day and a reason of leaving."""

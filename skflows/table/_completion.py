@@ -37,8 +37,11 @@ class Completion:
         self.rules, self.density, self.schema = rules, density, density._schema
         self.pattern = pattern
 
-    def complete(self, values, random_state, n_rounds=ROUNDS_OF_RULES):
+    def complete(self, values, random_state, n_rounds=ROUNDS_OF_RULES, lacks=None):
         """Draw the unknown variables given the known ones, so that rules are kept.
+
+        With a pattern, ``lacks`` says which variables are missing, ``(n, n_variables)``. None draws
+        that. Rows that are drawn again lack the same: fewer values break fewer rules.
 
         Returns
         -------
@@ -50,8 +53,10 @@ class Completion:
         exceptions = self.exceptions(len(values), random_state)
         values = self._with_levels(values, random_state)
         values = self.rules.solved(self.schema, values, exceptions)
-        drawn = self.drawn(values, exceptions, random_state)
-        pending = np.flatnonzero(self._rejected(drawn, values, exceptions, random_state))
+        drawn, is_likely = self._drawn(values, exceptions, random_state, lacks)
+        lacks = np.isnan(drawn) & np.isnan(values)
+        is_rejected = self._rejected(drawn, values, exceptions, random_state)
+        pending = np.flatnonzero(is_rejected | ~is_likely)
         # Missing values stay so, or rows would have more: they break no rule.
         if self.schema.flag_of:
             flags = np.ix_(pending, [*self.schema.flag_of.values()])
@@ -91,9 +96,9 @@ class Completion:
             of, known = of[tried], known[tried]
             if i >= CHEAP_ROUNDS:
                 known = self._with_determinants(known, random_state)
-            again = self.drawn(known, exceptions[of], random_state)
+            again, is_likely = self._drawn(known, exceptions[of], random_state, lacks[of])
             costs = self._costs(again, values[of], exceptions[of], is_open[of], random_state)
-            costs[self._lack_others(again, drawn[of])] = 2 * REJECTED  # and never drawn
+            costs[~is_likely] = 2 * REJECTED  # and never drawn
             n_kept += np.bincount(of, costs < REJECTED, len(n_kept))
             by_cost = np.lexsort((costs, of))
             some, first = np.unique(of[by_cost], return_index=True)
@@ -119,16 +124,6 @@ class Completion:
             most = max(n_missing[self.schema.of_column[i][-1]] for i in rule.columns)
             least = np.where(rule.is_broken(rows), np.minimum(least, most), least)
         return (n_missing < least[:, None]) & np.isfinite(least)[:, None]
-
-    def _lack_others(self, drawn, before):
-        """Return which rows lack other values than before, of columns that rules are about.
-
-        Rows that lack values break fewer rules: there would be too many of them.
-        """
-        if self.pattern is None or not self.rules.columns:
-            return np.zeros(len(drawn), dtype=bool)
-        last = [self.schema.of_column[i][-1] for i in self.rules.columns]
-        return (np.isnan(drawn[:, last]) != np.isnan(before[:, last])).any(axis=1)
 
     def exceptions(self, n, random_state):
         """Draw in which of n rows each function is an exception, of shape (n, n_functions)."""
@@ -298,11 +293,23 @@ class Completion:
 
     def drawn(self, values, exceptions, random_state):
         """Return variables, the unknown ones drawn, and targets as functions expect them."""
+        return self._drawn(values, exceptions, random_state, None)[0]
+
+    def _drawn(self, values, exceptions, random_state, lacks):
+        """Return what `drawn` does, and which rows are likely to lack what they do.
+
+        See `complete`.
+        """
         drawn = self.density._drawn_by_members(values, random_state)
+        is_likely = np.ones(len(drawn), dtype=bool)
         if self.pattern is not None:
-            drawn[self.pattern.draw(self.schema, drawn, values, random_state)] = np.nan
+            if lacks is None:
+                lacks = self.pattern.draw(self.schema, drawn, values, random_state)
+            else:
+                is_likely = self.pattern.are_likely(self.schema, drawn, lacks, random_state)
+            drawn[lacks] = np.nan
         if not self.rules.columns:
-            return drawn
+            return drawn, is_likely
         rows, every = self.rules.encoded(self.schema, drawn, random_state), np.arange(len(drawn))
         for i in self.rules.columns:  # pooled values are one of these from now on
             self.schema.put(drawn, every, i, rows[:, i])
@@ -324,7 +331,7 @@ class Completion:
                     drawn[other], target, expected[other], random_state
                 )
             self.schema.put(drawn, every, target.column, rows[:, target.column])
-        return drawn
+        return drawn, is_likely
 
     def _give_frequent(self, rule, values, rows, drawn, stays):
         """Let a term give a target that was drawn as a frequent value, in place.

@@ -437,10 +437,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         """Return the distribution of the pattern of missing values, which the model leaves out."""
         random_state = np.random.RandomState(seed)
         chosen, weight = rows_of_pattern(is_missing, weight, random_state)
-        values, is_missing = values[chosen], is_missing[chosen]
-        filled = is_missing.any(axis=1)
-        values[filled] = self._complete(values[filled], random_state, keeps_ranges=False)
-        return MissingPattern(self._schema, values, is_missing, weight)
+        return MissingPattern(self._schema, values[chosen], is_missing[chosen], weight)
 
     def _encoded_fit(self, X, encoding, sample_weight):
         """Return the shared schema, if it is of the table, and how to fit to that.
@@ -812,9 +809,9 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         """Draw rows from the fitted density, with missing values as the rows of `fit` have them.
 
         With ``missing="ignore"``, which values are missing is drawn given the complete row, by
-        decision trees: for each column from the values of the others and from which values of
-        earlier columns are missing. Given values that all rows of `fit` with some level lack, such
-        as the day of leaving of active employees, rule this level out.
+        decision trees: for each column from the known values of the columns that fewer rows lack,
+        and from which of these are missing. Given values that all rows of `fit` with some level
+        lack, such as the day of leaving of active employees, rule this level out.
 
         Numbers without bounds stay within a range that as many draws could plausibly reach, by
         generalised Pareto distributions of the outer tenth of the values of `fit` on each side: all
@@ -909,9 +906,11 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         rules = self._schema.rules if keeps_orders else self._schema.rules.without_orders()
         completion = Completion(rules, self, pattern)
 
-        def draw(values, *n_rounds):
-            chunks = in_chunks(values, DRAWN_AT_ONCE)
-            drawn = [completion.complete(some, random_state, *n_rounds) for some in chunks]
+        def draw(values, lacks=None, **rounds):
+            drawn = []
+            for some in in_chunks(np.arange(len(values)), DRAWN_AT_ONCE):
+                known = None if lacks is None else lacks[some]
+                drawn.append(completion.complete(values[some], random_state, lacks=known, **rounds))
             return (np.concatenate(each) for each in zip(*drawn, strict=True))
 
         low, high = self._schema.reach(len(values))
@@ -933,6 +932,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             return is_far
 
         drawn, is_filled = draw(values)
+        lacks = np.isnan(drawn) & np.isnan(values)
         if keeps_ranges and self._schema.ranges:
             self._keep_ranges(draw, values, drawn, is_filled, random_state, pattern is None)
         rows = np.arange(len(values))
@@ -941,7 +941,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             rows = rows[is_far.any(axis=1)]
             if not len(rows):
                 return drawn
-            drawn[rows], _ = draw(values[rows])
+            drawn[rows], _ = draw(values[rows], lacks[rows])
         last = drawn[rows]
         clipped = np.where(far_out(last, rows), np.clip(last, *ends(rows)), last)
         rules.fill(self._schema, clipped, np.isnan(values[rows]) & ~np.isnan(last))
@@ -969,6 +969,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             drawn_freely = self._complete(nothing, own, keeps_ranges=False, pattern=pattern)
             ranges.calibrate(variables, drawn_freely)
         is_open = np.isnan(values)
+        lacks = np.isnan(drawn) & is_open
         rows = ranges.refused(variables, judged(values, drawn), is_open, random_state)
         n_left = MAX_TRIES
         while len(rows) and n_left:
@@ -977,7 +978,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             tried = np.repeat(rows, n_tries)
             given = values[tried]
             given[:, ranges.levels] = drawn[np.ix_(tried, ranges.levels)]
-            tries, break_rules = draw(given, ROUNDS_OF_TRIES)
+            tries, break_rules = draw(given, lacks[tried], n_rounds=ROUNDS_OF_TRIES)
             of_tries = judged(values[tried], tries)
             refused = ranges.refused(variables, of_tries, is_open[tried], random_state)
             cost = FILLED * break_rules

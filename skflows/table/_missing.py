@@ -1,5 +1,6 @@
 """Which values of a row are missing, given the values."""
 
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -7,6 +8,7 @@ from scipy import sparse
 
 from ..columns.arrays import listed
 from ..columns.checks import MAX_NAMED, ColumnWarning, warn_user
+from ._variables import first_features
 from ._view import TableView
 
 MAX_ROWS = 2_000  # with missing values, and as many complete ones, that trees are fitted to
@@ -71,17 +73,17 @@ class FlagTree(NamedTuple):
 
 
 class MissingPattern:
-    """The distribution of the pattern of missing values, given all values.
+    """The distribution of the pattern of missing values, given the values that are known.
 
-    Whether the value of a column is missing depends on the values of the other columns and on
-    whether the values of earlier columns are missing, not on the value itself.
+    Whether the value of a column is missing depends on the columns that are missing in fewer rows:
+    on whether their values are missing, and on these values otherwise.
 
     Parameters
     ----------
     schema : Schema
         The columns and their variables.
     values : ndarray of shape (n, n_variables)
-        Rows whose missing values are filled in.
+        Rows with missing values.
     is_missing : ndarray of shape (n, n_columns) of bool
         Which values are missing.
     weight : ndarray of shape (n,)
@@ -89,20 +91,26 @@ class MissingPattern:
     """
 
     def __init__(self, schema, values, is_missing, weight):
-        self.columns = np.flatnonzero(is_missing.any(axis=0)).tolist()
+        n_missing = is_missing.sum(axis=0)
+        is_identifier = ~np.isin(np.arange(len(n_missing)), schema.places)
+        by_missing = np.lexsort((n_missing, is_identifier))  # identifiers have no values
+        self.columns = by_missing[n_missing[by_missing] > 0].tolist()
         inputs = self._inputs(schema, values)
-        inputs[:, -len(self.columns) :] = is_missing[:, self.columns]
-        last = np.cumsum([variable.n_features for variable in schema.variables])
-        n_features = last[np.concatenate(schema.of_place)].max()  # without spans, which hold dates
+        first = first_features(schema.variables)
+        of_column = [
+            np.concatenate([np.arange(*first[j : j + 2]) for j in parts] or [[]]).astype(int)
+            for parts in schema.of_place
+        ]
+        self.features = [of_column[i] for i in self.columns]  # of the inputs
+        always = [i for i in range(len(n_missing)) if not n_missing[i]]
+        known = np.concatenate([[], *(of_column[i] for i in always)]).astype(int)
         self.trees = []
-        for k, i in enumerate(self.columns):
-            is_input = np.zeros(inputs.shape[1], dtype=bool)
-            is_input[:n_features] = is_input[last[-1] : last[-1] + k] = True
-            for j in schema.of_place[i]:
-                is_input[last[j] - schema.variables[j].n_features : last[j]] = False
-            chosen = np.flatnonzero(is_input)
+        for place, i in enumerate(self.columns, first[-1]):
+            chosen = np.append(known, place)  # which is still 0, and may be the only one
             tree = FlagTree.fit(inputs[:, chosen], is_missing[:, i], weight)
             self.trees.append(tree._replace(feature=chosen[tree.feature.clip(0)]))
+            inputs[:, place] = is_missing[:, i]
+            known = np.concatenate([known, of_column[i], [place]])
 
     def _inputs(self, schema, values):
         """Return the features of values, and 0 for whether the values of columns are missing."""
@@ -110,14 +118,28 @@ class MissingPattern:
         flags = np.zeros((len(features), len(self.columns)))
         return np.hstack([features, flags]).astype(np.float32)  # as scikit-learn's trees
 
+    def _flags(self, inputs, decide):
+        """Yield each column and whether its values are missing, which tells of later columns.
+
+        The function ``decide`` takes the column and the probabilities. Inputs change in place.
+        """
+        first = inputs.shape[1] - len(self.trees)
+        for k, (column, tree) in enumerate(zip(self.columns, self.trees, strict=True)):
+            is_missing = decide(column, tree.predict(inputs))
+            inputs[:, first + k] = is_missing
+            inputs[np.ix_(is_missing, self.features[k])] = 0.0
+            yield column, is_missing
+
     def are_lacking(self, schema, values):
         """Return which variables nearly all rows with such values lack, ``(n, n_variables)``."""
-        inputs, are_lacking = self._inputs(schema, values), np.zeros(values.shape, dtype=bool)
-        first = inputs.shape[1] - len(self.trees)
-        for place, (column, tree) in enumerate(zip(self.columns, self.trees, strict=True), first):
-            share = tree.predict(inputs)
-            inputs[:, place] = share >= 0.5
+        are_lacking = np.zeros(values.shape, dtype=bool)
+
+        def decide(column, share):
             are_lacking[:, schema.of_place[column]] = (share >= NEARLY_ALL)[:, None]
+            return share >= 0.5
+
+        for _ in self._flags(self._inputs(schema, values), decide):
+            pass
         return are_lacking
 
     def draw(self, schema, values, given, random_state):
@@ -137,48 +159,68 @@ class MissingPattern:
         random_state : RandomState
             Seeds the draw.
         """
-        inputs = self._inputs(schema, values)
-        is_given = np.zeros((len(values), len(schema.of_place)), dtype=bool)
-        is_given[:, schema.places] = ~np.isnan(given[:, schema.last_of_places])
-        is_missing = np.zeros(is_given.shape, dtype=bool)
+        inputs, last = self._inputs(schema, values), schema.last_of_places
+        is_given, is_missing = ~np.isnan(given), np.zeros(values.shape, dtype=bool)
         rows = np.arange(len(values))
         for _ in range(MAX_ROUNDS):
-            for place, tree in enumerate(self.trees, inputs.shape[1] - len(self.trees)):
-                share = tree.predict(inputs[rows])
-                inputs[rows, place] = random_state.uniform(size=len(rows)) < share
-            flags = inputs[rows, -len(self.trees) :] == 1
-            is_missing[np.ix_(rows, self.columns)] = flags
-            chosen = is_missing[rows]
-            is_empty = chosen[:, schema.places].all(axis=1)
-            rows = rows[(chosen & is_given[rows]).any(axis=1) | is_empty]
+            drawn = np.zeros((len(rows), values.shape[1]), dtype=bool)
+            decide = partial(drawn_flags, random_state)
+            for column, flags in self._flags(inputs[rows], decide):
+                drawn[:, schema.of_place[column]] = flags[:, None]
+            is_missing[rows] = drawn
+            is_empty = drawn[:, last].all(axis=1)
+            rows = rows[(drawn & is_given[rows]).any(axis=1) | is_empty]
             if not len(rows):
                 break
         is_missing &= ~is_given
-        is_missing[is_missing[:, schema.places].all(axis=1)] = False
-        of_variables = np.zeros(values.shape, dtype=bool)
-        for j in schema.places:
-            of_variables[:, schema.of_place[j]] = is_missing[:, [j]]
-        return of_variables
+        is_missing[is_missing[:, last].all(axis=1)] = False
+        return is_missing
+
+    def are_likely(self, schema, values, is_missing, random_state):
+        """Return which complete rows are accepted as ones that lack some variables.
+
+        Rows are accepted with the product over the columns of how much less likely than on average
+        it is that their value is missing, or that it is not.
+        """
+        chance = np.ones(len(values))
+
+        def decide(column, share):
+            flags = np.isnan(share)  # of identifiers
+            if column not in schema.places:
+                return flags
+            flags = is_missing[:, schema.of_place[column][-1]]
+            mean = self.trees[self.columns.index(column)].share[0]
+            ratio = np.where(flags, share / mean, (1 - share) / (1 - mean))
+            np.multiply(chance, ratio.clip(max=1), out=chance)
+            return flags
+
+        for _ in self._flags(self._inputs(schema, values), decide):
+            pass
+        return random_state.uniform(size=len(chance)) < chance
 
     def draw_identifiers(self, schema, values, random_state):
         """Return which columns are identifiers that are missing, given rows with missing values."""
-        inputs = self._inputs(schema, values)
         is_missing = np.zeros((len(values), len(schema.of_place)), dtype=bool)
-        first = inputs.shape[1] - len(self.trees)
-        for place, (j, tree) in enumerate(zip(self.columns, self.trees, strict=True), first):
-            if j in schema.places:
-                inputs[:, place] = np.isnan(values[:, schema.of_place[j][-1]])
-            else:
-                is_missing[:, j] = random_state.uniform(size=len(values)) < tree.predict(inputs)
-                inputs[:, place] = is_missing[:, j]
+
+        def decide(column, share):
+            if column in schema.places:
+                return np.isnan(values[:, schema.of_place[column][-1]])
+            return drawn_flags(random_state, column, share)
+
+        for column, flags in self._flags(self._inputs(schema, values), decide):
+            is_missing[:, column] = flags & (column not in schema.places)
         return is_missing
+
+
+def drawn_flags(random_state, column, share):
+    """Return whether values are missing, drawn with their probabilities."""
+    return random_state.uniform(size=len(share)) < share
 
 
 def rows_of_pattern(is_missing, weight, random_state):
     """Return the rows that a pattern is learnt from, and their weights.
 
-    Rows with missing values take time to fill in, and complete ones to learn from. A sample of
-    each stands for all.
+    A sample of the rows with missing values stands for all, and one of the others.
     """
     rows, weights = [], []
     has_missing = is_missing.any(axis=1)
