@@ -14,8 +14,9 @@ from scipy.special import logsumexp
 from skflows import DensityClassifier, DensityOutlierDetector, TableDensity, load
 from skflows.columns.checks import ColumnWarning
 from skflows.columns.dates import months_later
-from skflows.table import _rule_search
-from skflows.table._rule_kinds import Order, RoundedSum, Target
+from skflows.table import _formula_search, _rule_search
+from skflows.table._formulas import RoundedSum
+from skflows.table._rule_kinds import Order, Target
 from skflows.table._rules import Rules, nearest_numbers
 
 SEASONS = np.array(["winter", "spring", "summer", "autumn"])
@@ -630,7 +631,7 @@ def test_sums_of_multiples_have_factors_of_few_digits():
     rows[:, 3] = (1.19 * rows[:, 0] + 0.5 * rows[:, 1] - 4.9).round(2)
     rows[rng.permutation(300)[:6], 3] += 20  # exceptions
     rows[:, 4] = (np.pi * rows[:, 0] + np.e * rows[:, 2]).round(2)
-    sums = _rule_search.multiples_of(rows, [*range(5)], dict.fromkeys(range(5), 0.01))
+    sums = _formula_search.multiples_of(rows, [*range(5)], dict.fromkeys(range(5), 0.01))
     found = {determinants: (*factors, constant) for determinants, _, factors, constant in sums}
     assert found.pop((0, 1)) == pytest.approx((1.19, 0.5, -4.9), abs=0.006)
     assert not any(4 in determinants for determinants in found)
@@ -651,7 +652,7 @@ def bills(n=400):
 def test_sums_of_three_are_found_among_24_columns():
     rows = np.random.default_rng(0).integers(0, 1000, size=(100, 24)).astype(float)
     rows[:, 23] = rows[:, 2] + rows[:, 5] + rows[:, 11]
-    found = [*_rule_search.sums_of(rows, [*range(24)], dict.fromkeys(range(24), 1.0))]
+    found = [*_formula_search.sums_of(rows, [*range(24)], dict.fromkeys(range(24), 1.0))]
     assert ((2, 5, 11), 23, (1.0, 1.0, 1.0), 0.0) in found
 
 
@@ -681,7 +682,7 @@ def test_copies_of_terms_do_not_hide_a_long_sum():
     rows = np.round(rng.gamma(3, 20, (100, 8)), 2)
     rows[:, 4] = rows[:, :4].sum(axis=1)
     rows[:, 5], rows[:, 6], rows[:, 7] = 100 * rows[:, 0], rows[:, 4], 1
-    found = [*_rule_search.long_sums_of(rows, [*range(8)], dict.fromkeys(range(8), 0.01), [])]
+    found = [*_formula_search.long_sums_of(rows, [*range(8)], dict.fromkeys(range(8), 0.01), [])]
     assert [each[:3] for each in found if each[1] == 4] == [((0, 1, 2, 3), 4, (1, 1, 1, 1))]
 
 
@@ -1254,7 +1255,7 @@ def test_lines_are_looked_for_in_the_rows_of_the_rarer_column():
     rows[::7, 0] = np.nan
     lines = {
         (*determinants, target): (*factors, constant)
-        for determinants, target, factors, constant in _rule_search.lines_of(
+        for determinants, target, factors, constant in _formula_search.lines_of(
             rows, [0, 1, 2, 3], dict.fromkeys(range(4), 0.01)
         )
     }
@@ -1267,7 +1268,7 @@ def test_lines_are_looked_for_in_the_rows_of_the_rarer_column():
 def test_a_line_that_turns_out_flat_is_refined_to_finite_slopes():
     x = np.repeat([0.0, 1.0, 2.0], [40, 40, 20])
     y = np.where(x == 2.0, 1.0, 0.0)
-    lines = _rule_search.refinements(y, x, 0.1, 0.0, 0.3)
+    lines = _formula_search.refinements(y, x, 0.1, 0.0, 0.3)
     assert np.isfinite([(*factors, constant) for factors, constant in lines]).all()
 
 
@@ -1282,8 +1283,8 @@ def test_lines_among_multiples_take_time_in_proportion_to_their_number(monkeypat
         tried.append(len(y))
         return all_refinements(y, x, *args)
 
-    all_refinements = _rule_search.refinements
-    monkeypatch.setattr(_rule_search, "refinements", refinements)
+    all_refinements = _formula_search.refinements
+    monkeypatch.setattr(_formula_search, "refinements", refinements)
     values, weight = schema.encode(table), np.ones(300)
     rules = _rule_search.find_rules(schema, values, weight, np.arange(300))
     assert len(rules.functions) == 11 and {rule.kind for rule in rules} == {"linear"}

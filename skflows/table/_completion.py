@@ -4,9 +4,10 @@ from itertools import permutations
 
 import numpy as np
 
+from ._formulas import Formula
 from ._missing import rows_without
 from ._predictive import OneVariable, without
-from ._rule_kinds import Formula, without_level
+from ._rule_kinds import without_level
 from ._view import TableView
 
 ROUNDS_OF_RULES = 15  # of draws in place of rows that break a rule

@@ -21,8 +21,8 @@ from ..columns.types import Floats, RandomState
 from ..distribution.distribution import broadcast_to_entries, checked_probabilities, in_blocks
 from ..training.threads import in_one_thread
 from ._columns import Weeks
+from ._formulas import Elapsed, MonthsLater
 from ._predictive import OneVariable, without
-from ._rule_kinds import Elapsed, MonthsLater
 from ._variables import ROWS_AT_ONCE
 from ._view import LEAST_MASS, TableView
 

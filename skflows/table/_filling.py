@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..columns.arrays import is_integer_dtype
-from ._rule_kinds import Elapsed, Formula, Linear, possible_numbers, rounded
+from ._formulas import Elapsed, Formula, Linear, possible_numbers, rounded
 
 
 class Filling:

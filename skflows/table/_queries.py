@@ -10,8 +10,8 @@ from ..columns.arrays import check_integer, listed
 from ..columns.frames import is_frame, read_frame, rows_of
 from ..columns.types import Floats, RandomState, Rows, Table
 from ..training.threads import in_one_thread
+from ._formulas import Elapsed
 from ._predictive import OneVariable, log_prob_of_column, without
-from ._rule_kinds import Elapsed
 from ._variables import in_chunks
 from ._view import TableView
 

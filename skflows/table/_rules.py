@@ -14,7 +14,8 @@ import numpy as np
 from ..columns.checks import ColumnWarning, among, warn_user
 from ._completion import Completion
 from ._filling import Filling
-from ._rule_kinds import LEAST_BROKEN, Formula
+from ._formulas import Formula
+from ._rule_kinds import LEAST_BROKEN
 from ._variables import in_chunks
 from ._view import TableView
 

@@ -19,8 +19,9 @@ from ..columns.dates import DAY, start_of_day
 from ..columns.frames import Column
 from ..columns.kinds import Kind, decide
 from ._columns import ColumnModel, ColumnSetting
-from ._rule_kinds import N_DAY_PARTS, UNITS, DaysLater, Elapsed, Target
-from ._rule_search import dates_that_add
+from ._formula_search import dates_that_add
+from ._formulas import N_DAY_PARTS, UNITS, DaysLater, Elapsed
+from ._rule_kinds import Target
 
 SHORT = 0.25  # of the range of the dates: these show longer spans well enough
 LEAST_ROWS = 30  # with both dates
