@@ -11,7 +11,8 @@ from ._rule_kinds import without_level
 from ._view import TableView
 
 ROUNDS_OF_RULES = 15  # of draws in place of rows that break a rule
-ROUNDS_OF_CATEGORIES = 8  # of these, in which categories and what is known more often stay
+ROUNDS_OF_CATEGORIES = 8  # of these, in which the categories of a row stay
+ROUNDS_OF_KNOWN = 3  # of these, in which rows lack the same, and what is known more often stays
 ROUNDS_OF_LARGEST = 3  # of these, in which the largest term of a given target follows
 ROUNDS_OF_EXCEPTIONS = 9  # of these, before a row may be an exception to one more rule
 DRAWS_AT_ONCE, MAX_DRAWS = 1_000, 20  # in each round, of all rows and of each
@@ -73,10 +74,12 @@ class Completion:
         is_open[pending] = (are_open & ~exceptions[pending])[:, formulas].any(axis=1)
         cost, n_kept = np.full(len(drawn), REJECTED), np.zeros(len(drawn))
         # Of categories whose numbers break orders more often, fewer rows would be left otherwise.
-        some_stay, some = values.copy(), pending[~are_open.any(axis=1)]
+        categories_stay, some = values.copy(), pending[~are_open.any(axis=1)]
+        at = np.ix_(some, self.schema.ranges.levels)
+        categories_stay[at] = drawn[at]
+        known_stay = categories_stay.copy()
         stays = self._known_more_often(drawn[some])
-        stays[:, self.schema.ranges.levels] = True
-        some_stay[some] = np.where(stays, drawn[some], values[some])
+        known_stay[some] = np.where(stays, drawn[some], categories_stay[some])
         for i in range(n_rounds):
             if not len(pending):
                 break
@@ -85,7 +88,8 @@ class Completion:
             # Of several draws of each row, the first that keeps the rules: rounds take time.
             n_draws = int(np.clip(DRAWS_AT_ONCE // len(pending), 1, MAX_DRAWS))
             of = np.repeat(pending, np.where(is_open[pending], DRAWS_OF_TERMS, 1) * n_draws)
-            known = (some_stay if i < ROUNDS_OF_CATEGORIES else values)[of]
+            known = categories_stay if i < ROUNDS_OF_CATEGORIES else values
+            known = (known_stay if i < ROUNDS_OF_KNOWN else known)[of]
             open_rows, is_tried = np.flatnonzero(is_open[of]), np.ones(len(of), dtype=bool)
             terms = known[open_rows], exceptions[of[open_rows]], i < ROUNDS_OF_LARGEST
             known[open_rows], is_tried[open_rows] = self._with_terms(*terms, random_state)
@@ -97,7 +101,8 @@ class Completion:
             of, known = of[tried], known[tried]
             if i >= CHEAP_ROUNDS:
                 known = self._with_determinants(known, random_state)
-            again, is_likely = self._drawn(known, exceptions[of], random_state, lacks[of])
+            same = lacks[of] if i < ROUNDS_OF_KNOWN else None
+            again, is_likely = self._drawn(known, exceptions[of], random_state, same)
             costs = self._costs(again, values[of], exceptions[of], is_open[of], random_state)
             costs[~is_likely] = 2 * REJECTED  # and never drawn
             n_kept += np.bincount(of, costs < REJECTED, len(n_kept))
