@@ -73,13 +73,8 @@ class Completion:
         is_open = np.zeros(len(values), dtype=bool)
         is_open[pending] = (are_open & ~exceptions[pending])[:, formulas].any(axis=1)
         cost, n_kept = np.full(len(drawn), REJECTED), np.zeros(len(drawn))
-        # Of categories whose numbers break orders more often, fewer rows would be left otherwise.
-        categories_stay, some = values.copy(), pending[~are_open.any(axis=1)]
-        at = np.ix_(some, self.schema.ranges.levels)
-        categories_stay[at] = drawn[at]
-        known_stay = categories_stay.copy()
-        stays = self._known_more_often(drawn[some])
-        known_stay[some] = np.where(stays, drawn[some], categories_stay[some])
+        some = pending[~are_open.any(axis=1)]
+        categories_stay, known_stay = self._with_drawn(values, drawn, some)
         for i in range(n_rounds):
             if not len(pending):
                 break
@@ -119,17 +114,24 @@ class Completion:
         drawn[pending], is_filled[pending] = left, cost[pending] >= REJECTED
         return drawn, is_filled
 
-    def _known_more_often(self, drawn):
-        """Return variables that the fit knew more often than the ones that break orders.
+    def _with_drawn(self, values, drawn, some):
+        """Return values to which some rows add what they have drawn, as these break rules.
 
-        They come first in draws, and in scores: rows without the others do not depend on these.
+        First categories: there would be fewer rows of those whose numbers break orders more often.
+        Then also what the fit knew more often than what breaks an order: a score without the latter
+        does not depend on it.
         """
-        rows, n_missing = self.rules.encoded(self.schema, drawn), self.schema.n_missing
-        least = np.full(len(rows), np.inf)
+        categories, n_missing = values.copy(), self.schema.n_missing
+        at = np.ix_(some, self.schema.ranges.levels)
+        categories[at] = drawn[at]
+        rows, least = self.rules.encoded(self.schema, drawn[some]), np.full(len(some), np.inf)
         for rule in self.rules.orders:
             most = max(n_missing[self.schema.of_column[i][-1]] for i in rule.columns)
             least = np.where(rule.is_broken(rows), np.minimum(least, most), least)
-        return (n_missing < least[:, None]) & np.isfinite(least)[:, None]
+        stays = (n_missing < least[:, None]) & np.isfinite(least)[:, None]
+        known = categories.copy()
+        known[some] = np.where(stays, drawn[some], known[some])
+        return categories, known
 
     def exceptions(self, n, random_state):
         """Draw in which of n rows each function is an exception, of shape (n, n_functions)."""

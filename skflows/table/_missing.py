@@ -15,7 +15,7 @@ MAX_ROWS = 2_000  # with missing values, and as many complete ones, that trees a
 MAX_ROUNDS = 100  # in which patterns are drawn again
 LEAST_ROWS = 10  # of a level in which a column is always missing
 NEARLY_ALL = 0.9  # rows that lack a value, which is then no value of rows like them
-CHANCE = 0.001  # that values missing at random are missing in all rows of any level of a variable
+CHANCE = 0.01  # that values missing at random are missing in all rows of any level of a variable
 
 
 class FlagTree(NamedTuple):

@@ -33,6 +33,7 @@ SCALE, SCALE_OF_SEASONS = 0.6, 0.2  # of the normals of a mixture at the start
 LEAST_VARIANCE = 1e-6
 LEAST_OF_GROUP, LEAST_SHARE = 10, 0.02  # rows that know the same variables
 SHARE_OF_GROUPS = 0.5  # of the rows, from which on values are not missing at random
+KNOWN_BY_ALL = 0.5  # chance that a part is of variables that all groups know
 LEAST = 0.5  # rows that a level counts for at the start, at least
 
 
@@ -461,7 +462,8 @@ def random_given(known, uniform, generator, patterns=None):
     Rows that know few variables would have some parts more often than the others do: the network
     would take what is not given for what a group of rows lacks. So half of the parts are drawn from
     the variables that a row of some such group knows too, and the weight makes rows have a part
-    equally often, whatever they know, if rows of a group can have it.
+    equally often, whatever they know, if rows of a group can have it. Many of these parts are of
+    variables that all groups know: samples begin with them.
 
     Parameters
     ----------
@@ -476,8 +478,8 @@ def random_given(known, uniform, generator, patterns=None):
     """
     possible = known
     if patterns is not None:
-        others, shares = patterns
-        place = shares.multinomial(len(known), replacement=True, generator=generator)
+        others, _, chances = patterns
+        place = chances.multinomial(len(known), replacement=True, generator=generator)
         is_common = torch.rand(len(known), 1, generator=generator) < 0.5
         possible = torch.where(is_common, known & others[place], known)
     n_known = known.sum(1)
@@ -498,9 +500,11 @@ def weights_of_others(size, n_known, n):
 
 
 def common_patterns(known):
-    """Return which variables groups of rows know, and the shares of the groups, or None.
+    """Return which variables groups of rows know, or None, with two numbers for each group.
 
-    Where few rows are in groups, values are missing at random, for all that can be seen.
+    These are the share of its rows, and the chance that a part is drawn from what it knows. The
+    last group has no rows: it knows what all others do. Where few rows are in groups, values are
+    missing at random, for all that can be seen.
     """
     if known.all():
         return None
@@ -509,7 +513,10 @@ def common_patterns(known):
     patterns, counts = patterns[is_common], counts[is_common]
     if counts.sum() < SHARE_OF_GROUPS * len(known):
         return None
-    return patterns, counts / counts.sum()
+    shares = counts / counts.sum()
+    patterns = torch.cat([patterns, patterns.all(0, keepdim=True)])
+    chances = torch.cat([(1 - KNOWN_BY_ALL) * shares, torch.tensor([KNOWN_BY_ALL])])
+    return patterns, torch.cat([shares, torch.zeros(1)]), chances
 
 
 def numbers_of_sizes(n_possible, n_known):
@@ -517,14 +524,14 @@ def numbers_of_sizes(n_possible, n_known):
     return (n_possible + (n_possible < n_known)).clamp(min=1)
 
 
-def typical_weights(given, known, patterns, shares):
+def typical_weights(given, known, patterns, shares, chances):
     """Return the weights of others by which rows have a part equally often, 0 for unknown parts.
 
     This is the mean, over the patterns that have the part, of its probability times the weight of
     the others, divided by its probability in the row.
     """
     size, known = given.sum(1), known.double()
-    patterns, shares = patterns.double(), shares.double()
+    patterns, shares, chances = (each.double() for each in (patterns, shares, chances))
     is_within = ((given.double() @ (1 - patterns).T) == 0).double()
     n_patterns, n_known = patterns.sum(1), known.sum(1)
     of_row = torch.empty(len(given), dtype=torch.float64)
@@ -537,7 +544,7 @@ def typical_weights(given, known, patterns, shares):
             return (log_probability(k, n_possible, n_known) - shift).exp()
 
         rows = torch.where(size == k)[0]
-        within, own = is_within[rows] * shares, n_known[rows]
+        within, own = is_within[rows] * chances, n_known[rows]
         of_common = within * probability(common[rows], own[:, None])
         of_row[rows] = probability(own, own) + of_common.sum(1)
         of_common = within @ probability(common_of_patterns, n_patterns[:, None]).T
@@ -816,8 +823,11 @@ class NetworkMember:
         order = np.argsort(self.rank, axis=1)[random_state.randint(len(self.rank), size=n)]
         missing = np.isnan(completed)
         # The unknown variables of a row come first, in its order; but variables that the fit knew
-        # more often before others: rows in which a value is known may be unlike the rest.
+        # more often before others: rows in which a value is known may be unlike the rest. Then
+        # levels come before numbers, as they often say what is missing.
         n_unknown = np.where(schema.come_first, 0, schema.n_missing)
+        if n_unknown.any():
+            n_unknown = n_unknown + 0.5 * np.array([v.has_number for v in schema.variables])
         last = np.where(missing, n_unknown, np.inf)
         order = np.take_along_axis(
             order, np.argsort(np.take_along_axis(last, order, 1), axis=1, kind="stable"), 1

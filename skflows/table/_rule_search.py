@@ -82,9 +82,9 @@ def find_rules(schema, values, weight, copy_of):
 def compatible(candidates):
     """Return candidates of which no two have the same target, and none tells its own determinants.
 
-    The first ones come first. But a sum with no more exceptions replaces a product whose columns
-    are among the ones that tell its terms, as it tells each term exactly. For example, gross
-    amounts and rates tell taxes, and net amounts are gross amounts less taxes.
+    The first ones come first. But a sum with no more exceptions replaces a product, or a multiple,
+    whose columns are among the ones that tell its terms, as it tells each term exactly. For
+    example, gross amounts and rates tell taxes, and net amounts are gross amounts less taxes.
 
     Returns
     -------
@@ -110,11 +110,12 @@ def compatible(candidates):
             add(candidate)
     for candidate in candidates:
         (share, *_), determinants, target, make, *_ = candidate
-        if make is not Linear or target not in rules or rules[target][3] is not Product:
+        if make is not Linear or target not in rules:
             continue
-        (least, *_), implied, *_ = rules[target]
+        (least, *_), implied, _, other, *_ = rules[target]
+        is_implied = other is Product or (other is Linear and len(implied) == 1)
         columns = above(determinants)
-        if share <= least and columns.issuperset(implied) and target not in columns:
+        if is_implied and share <= least and columns.issuperset(implied) and target not in columns:
             add(candidate)
     return sorted(rules.values(), key=lambda rule: len(ancestors[rule[2]])), ancestors
 
