@@ -8,7 +8,7 @@ from ._formulas import Formula
 from ._missing import rows_without
 from ._predictive import OneVariable, without
 from ._rule_kinds import without_level
-from ._view import TableView
+from ._view import TableView, distinct_rows
 
 ROUNDS_OF_RULES = 15  # of draws in place of rows that break a rule
 ROUNDS_OF_CATEGORIES = 8  # of these, in which the categories of a row stay
@@ -288,9 +288,11 @@ class Completion:
 
     def _levels(self, values, i):
         """Return the probabilities of the levels of column i, which is unknown."""
-        view = TableView.of_conditions(self.schema, values)
+        distinct, inverse = distinct_rows(values)
+        view = TableView.of_conditions(self.schema, distinct)
         log_weights = self.density._log_weights(view, view.known)
-        return OneVariable(self.density, view, self.schema.of_column[i][-1], log_weights).levels
+        one = OneVariable(self.density, view, self.schema.of_column[i][-1], log_weights)
+        return one.levels[inverse]
 
     def _choose(self, values, rows, i, levels, random_state):
         """Draw the levels of column i in some rows, in place."""
