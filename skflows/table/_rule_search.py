@@ -109,8 +109,8 @@ def compatible(candidates):
         if candidate[2] not in rules and candidate[2] not in above(candidate[1]):
             add(candidate)
     for candidate in candidates:
-        (share, *_), determinants, target, make, *_ = candidate
-        if make is not Linear or target not in rules:
+        (share, *_), determinants, target, make, *line = candidate
+        if make is not Linear or target not in rules or {*map(abs, line[0])} != {1.0}:
             continue
         (least, *_), implied, _, other, *_ = rules[target]
         is_implied = other is Product or (other is Linear and len(implied) == 1)
