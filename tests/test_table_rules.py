@@ -1476,3 +1476,13 @@ def test_a_sum_replaces_the_multiple_that_it_implies():
     assert np.abs(drawn["net"] + drawn["tax"] - drawn["total"]).max() < 0.005
     filled = density.impute(table.assign(net=np.nan, tax=np.nan), "median")
     np.testing.assert_allclose(filled, table, atol=0.005)
+
+
+def test_columns_that_are_nearly_constant_have_no_rule():
+    """Up to their precision: a few huge values are no evidence of a sum of all others."""
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"value": rng.normal(size=300), "error": rng.lognormal(size=300)})
+    table["digits"] = rng.integers(7, 13, 300)
+    table.loc[:4, "value"] = 1e12 * np.arange(1, 6)
+    table.loc[:4, "error"] = 1e9 * np.arange(1, 6)
+    assert quick(max_iter=1).fit(table).rules_.empty
