@@ -38,7 +38,11 @@ def test_counts_of_classes_are_smoothed(rates, n_levels, is_poisson, gain):
     scores = (levels - levels.mean()) / levels.std()
     all_rows = np.tile(np.log(true.mean(axis=0)), (len(rates), 1))
     bases = np.stack([all_rows, _latent_classes.poisson(levels, counts)])
-    expected = _latent_classes.tilted(bases, true.mean(axis=0), scores, counts)
+    some, slopes = _latent_classes.tilted(bases, true.mean(axis=0), scores, counts, n_steps=3)
+    expected, _ = _latent_classes.tilted(bases, true.mean(axis=0), scores, counts)
+    # A fit takes up the steps of Newton's method where it left off.
+    after, _ = _latent_classes.tilted(bases, true.mean(axis=0), scores, counts, slopes, 3)
+    assert after == pytest.approx(expected) != some
     own = expected[int(is_poisson)]
     assert own.sum(axis=1) == pytest.approx(np.ones(len(rates)))
     assert own @ levels == pytest.approx(counts @ levels / 300, rel=0.03)

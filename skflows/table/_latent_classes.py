@@ -36,7 +36,7 @@ MIN_VARIANCE = 1e-4
 PRIOR_ROWS = 1.0  # of the marginal frequencies, in each class
 STRENGTHS = 2.0 ** np.arange(-5, 11)  # rows that expected frequencies may count for
 TILTED_LEVELS = 6  # ordered, at least: mean and variance say most of fewer
-N_TILTS = 6  # steps of Newton's method
+N_TILTS = 6  # steps of Newton's method, where no step of EM has gone before
 LEAST_SHARE = 0.01  # of the marginal frequencies in tilted ones
 MAX_PATTERNS = 300  # of missing numbers, beyond which a part of the rows is enough
 SOME_ROWS = 2000
@@ -518,8 +518,12 @@ class Training:
                 bases = [np.broadcast_to(np.log(frequencies), table.shape)]
                 if j in self.counts:
                     bases.append(poisson(self.counts[j], table))
-                bases = np.array(bases)
-                table = shrunk(table, tilted(bases, frequencies, self.scores[j], table))
+                slopes = self.slopes.get(j)
+                n_steps = N_TILTS if is_last or slopes is None else 1
+                expected, self.slopes[j] = tilted(
+                    np.array(bases), frequencies, self.scores[j], table, slopes, n_steps
+                )
+                table = shrunk(table, expected)
             elif is_last:
                 table = shrunk(table, [np.tile(frequencies, (len(table), 1))])
             else:
@@ -571,7 +575,7 @@ class Training:
         means = share.T @ filled / (share.sum(axis=0)[:, None] + 1e-9)
         covariances = np.tile(np.diag(variances), (share.shape[1], 1, 1))
         group = complete_rows(self.y, self.has)
-        before, completed = -np.inf, None
+        before, completed, self.slopes = -np.inf, None, {}
         if has_covariances:
             completed = np.where(self.has, self.y, means[:, None]), np.zeros_like(covariances)
         for step in range(N_STEPS + STEPS_PER_REMOVAL * n_more):
@@ -586,6 +590,7 @@ class Training:
                     share = share[:, kept] + 1e-9 * self.weight[:, None]
                     share *= self.weight[:, None] / share.sum(axis=1, keepdims=True)
                     completed = [each[kept] for each in completed]
+                    self.slopes = {j: slopes[:, kept] for j, slopes in self.slopes.items()}
                 continue
             if step > 1 and score - before < TOLERANCE:
                 break
@@ -606,7 +611,7 @@ def poisson(levels, counts):
     return np.log(mean)[:, None] * levels - gammaln(levels + 1)
 
 
-def tilted(bases, frequencies, scores, counts):
+def tilted(bases, frequencies, scores, counts, slopes=None, n_steps=N_TILTS):
     """Return the exponential of each base and a parabola, with mean and variance of classes.
 
     Parameters
@@ -619,11 +624,21 @@ def tilted(bases, frequencies, scores, counts):
         Numbers of the levels.
     counts : ndarray of shape (n_classes, n_levels)
         Rows of each class.
+    slopes : ndarray of shape (n_bases, n_classes, 2), default=None
+        Coefficients of the parabolas, where Newton's method begins.
+    n_steps : int
+        Steps of Newton's method.
+
+    Returns
+    -------
+    expected : ndarray of shape (n_bases, n_classes, n_levels)
+    slopes : ndarray of shape (n_bases, n_classes, 2)
     """
     powers = scores ** np.arange(1, 5)[:, None]
     target = counts @ powers[:2].T / (counts.sum(axis=1, keepdims=True) + 1e-9)
-    slopes = np.zeros((len(bases), *target.shape))
-    for _ in range(N_TILTS):
+    if slopes is None:
+        slopes = np.zeros((len(bases), *target.shape))
+    for _ in range(n_steps):
         tilt = bases + slopes @ powers[:2]
         proba = np.exp(tilt - tilt.max(axis=-1, keepdims=True))
         proba /= proba.sum(axis=-1, keepdims=True)
@@ -634,8 +649,8 @@ def tilted(bases, frequencies, scores, counts):
         second += 1e-3
         a, b = np.moveaxis(target - moments_[..., :2], -1, 0)
         step = np.stack([second * a - both * b, first * b - both * a], axis=-1)
-        slopes += (step / (first * second - both**2)[..., None]).clip(-1, 1)
-    return (1 - LEAST_SHARE) * proba + LEAST_SHARE * frequencies
+        slopes = slopes + (step / (first * second - both**2)[..., None]).clip(-1, 1)
+    return (1 - LEAST_SHARE) * proba + LEAST_SHARE * frequencies, slopes
 
 
 def shrunk(counts, expected):
