@@ -44,7 +44,7 @@ def density_row(density):
         ("sex", ["male", "female"], 1),
         ("grade", ["low", "mid", "high"], 1),
         ("visits", np.arange(200), 1),
-        ("age", np.arange(300), 1),
+        ("age", np.arange(600), 1),
         ("size", np.arange(-12, 12, 0.01), 0.01),
         ("hour", (np.arange(500) + 0.5) * 24 / 500, 24 / 500),
     ],

@@ -1478,6 +1478,17 @@ def test_a_sum_replaces_the_multiple_that_it_implies():
     np.testing.assert_allclose(filled, table, atol=0.005)
 
 
+def test_terms_that_are_nearly_constant_are_in_rules():
+    """A few rows of another rate or with a fee tell, as the target varies."""
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"net": np.round(rng.lognormal(4, 0.8, 300), 2), "rate": 19, "fee": 0.0})
+    table.loc[:6, "rate"], table.loc[7:13, "fee"] = 7, np.round(rng.lognormal(2, 0.5, 7), 2)
+    table["tax"] = np.round(table["net"] * table["rate"] / 100, 2)
+    table["total"] = np.round(table["net"] + table["fee"], 2)
+    rules = quick(max_iter=1).fit(table).rules_
+    assert {*rules["rule"]} >= {"tax = 0.01 * net * rate", "total = net + fee"}
+
+
 def test_columns_that_are_nearly_constant_have_no_rule():
     """Up to their precision: a few huge values are no evidence of a sum of all others."""
     rng = np.random.default_rng(0)

@@ -149,6 +149,20 @@ def test_later_dates_keep_their_times_of_day():
             assert (span % DAY != pd.Timedelta(0)).all(), method  # none has the other's time
 
 
+def test_later_dates_keep_coarser_times_of_day(one_class):
+    """Appointments at full half hours, on any of the days after a call at any minute."""
+    rng = np.random.default_rng(0)
+    called = pd.Timestamp("2024-01-01") + pd.to_timedelta(rng.integers(0, 180, 400), "D")
+    days, half_hours = rng.integers(0, 6, 400), rng.integers(16, 36, 400)
+    table = pd.DataFrame({"called": called + pd.to_timedelta(rng.integers(420, 480, 400), "min")})
+    table["seen"] = called + pd.to_timedelta(days, "D") + pd.to_timedelta(30 * half_hours, "min")
+    density = quick().fit(table)
+    assert "seen = called + a span" in {*density.rules_["rule"]}
+    drawn = density.sample(500, random_state=0)
+    assert (drawn["seen"].dt.minute % 30 == 0).all()
+    assert drawn["seen"].dt.hour.between(8, 17).all()
+
+
 def test_spans_of_dates_with_and_without_times_have_whole_days(one_class):
     """The day of an order may be the day on which it is sent. Probabilities sum to one."""
     rng = np.random.default_rng(0)

@@ -52,11 +52,11 @@ class Completion:
         is_filled : ndarray of shape (n,) of bool
             Rows whose draws broke a rule in all rounds: their unknown values follow in the end.
         """
-        exceptions = self.exceptions(len(values), random_state)
+        exceptions, given = self.exceptions(len(values), random_state), values
         values = self._with_levels(values, random_state)
         values = self.rules.solved(self.schema, values, exceptions)
-        drawn, is_likely = self._drawn(values, exceptions, random_state, lacks)
-        lacks = np.isnan(drawn) & np.isnan(values)
+        drawn, is_likely = self._drawn(values, exceptions, random_state, lacks, given)
+        lacks = np.isnan(drawn) & np.isnan(given)
         is_rejected = self._rejected(drawn, values, exceptions, random_state)
         pending = np.flatnonzero(is_rejected | ~is_likely)
         # Missing values stay so, or rows would have more: they break no rule.
@@ -97,7 +97,7 @@ class Completion:
             if i >= CHEAP_ROUNDS:
                 known = self._with_determinants(known, random_state)
             same = lacks[of] if i < ROUNDS_OF_KNOWN else None
-            again, is_likely = self._drawn(known, exceptions[of], random_state, same)
+            again, is_likely = self._drawn(known, exceptions[of], random_state, same, given[of])
             costs = self._costs(again, values[of], exceptions[of], is_open[of], random_state)
             costs[~is_likely] = 2 * REJECTED  # and never drawn
             n_kept += np.bincount(of, costs < REJECTED, len(n_kept))
@@ -303,18 +303,18 @@ class Completion:
 
     def drawn(self, values, exceptions, random_state):
         """Return variables, the unknown ones drawn, and targets as functions expect them."""
-        return self._drawn(values, exceptions, random_state, None)[0]
+        return self._drawn(values, exceptions, random_state, None, values)[0]
 
-    def _drawn(self, values, exceptions, random_state, lacks):
+    def _drawn(self, values, exceptions, random_state, lacks, given):
         """Return what `drawn` does, and which rows are likely to lack what they do.
 
-        See `complete`.
+        See `complete`. Values that are not given may be missing, even if given ones tell them.
         """
         drawn = self.density._drawn_by_members(values, random_state)
         is_likely = np.ones(len(drawn), dtype=bool)
         if self.pattern is not None:
             if lacks is None:
-                lacks = self.pattern.draw(self.schema, drawn, values, random_state)
+                lacks = self.pattern.draw(self.schema, drawn, given, random_state)
             else:
                 is_likely = self.pattern.are_likely(self.schema, drawn, lacks, random_state)
             drawn[lacks] = np.nan

@@ -29,7 +29,7 @@ from ._rule_kinds import ROUNDING
 
 FEW_OF_FORMULAS = 0.02  # of numbers that are equal to a formula up to rounding
 LEAST_ROWS, LEAST_DISTINCT = 20, 3  # known rows, and distinct values, of a linear rule
-LEAST_OTHERS = 10  # rows in which its columns have not their most frequent value
+LEAST_OTHERS = 10  # rows in which its target has not its most frequent value
 N_SCREENED = 100  # rows, of which LIKELY show which sums may be constant, and the best lines
 N_LINES = 20  # of which all rows show which is best
 MAX_NUMBERS = 100  # among which longer sums are looked for
@@ -103,7 +103,7 @@ def formulas_of(schema, rows, targets):
         # A column that is nearly constant may be left out, and a sum tells little of it.
         in_steps = np.rint(x / steps[target])  # far apart, but within a step of a heavy tail
         most = [np.unique(each, return_counts=True)[1].max() for each in (in_steps, *columns.T)]
-        if len(x) - max(most) < LEAST_OTHERS:
+        if len(x) - most[0] < LEAST_OTHERS:
             continue
         most_exceptions = min(MAX_EXCEPTIONS, MAX_RELATIVE * (1 - max(most) / len(x)))
         is_sum = len(factors) > 1 and set(map(abs, factors)) == {1.0}

@@ -486,6 +486,7 @@ class Training:
             and variables[j].lattice
             and variables[j].lattice[:2] == (1, 0)
         }
+        self.slopes = {}  # of `tilted`, for each variable, in the last step
 
     @cached_property
     def features(self):
@@ -575,7 +576,7 @@ class Training:
         means = share.T @ filled / (share.sum(axis=0)[:, None] + 1e-9)
         covariances = np.tile(np.diag(variances), (share.shape[1], 1, 1))
         group = complete_rows(self.y, self.has)
-        before, completed, self.slopes = -np.inf, None, {}
+        before, completed = -np.inf, None
         if has_covariances:
             completed = np.where(self.has, self.y, means[:, None]), np.zeros_like(covariances)
         for step in range(N_STEPS + STEPS_PER_REMOVAL * n_more):

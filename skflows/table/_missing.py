@@ -104,11 +104,15 @@ class MissingPattern:
         self.features = [of_column[i] for i in self.columns]  # of the inputs
         always = [i for i in range(len(n_missing)) if not n_missing[i]]
         known = np.concatenate([[], *(of_column[i] for i in always)]).astype(int)
-        self.trees = []
+        self.trees, self.trees_of_flags = [], []  # given values, and given only which are missing
         for place, i in enumerate(self.columns, first[-1]):
             chosen = np.append(known, place)  # which is still 0, and may be the only one
-            tree = FlagTree.fit(inputs[:, chosen], is_missing[:, i], weight)
-            self.trees.append(tree._replace(feature=chosen[tree.feature.clip(0)]))
+            for trees, features in (
+                (self.trees, chosen),
+                (self.trees_of_flags, chosen[chosen >= first[-1]]),
+            ):
+                tree = FlagTree.fit(inputs[:, features], is_missing[:, i], weight)
+                trees.append(tree._replace(feature=features[tree.feature.clip(0)]))
             inputs[:, place] = is_missing[:, i]
             known = np.concatenate([known, of_column[i], [place]])
 
@@ -118,14 +122,19 @@ class MissingPattern:
         flags = np.zeros((len(features), len(self.columns)))
         return np.hstack([features, flags]).astype(np.float32)  # as scikit-learn's trees
 
-    def _flags(self, inputs, decide):
+    def _flags(self, inputs, decide, are_given=None):
         """Yield each column and whether its values are missing, which tells of later columns.
 
-        The function ``decide`` takes the column and the probabilities. Inputs change in place.
+        The function ``decide`` takes the column and the probabilities. Inputs change in place. What
+        is given has drawn the other values, which therefore say no more about it.
         """
         first = inputs.shape[1] - len(self.trees)
         for k, (column, tree) in enumerate(zip(self.columns, self.trees, strict=True)):
-            is_missing = decide(column, tree.predict(inputs))
+            share = tree.predict(inputs)
+            if are_given is not None:
+                of_flags = self.trees_of_flags[k].predict(inputs)
+                share = np.where(are_given[:, column], of_flags, share)
+            is_missing = decide(column, share)
             inputs[:, first + k] = is_missing
             inputs[np.ix_(is_missing, self.features[k])] = 0.0
             yield column, is_missing
@@ -162,10 +171,12 @@ class MissingPattern:
         inputs, last = self._inputs(schema, values), schema.last_of_places
         is_given, is_missing = ~np.isnan(given), np.zeros(values.shape, dtype=bool)
         rows = np.arange(len(values))
+        are_given = np.zeros((len(values), len(schema.of_place)), dtype=bool)
+        are_given[:, schema.places] = is_given[:, last]
         for _ in range(MAX_ROUNDS):
             drawn = np.zeros((len(rows), values.shape[1]), dtype=bool)
             decide = partial(drawn_flags, random_state)
-            for column, flags in self._flags(inputs[rows], decide):
+            for column, flags in self._flags(inputs[rows], decide, are_given[rows]):
                 drawn[:, schema.of_place[column]] = flags[:, None]
             is_missing[rows] = drawn
             is_empty = drawn[:, last].all(axis=1)

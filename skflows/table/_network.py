@@ -825,9 +825,10 @@ class NetworkMember:
         # The unknown variables of a row come first, in its order; but variables that the fit knew
         # more often before others: rows in which a value is known may be unlike the rest. Then
         # levels come before numbers, as they often say what is missing.
-        n_unknown = np.where(schema.come_first, 0, schema.n_missing)
+        n_unknown = schema.n_missing
         if n_unknown.any():
             n_unknown = n_unknown + 0.5 * np.array([v.has_number for v in schema.variables])
+            n_unknown[schema.come_first] = -1
         last = np.where(missing, n_unknown, np.inf)
         order = np.take_along_axis(
             order, np.argsort(np.take_along_axis(last, order, 1), axis=1, kind="stable"), 1
