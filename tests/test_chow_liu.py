@@ -65,6 +65,27 @@ def test_probabilities_are_those_of_the_joint_distribution():
             np.testing.assert_allclose(np.broadcast_to(alone, together.shape), together, atol=1e-12)
 
 
+def test_columns_that_few_rows_know_leave_frequencies_as_they_are():
+    """While nothing is known, a status is as likely as in all rows, not as in theirs."""
+    rng = np.random.default_rng(0)
+    status = rng.choice(["open", "paid", "closed"], 600, p=[0.6, 0.25, 0.15])
+    table = pd.DataFrame({"status": status, "amount": rng.normal(size=600)})
+    late = pd.Series(np.where(rng.uniform(size=600) < 0.8, status == "paid", status == "closed"))
+    table["late"] = late.astype(str).where(status != "open")
+    view = view_of(table)
+    forest = fit_chow_liu(view).double()
+    assert forest.parent[2] == 0  # they depend on each other
+    features = torch.from_numpy(view.features)
+    nothing = torch.zeros(view.known.shape, dtype=bool)
+    found = forest(features, nothing, 0).softmax(0)[:, 0].numpy()
+    levels = view.schema.variables[0].levels
+    np.testing.assert_allclose(found, [(status == level).mean() for level in levels], atol=0.01)
+    late = torch.from_numpy(view.known.copy())
+    late[:, :2] = False
+    found = forest(features, late, 0).softmax(0)[levels.index("open")].numpy()
+    assert found[view.known[:, 2]].max() < 0.05
+
+
 def test_evidence_is_for_dependence_only():
     marginal = np.full(2, 0.5)
     joined, table = dependence(np.array([[50.0, 0.0], [0.0, 50.0]]), marginal)

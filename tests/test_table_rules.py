@@ -1372,6 +1372,58 @@ def test_halves_are_rounded_as_in_the_rows(one_class):
         assert (drawn["y"] > drawn["x"] / 2).mean() == pytest.approx(share, abs=0.06)
 
 
+@pytest.fixture
+def sales():
+    """Sales at a price of each product, which is no column, with an exception; some have none."""
+    rng = np.random.default_rng(0)
+    price = {"chair": 149.99, "desk": 399.5, "lamp": 24.95}
+    product = rng.choice([*price], 400, p=[0.5, 0.2, 0.3])
+    table = pd.DataFrame({"product": product, "quantity": rng.integers(1, 40, 400)})
+    table["total"] = np.round(table["quantity"] * table["product"].map(price), 2)
+    table["days"] = rng.poisson(3, 400)
+    table.loc[7, "total"] += 10
+    table.loc[300:, "total"] = np.nan
+    return table
+
+
+def test_a_factor_for_each_category(one_class, sales, tmp_path):
+    density = quick(handle_unknown="rare").fit(sales)
+    rules = density.rules_[density.rules_["kind"] == "product"].to_numpy().tolist()
+    assert rules == [["total = quantity * a factor of product", "product", 1 / 300, 300]]
+    chair, desk = 149.99, 399.5
+    drawn = density.sample(400, random_state=0)
+    known = drawn[drawn["total"].notna() & (drawn["product"] == "chair")]
+    assert (known["total"] == np.round(chair * known["quantity"], 2)).mean() > 0.95
+    assert drawn["total"].isna().mean() == pytest.approx(0.25, abs=0.08)
+    given = density.sample(50, given={"product": "desk", "total": 3 * desk}, random_state=0)
+    assert (given["quantity"] == 3).all()
+    rest = sales[:300].drop(index=7)
+    for name in "product", "quantity", "total":
+        gaps = rest.assign(**{name: rest[name].where(rest.index > 50)})
+        if name != "total":  # of a rule with an exception, targets are not told for certain
+            assert (density.impute(gaps, "median")[name] == rest[name]).all()
+    scores = density.score_samples(sales)
+    assert scores[7] < np.median(scores) - 4
+    lamp = pd.DataFrame({"product": ["rug", "lamp"], "quantity": 2, "total": 49.9, "days": 3})
+    assert np.isfinite(density.score_samples(lamp)).all()  # the rule says nothing of rugs
+    density.save(tmp_path / "table.skflows")
+    assert (load(tmp_path / "table.skflows").score_samples(sales) == scores).all()
+
+
+@pytest.mark.parametrize("method", ["mean", "median", "draw"])
+def test_factors_without_exceptions_tell_totals(one_class, sales, method):
+    density = quick().fit(sales.drop(index=7))
+    gaps = sales[:300].assign(total=np.nan)
+    filled = density.impute(gaps, method, random_state=0).drop(index=7)["total"]
+    np.testing.assert_allclose(filled, sales["total"][:300].drop(index=7), atol=1e-9)
+
+
+def test_numbers_that_a_category_scales_with_noise_have_no_factors(one_class, sales):
+    noise = np.random.default_rng(1).uniform(0.97, 1.03, len(sales))
+    sales["total"] = (sales["total"] * noise).round(2)
+    assert quick().fit(sales).rules_.empty
+
+
 def test_small_counts_are_no_product_and_a_third_column_by_chance(one_class):
     rng = np.random.default_rng(0)
     table = pd.DataFrame(rng.poisson([3, 1, 2, 4, 20, 25], (300, 6)), columns=list("abcdef"))

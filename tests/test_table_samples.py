@@ -96,6 +96,11 @@ def test_what_given_values_tell_may_be_missing():
         assert (drawn[name].dropna() == value).all()
 
 
+def test_conditions_in_place_of_a_seed_are_an_error(density_of_incomplete):
+    with pytest.raises(TypeError, match="give conditions by name"):
+        density_of_incomplete.sample(2, {"a": 1.0})
+
+
 def test_no_sample_lacks_all_values():
     """Even if all columns have missing values, most of them."""
     rng = np.random.default_rng(0)

@@ -42,12 +42,16 @@ class Categories(nn.Module):
     ----------
     variables : list
         The variables. A number with atoms has bins, and then its atoms.
+    are_missing : ndarray of shape (n_parts,) of bool
+        Which variables some rows lack: they have one more category, for these rows.
     """
 
-    def __init__(self, variables):
+    def __init__(self, variables, are_missing):
         super().__init__()
         self.numbers = [j for j, variable in enumerate(variables) if variable.has_number]
-        self.sizes = category_sizes(variables)
+        self.sizes_of_values = category_sizes(variables)
+        sizes = zip(self.sizes_of_values, are_missing.tolist(), strict=True)
+        self.sizes = [size + is_missing for size, is_missing in sizes]
         first = first_features(variables)
         self.scores = [int(first[j]) for j in self.numbers]
         is_level, category = np.zeros((2, first[-1], len(variables)))
@@ -77,13 +81,19 @@ class Categories(nn.Module):
 
 
 def fit_chow_liu(view):
-    """Return the forest that spans the pairs of variables with the most evidence of dependence."""
-    categories = Categories(view.schema.variables)
+    """Return the forest that spans the pairs of variables with the most evidence of dependence.
+
+    A missing value is a category too: a column that few rows know would otherwise make other ones,
+    while it is unknown, what they are in these rows.
+    """
+    categories = Categories(view.schema.variables, ~view.known.all(axis=0))
     category, has_category = (each.numpy() for each in categories(torch.from_numpy(view.features)))
     has_category = has_category & view.known
     indicators, marginals = [], []
     for j, size in enumerate(categories.sizes):
         is_category = (category[:, [j]] == np.arange(size)) & has_category[:, [j]]
+        if size > categories.sizes_of_values[j]:
+            is_category[:, -1] = ~view.known[:, j]
         count = view.weight @ is_category + ROWS_OF_CATEGORY
         indicators.append(is_category.astype(float))
         marginals.append(count / count.sum())
@@ -185,7 +195,7 @@ class ChowLiuForest(nn.Module):
             log_probs = {only: self.log_probs_of(features, given, only)}
         levels = []
         for j in sorted(log_probs):
-            log_prob = log_probs[j]
+            log_prob = log_probs[j][:, : self.categories.sizes_of_values[j]]
             if j not in self.categories.numbers:
                 levels.append(log_prob)
             elif log_prob.shape[1] > N_BINS:  # level 0 is the number

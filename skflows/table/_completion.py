@@ -281,8 +281,11 @@ class Completion:
             is_unknown = np.isnan(values[:, self.schema.of_column[k][-1]])
             rows = np.flatnonzero(is_unknown & counts.any(axis=1) & (counts == 0).any(axis=1))
             if len(rows):
-                levels = self._levels(values[rows], k) * (counts[rows] == 0)
-                values = values.copy()
+                levels = self._levels(values[rows], k)
+                possible = levels * (counts[rows] == 0)
+                # Another known value, such as one that a rule follows from, may outweigh this.
+                is_sure = possible.sum(axis=1) > 0.5
+                levels[is_sure], values = possible[is_sure], values.copy()
                 self._choose(values, rows, k, levels, random_state)
         return values
 

@@ -808,9 +808,9 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
     ) -> Rows:
         """Draw rows from the fitted density, with missing values as the rows of `fit` have them.
 
-        With ``missing="ignore"``, which values are missing is drawn given the complete row, by
-        decision trees: for each column from the known values of the columns that fewer rows lack,
-        and from which of these are missing. Given values that all rows of `fit` with some level
+        With ``missing="ignore"``, which values of a complete row are missing is drawn by decision
+        trees: for each column from the known values of the columns that fewer rows lack, and from
+        which of these are missing. Given values that all rows of `fit` with some level
         lack, such as the day of leaving of active employees, rule this level out.
 
         Numbers without bounds stay within a range that as many draws could plausibly reach, by
@@ -853,6 +853,10 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         """
         check_is_fitted(self)
         check_integer("n_samples", n_samples)
+        if isinstance(random_state, dict):
+            raise TypeError(
+                "random_state is a dict; give conditions by name, as sample(n, given=...)."
+            )
         random_state = check_random_state(random_state)
         schema, names = self._schema, []
         if given is None:

@@ -15,6 +15,7 @@ from ._formulas import (
     UNITS,
     DaysLater,
     Elapsed,
+    FactorByValue,
     Linear,
     MonthsLater,
     Product,
@@ -40,6 +41,7 @@ TRIMMED, N_TRIMS = 0.8, 4  # share of rows that fit best, and least squares of t
 CLOSE = 0.25  # median error of a first fit, in standard deviations, that more may improve
 LEAST_SPREAD = 5  # standard deviation in steps, below which multiples fit by chance
 MAX_PRODUCTS = 50_000  # tables of more than 46 columns of numbers have none
+MAX_VALUES = 50  # of a column that has a factor for each
 MAX_ELAPSED = 2_000  # pairs of dates times numbers: beyond, times between dates are constant
 TOLERANCE = 0.51  # steps by which rounding may move a sum
 # The same if its columns were rounded on their own; their least deviation, in steps.
@@ -73,6 +75,7 @@ def formulas_of(schema, rows, targets):
         (Product, products_of(rows, multipliers, numbers, steps)),
         (ProductAndTerm, products_and_terms_of(rows, multipliers, numbers, steps)),
         (Linear, lines_of(rows, numbers, steps)),
+        (FactorByValue, multiples_by_value_of(rows, numbers, steps)),
     )
     for make, (determinants, target, *line) in (
         (make, relation) for make, found in relations for relation in found
@@ -521,6 +524,68 @@ def lines_of(rows, numbers, steps):
             lines[int(others[k]), i] = (1 / slope,), 0.0 - constant / slope  # not -0.0
     for (i, j), line in sorted(lines.items()):
         yield (i,), j, *line
+
+
+def multiples_by_value_of(rows, numbers, steps):
+    """Yield columns that may be another one times a factor for each value of a third.
+
+    Each is a tuple of the determinants, the target, and the arguments ``seen`` and ``factors`` of
+    `FactorByValue`. The rows with the most frequent value show which pairs of numbers these may be.
+    """
+    for column in range(rows.shape[1]):
+        seen, n_rows = np.unique(rows[:, column], return_counts=True)
+        seen, n_rows = seen[~np.isnan(seen)], n_rows[~np.isnan(seen)]
+        others = [j for j in numbers if j != column]
+        if not 2 <= len(seen) <= MAX_VALUES or len(others) < 2:
+            continue
+        some = rows[rows[:, column] == seen[n_rows.argmax()]][: 2 * N_SCREENED]
+        pairs = pairs_of_multiples(some, others, steps)
+        for (x, y), factor in pairs.items():
+            if (y, x) in pairs and abs(factor) * steps[x] < steps[y]:
+                continue  # the finer of both is told exactly
+            factors = [
+                factor_of(rows[rows[:, column] == value][:, [x, y]], steps[y]) for value in seen
+            ]
+            has_factor = ~np.isnan(factors)
+            if len({*np.array(factors)[has_factor]}) > 1:
+                yield (
+                    (x, column),
+                    y,
+                    tuple(seen[has_factor].tolist()),
+                    tuple(np.array(factors)[has_factor].tolist()),
+                )
+
+
+def pairs_of_multiples(rows, numbers, steps):
+    """Return pairs of columns of which the second seems to be a multiple of the first: by what."""
+    step, pairs = np.array([steps[j] for j in numbers]), {}
+    for x in numbers:
+        known = rows[~np.isnan(rows[:, x]) & (rows[:, x] != 0)]
+        if len(known) < LEAST_ROWS:
+            continue
+        is_large = np.abs(known[:, x]) >= np.median(np.abs(known[:, x]))
+        y, count = known[:, numbers].T, (~np.isnan(known[:, numbers])).sum(axis=0)
+        ratios = lower_medians(y[:, is_large] / known[is_large, x])
+        near = np.abs(y - ratios[:, None] * known[:, x]) <= SLACK * step[:, None]
+        for k in np.flatnonzero((near.sum(axis=1) >= LIKELY * count) & (count >= LEAST_ROWS)):
+            in_steps = np.rint(y[k] / step[k])  # far apart, or the numbers agree by chance
+            most = np.unique(in_steps, return_counts=True)[1].max()
+            is_spread = np.nanstd(in_steps) >= LEAST_SPREAD and count[k] - most >= LEAST_OTHERS
+            if numbers[k] != x and is_spread:
+                pairs[x, numbers[k]] = float(ratios[k])
+    return pairs
+
+
+def factor_of(pairs, step):
+    """Return the factor of few digits with which most pairs of numbers agree, or NaN."""
+    x, y = pairs[~np.isnan(pairs).any(axis=1) & (pairs[:, 0] != 0)].T
+    if not len(x):
+        return np.nan
+    is_large = np.abs(x) >= np.median(np.abs(x))  # rounding changes their ratios least
+    ratio = np.median(y[is_large] / x[is_large])
+    factors = np.array([*(round(ratio, digits) for digits in DECIMALS), ratio])
+    n_misses = (np.abs(y[:, None] - factors * x[:, None]) > TOLERANCE * step).sum(axis=0)
+    return float(factors[n_misses.argmin()])
 
 
 def lower_medians(values):

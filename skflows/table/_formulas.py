@@ -137,11 +137,7 @@ class Formula(Function):
         """Return what column i should be, NaN where no possible value fits the other columns."""
         if i == self.target.column:
             return self.expected(rows)
-        variable = schema.variable_of(i)
-        if variable.has_number:
-            options = rounded(self.rest(rows, i), variable, 0.0)[None]
-        else:  # one of the numbers that the column has, if a single one fits
-            options = np.repeat(np.array(variable.levels, dtype=float)[:, None], len(rows), axis=1)
+        options = self.options(schema, rows, i)
         fits = np.empty(options.shape, dtype=bool)
         for k, option in enumerate(options):
             trial = rows.copy()
@@ -150,6 +146,13 @@ class Formula(Function):
             fits[k] = error <= self.target.tolerance
         told = options[fits.argmax(axis=0), np.arange(len(rows))]
         return np.where(fits.sum(axis=0) == 1, told, np.nan)
+
+    def options(self, schema, rows, i):
+        """Return values that determinant i may have, (k, n), of which a single one should fit."""
+        variable = schema.variable_of(i)
+        if variable.has_number:
+            return rounded(self.rest(rows, i), variable, 0.0)[None]
+        return np.repeat(np.array(variable.levels, dtype=float)[:, None], len(rows), axis=1)
 
     def told_with(self, schema, rows, other, i, roughly):
         """Return what two unknown columns should be: column i and what another formula tells by it.
@@ -579,6 +582,76 @@ class ProductAndTerm(Formula):
         first, second, term = (names[j] for j in self.determinants)
         sign = "-" if self.sign < 0 else "+"
         return f"{names[self.target.column]} = {first} * {second} {sign} {term}"
+
+
+class FactorByValue(Formula):
+    """A number as another one times a factor for each value of a column, rounded as the target is.
+
+    For example, a fee in per cent of an amount that depends on the channel. It says nothing of
+    values that have no factor.
+
+    Parameters
+    ----------
+    determinants, target, rows, weight
+        As in `Lookup`: the number, and the column that has factors.
+    seen : tuple of float
+        Encoded values of this column, in their order.
+    factors : tuple of float
+        The factor of each.
+    variable, nudge
+        As in `Linear`.
+    """
+
+    kind = "product"
+
+    def __init__(self, determinants, target, seen, factors, variable, nudge, rows, weight):
+        self.determinants, self.target = determinants, target
+        self.seen, self.factors = seen, factors
+        self.variable, self.nudge = variable, nudge
+        self.slopes = [min(map(abs, factors)), 0.0]
+        self.counts = self.count(rows, weight)
+
+    @property
+    def line(self):
+        return self.seen, self.factors
+
+    @staticmethod
+    def terms(columns, seen, factors):
+        number, value = columns.T
+        place = np.searchsorted(seen, value).clip(max=len(seen) - 1)
+        factor = np.where(np.array(seen)[place] == value, np.array(factors)[place], np.nan)
+        return (number * factor)[:, None], (1.0,), 0.0
+
+    def error(self, rows):
+        """Return how far the target is from its expected value, NaN where the rule says nothing."""
+        has_factor = np.isin(rows[:, self.determinants[1]], self.seen)
+        return np.where(has_factor, super().error(rows), np.nan)
+
+    def tells(self, schema, i):
+        """Return whether the rule tells column i, given its other columns."""
+        return i == self.determinants[1] or super().tells(schema, i)
+
+    def options(self, schema, rows, i):
+        """Return values that determinant i may have, of which a single one should fit."""
+        if i == self.determinants[0]:
+            return super().options(schema, rows, i)
+        return np.repeat(np.array(self.seen)[:, None], len(rows), axis=1)
+
+    def rest(self, rows, i):
+        """Return what the number should be, before rounding; NaN beside a factor of 0."""
+        ones = rows[:, self.determinants].copy()
+        ones[:, 0] = 1.0
+        factor = self.terms(ones, *self.line)[0][:, 0]
+        return rows[:, self.target.column] / np.where(factor == 0, np.nan, factor)
+
+    def sizes(self, rows, schema):
+        """Return 1 for the number and 0 for the other column, few values of which fit."""
+        return np.repeat([[1.0, 0.0]], len(rows), axis=0)
+
+    def text(self, names):
+        """Return the rule as text."""
+        number, column = (names[j] for j in self.determinants)
+        return f"{names[self.target.column]} = {number} * a factor of {column}"
 
 
 def factors_of(values, rates):

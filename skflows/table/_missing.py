@@ -1,6 +1,5 @@
 """Which values of a row are missing, given the values."""
 
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +13,7 @@ from ._view import TableView
 MAX_ROWS = 2_000  # with missing values, and as many complete ones, that trees are fitted to
 MAX_ROUNDS = 100  # in which patterns are drawn again
 LEAST_ROWS = 10  # of a level in which a column is always missing
+LEAST_CHANCE = 1e-6  # of what trees say never happens
 NEARLY_ALL = 0.9  # rows that lack a value, which is then no value of rows like them
 CHANCE = 0.01  # that values missing at random are missing in all rows of any level of a variable
 
@@ -115,6 +115,8 @@ class MissingPattern:
                 trees.append(tree._replace(feature=features[tree.feature.clip(0)]))
             inputs[:, place] = is_missing[:, i]
             known = np.concatenate([known, of_column[i], [place]])
+        lacks = np.isnan(values)
+        self.information = np.average(self._information(schema, values, lacks), weights=weight)
 
     def _inputs(self, schema, values):
         """Return the features of values, and 0 for whether the values of columns are missing."""
@@ -175,8 +177,9 @@ class MissingPattern:
         are_given[:, schema.places] = is_given[:, last]
         for _ in range(MAX_ROUNDS):
             drawn = np.zeros((len(rows), values.shape[1]), dtype=bool)
-            decide = partial(drawn_flags, random_state)
-            for column, flags in self._flags(inputs[rows], decide, are_given[rows]):
+            for column, flags in self._flags(
+                inputs[rows], drawn_flags(random_state), are_given[rows]
+            ):
                 drawn[:, schema.of_place[column]] = flags[:, None]
             is_missing[rows] = drawn
             is_empty = drawn[:, last].all(axis=1)
@@ -188,26 +191,34 @@ class MissingPattern:
         return is_missing
 
     def are_likely(self, schema, values, is_missing, random_state):
-        """Return which complete rows are accepted as ones that lack some variables.
+        """Return which complete rows are accepted as ones that lack the given variables.
 
-        Rows are accepted with the product over the columns of how much less likely than on average
-        it is that their value is missing, or that it is not.
+        A row is accepted by how much the values say of what is missing, relative to the rows of
+        the fit, which say ``self.information`` of it on average.
         """
-        chance = np.ones(len(values))
+        told = self._information(schema, values, is_missing)
+        return np.log(random_state.uniform(size=len(values))) < told - self.information
+
+    def _information(self, schema, values, is_missing):
+        """Return how much likelier the missing variables of rows are, given their values.
+
+        The logarithm of the likelihood of what each row lacks, relative to the shares of all rows.
+        Identifiers do not count.
+        """
+        told = np.zeros(len(values))
 
         def decide(column, share):
-            flags = np.isnan(share)  # of identifiers
             if column not in schema.places:
-                return flags
+                return np.zeros(len(values), dtype=bool)
             flags = is_missing[:, schema.of_place[column][-1]]
             mean = self.trees[self.columns.index(column)].share[0]
-            ratio = np.where(flags, share / mean, (1 - share) / (1 - mean))
-            np.multiply(chance, ratio.clip(max=1), out=chance)
+            of_row, of_all = (np.where(flags, each, 1 - each) for each in (share, mean))
+            told[:] += np.log(of_row.clip(LEAST_CHANCE)) - np.log(of_all.clip(LEAST_CHANCE))
             return flags
 
         for _ in self._flags(self._inputs(schema, values), decide):
             pass
-        return random_state.uniform(size=len(chance)) < chance
+        return told
 
     def draw_identifiers(self, schema, values, random_state):
         """Return which columns are identifiers that are missing, given rows with missing values."""
@@ -216,16 +227,16 @@ class MissingPattern:
         def decide(column, share):
             if column in schema.places:
                 return np.isnan(values[:, schema.of_place[column][-1]])
-            return drawn_flags(random_state, column, share)
+            return random_state.uniform(size=len(share)) < share
 
         for column, flags in self._flags(self._inputs(schema, values), decide):
             is_missing[:, column] = flags & (column not in schema.places)
         return is_missing
 
 
-def drawn_flags(random_state, column, share):
-    """Return whether values are missing, drawn with their probabilities."""
-    return random_state.uniform(size=len(share)) < share
+def drawn_flags(random_state):
+    """Return a function that draws whether values of a column are missing."""
+    return lambda column, share: random_state.uniform(size=len(share)) < share
 
 
 def rows_of_pattern(is_missing, weight, random_state):
@@ -347,7 +358,7 @@ def warn_of_levels_without(schema, levels, values):
 def _columns_of_levels(schema):
     return [
         k
-        for k, column in enumerate(schema.columns)
+        for k, column in enumerate(schema.columns[: len(schema.places)])  # spans are no columns
         if column.is_levels and column.kind != "datetime"
     ]
 
