@@ -82,6 +82,10 @@ def formulas_of(schema, rows, targets):
     ):
         if len(determinants) == 1 and target in are_lines:
             continue
+        if make is FactorByValue and any(
+            target == other and {*determinants} == {*columns} for _, columns, other, *_ in rules
+        ):  # a product says more
+            continue
         (variable,) = schema.columns[target].value_variables
         known = ~np.isnan(rows[:, [*determinants, target]]).any(axis=1)
         if known.sum() < LEAST_ROWS:
