@@ -345,6 +345,19 @@ def test_missing_dates(one_class):
         assert days_of(complete).between(0, 25).all()
 
 
+def test_spans_are_in_no_warning(one_class):
+    """No row with a span has a reason, but users do not know spans."""
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"applied": pd.Timestamp("2023-01-01") + pd.to_timedelta(range(400), "D")})
+    is_paid = rng.random(400) < 0.7
+    later = table["applied"] + pd.to_timedelta(rng.integers(0, 4, 400), "D")
+    table["paid"] = later.where(is_paid)
+    table["reason"] = pd.Series(rng.choice(["income", "score"], 400)).mask(is_paid)
+    density = quick().fit(table)
+    assert "paid = applied + a span" in {*density.rules_["rule"]}
+    density.impute(table)
+
+
 def test_which_dates_have_a_span(one_class):
     table = stays()
     rng = np.random.default_rng(1)

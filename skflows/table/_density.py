@@ -50,6 +50,7 @@ from ._missing import (
     MissingPattern,
     levels_without,
     rows_of_pattern,
+    warn_of_contradictions,
     warn_of_levels_without,
 )
 from ._predictive import OneColumn, without
@@ -648,6 +649,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             self._schema.check_possible(values, names)
             self._schema.warn_of_outside(values, names, as_condition=True, what="given")
             self._schema.rules.warn_of_broken(self._schema, values)
+            warn_of_contradictions(self._schema, self._levels_without, values)
         return values, names
 
     def _check_names(self, names, what, with_left_out=False):

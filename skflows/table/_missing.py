@@ -6,7 +6,7 @@ import numpy as np
 from scipy import sparse
 
 from ..columns.arrays import listed
-from ..columns.checks import MAX_NAMED, ColumnWarning, warn_user
+from ..columns.checks import MAX_NAMED, ColumnWarning, among, warn_user
 from ._variables import first_features
 from ._view import TableView
 
@@ -326,6 +326,23 @@ def rows_without(levels, schema, values, k):
     return counts
 
 
+def warn_of_contradictions(schema, levels, given):
+    """Warn of given values beside a level whose rows of the fit all lack such a value."""
+    for i, k, codes, n_rows in levels:
+        code, _ = _level_codes(schema, given, k)
+        is_known = ~np.isnan(given[:, schema.of_column[i][-1]])
+        if (is_both := is_known & np.isin(code, codes)).any():
+            column, other = schema.columns[i], schema.columns[k]
+            level = code[is_both.argmax()]
+            warn_user(
+                f"given has {column.name!r} where {other.name!r} is "
+                f"{name_of_level(other, level)!r}{among(is_both)}: all "
+                f"{n_rows[codes == level][0]:.0f} such rows of fit lack it. Answers about other "
+                "columns are unreliable.",
+                ColumnWarning,
+            )
+
+
 def warn_of_levels_without(schema, levels, values):
     """Warn of values to fill in where rows of the fit never have one: see `levels_without`."""
     worst, columns = (0, None, None, None), set()
@@ -339,8 +356,7 @@ def warn_of_levels_without(schema, levels, values):
         return
     (n, i, k, codes), n_columns = worst, len(columns)
     column, other = schema.columns[i], schema.columns[k]
-    levels = [other.value_variables[0].levels[code] for code in codes]
-    names = [f"{level:g}" if other.is_number else str(level) for level in levels]
+    names = [name_of_level(other, code) for code in codes]
     remedy = "leave these rows as they are"
     if column.kind == "categorical":
         remedy += ", or write a category such as 'none' into them before fit"
@@ -353,6 +369,12 @@ def warn_of_levels_without(schema, levels, values):
         f"from other rows. If a blank means that there is none, {remedy}.{more}",
         ColumnWarning,
     )
+
+
+def name_of_level(column, code):
+    """Return a level of a column as text."""
+    level = column.value_variables[0].levels[code]
+    return f"{level:g}" if column.is_number else str(level)
 
 
 def _columns_of_levels(schema):
