@@ -345,7 +345,7 @@ def test_missing_dates(one_class):
         assert days_of(complete).between(0, 25).all()
 
 
-def test_spans_are_in_no_warning(one_class):
+def test_spans_are_in_no_warning(one_class, recwarn):
     """No row with a span has a reason, but users do not know spans."""
     rng = np.random.default_rng(0)
     table = pd.DataFrame({"applied": pd.Timestamp("2023-01-01") + pd.to_timedelta(range(400), "D")})
@@ -356,6 +356,7 @@ def test_spans_are_in_no_warning(one_class):
     density = quick().fit(table)
     assert "paid = applied + a span" in {*density.rules_["rule"]}
     density.impute(table)
+    assert not any("'span'" in str(each.message) for each in recwarn)
 
 
 def test_which_dates_have_a_span(one_class):
