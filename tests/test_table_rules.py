@@ -1372,6 +1372,23 @@ def test_halves_are_rounded_as_in_the_rows(one_class):
         assert (drawn["y"] > drawn["x"] / 2).mean() == pytest.approx(share, abs=0.06)
 
 
+def test_categories_tell_terms_in_chains_of_rules(one_class):
+    """The vehicle tells the rate, and this, the material and the gross amount tell the hours."""
+    rng = np.random.default_rng(0)
+    rate = {"van": 110.0, "car": 84.0, "truck": 125.0}
+    vehicle = rng.choice([*rate], 300)
+    table = pd.DataFrame({"vehicle": vehicle, "rate": pd.Series(vehicle).map(rate)})
+    table["hours"] = rng.choice(np.arange(0.5, 8, 0.25), 300)
+    table["material"] = np.round(rng.gamma(2, 20, 300), 2)
+    table["net"] = np.round(table["hours"] * table["rate"] + table["material"], 2)
+    table["gross"] = np.round(1.19 * table["net"], 2)
+    density, known = quick().fit(table), table[["vehicle", "material", "gross"]][:20]
+    found = density.quantile("hours", known, [0.1, 0.5, 0.9])
+    np.testing.assert_allclose(found, np.repeat(table[["hours"]][:20], 3, axis=1))
+    drawn = density.sample(1, given=known, random_state=0)
+    np.testing.assert_allclose(drawn["hours"], table["hours"][:20])
+
+
 @pytest.fixture
 def sales():
     """Sales at a price of each product, which is no column, with an exception; some have none."""

@@ -209,7 +209,7 @@ class Rules:
         return Rules(self.functions)
 
     def solved(self, schema, values, exceptions=None, as_centres=False):
-        """Return variables with the unknown columns of formulas that known values tell.
+        """Return variables with the unknown columns that known values tell, if there are formulas.
 
         As centres, a rounded target tells its determinants too, though only roughly, and so do
         formulas with exceptions. No formula tells anything in rows that are exceptions to it.
@@ -234,7 +234,7 @@ class Rules:
     def _tell_one(self, schema, values, rows, follows, roughly):
         """Set each column that is the only unknown one of a formula, in place.
 
-        Only formulas without exceptions set their target. Roughly means determinants of a target
+        Only functions without exceptions set their target. Roughly means determinants of a target
         that is rounded more than they are, such as a net amount by its tax. Return whether a column
         was set.
         """
@@ -245,6 +245,9 @@ class Rules:
             for i in (rule.columns if rule.counts.share == 0 else rule.determinants)
             if rule.tells(schema, i) != roughly
         ]
+        if not roughly:  # a term may follow from a category
+            lookups = [rule for rule in self.functions if not isinstance(rule, Formula)]
+            terms += [(each, each.target.column) for each in lookups if each.counts.share == 0]
         for rule, i in terms:
             is_unknown = np.isnan(rows[:, i]) & have_value(schema, values, i)
             some = np.flatnonzero(is_unknown & follows[rule])
