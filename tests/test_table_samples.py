@@ -230,6 +230,21 @@ def test_unknown_or_contradictory_values_rule_out_no_level(density_of_employees,
     assert (drawn["status"] == "active").all()
 
 
+def test_a_rule_outweighs_a_known_value_that_contradicts_it():
+    """The code of an active employee tells the status, whatever reason of leaving is known."""
+    rng = np.random.default_rng(0)
+    code = rng.choice([*"ABCD"], 500)
+    status = pd.Series(code).map({"A": "active", "B": "active", "C": "on leave", "D": "left"})
+    table = pd.DataFrame({"code": code, "status": status})
+    table["reason"] = pd.Series(rng.choice(["moved", "retired"], 500)).where(status == "left")
+    density = quick(max_iter=10).fit(table)
+    with pytest.warns(ColumnWarning, match="'reason' where 'code' is 'A'"):
+        drawn = density.sample(300, given={"code": "A", "reason": "moved"}, random_state=0)
+    assert (drawn["status"] == "active").all()
+    drawn = density.sample(300, given={"reason": "moved"}, random_state=0)
+    assert (drawn["status"] == "left").all()
+
+
 def test_what_only_a_group_has_does_not_change_its_share(keep_components):
     """Neither in answers given a few columns, nor by the ranges of numbers that the group has."""
     keep_components(lambda component: component.is_trained)

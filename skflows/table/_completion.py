@@ -278,12 +278,16 @@ class Completion:
         levels_without = self.density._levels_without
         for k in sorted({each.other for each in levels_without}):
             counts = rows_without(levels_without, self.schema, values, k)
-            is_unknown = np.isnan(values[:, self.schema.of_column[k][-1]])
-            rows = np.flatnonzero(is_unknown & counts.any(axis=1) & (counts == 0).any(axis=1))
+            is_open = np.isnan(values[:, self.schema.of_column[k][-1]])
+            encoded = self.rules.encoded(self.schema, values)
+            for rule in self.rules.functions:  # whose determinants say more
+                if rule.target.column == k:
+                    is_open &= np.isnan(rule.expected(encoded))
+            rows = np.flatnonzero(is_open & counts.any(axis=1) & (counts == 0).any(axis=1))
             if len(rows):
                 levels = self._levels(values[rows], k)
                 possible = levels * (counts[rows] == 0)
-                # Another known value, such as one that a rule follows from, may outweigh this.
+                # Another known value may outweigh this.
                 is_sure = possible.sum(axis=1) > 0.5
                 levels[is_sure], values = possible[is_sure], values.copy()
                 self._choose(values, rows, k, levels, random_state)
