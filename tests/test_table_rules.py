@@ -1415,10 +1415,9 @@ def test_a_factor_for_each_category(one_class, sales, tmp_path):
     given = density.sample(50, given={"product": "desk", "total": 3 * desk}, random_state=0)
     assert (given["quantity"] == 3).all()
     rest = sales[:300].drop(index=7)
-    for name in "product", "quantity", "total":
+    for name in "product", "quantity":  # targets of a rule with an exception are not told for sure
         gaps = rest.assign(**{name: rest[name].where(rest.index > 50)})
-        if name != "total":  # of a rule with an exception, targets are not told for certain
-            assert (density.impute(gaps, "median")[name] == rest[name]).all()
+        assert (density.impute(gaps, "median")[name] == rest[name]).all()
     scores = density.score_samples(sales)
     assert scores[7] < np.median(scores) - 4
     lamp = pd.DataFrame({"product": ["rug", "lamp"], "quantity": 2, "total": 49.9, "days": 3})

@@ -278,12 +278,12 @@ class Completion:
         levels_without = self.density._levels_without
         for k in sorted({each.other for each in levels_without}):
             counts = rows_without(levels_without, self.schema, values, k)
-            is_open = np.isnan(values[:, self.schema.of_column[k][-1]])
-            encoded = self.rules.encoded(self.schema, values)
-            for rule in self.rules.functions:  # whose determinants say more
+            is_unknown = np.isnan(values[:, self.schema.of_column[k][-1]])
+            rows = np.flatnonzero(is_unknown & counts.any(axis=1) & (counts == 0).any(axis=1))
+            for rule in self.rules.functions if len(rows) else ():  # whose determinants say more
                 if rule.target.column == k:
-                    is_open &= np.isnan(rule.expected(encoded))
-            rows = np.flatnonzero(is_open & counts.any(axis=1) & (counts == 0).any(axis=1))
+                    told = rule.expected(self.rules.encoded(self.schema, values[rows]))
+                    rows = rows[np.isnan(told)]
             if len(rows):
                 levels = self._levels(values[rows], k)
                 possible = levels * (counts[rows] == 0)

@@ -546,18 +546,14 @@ def multiples_by_value_of(rows, numbers, steps):
         pairs = pairs_of_multiples(some, others, steps)
         for (x, y), factor in pairs.items():
             if (y, x) in pairs and abs(factor) * steps[x] < steps[y]:
-                continue  # the finer of both is told exactly
-            factors = [
-                factor_of(rows[rows[:, column] == value][:, [x, y]], steps[y]) for value in seen
-            ]
-            has_factor = ~np.isnan(factors)
-            if len({*np.array(factors)[has_factor]}) > 1:
-                yield (
-                    (x, column),
-                    y,
-                    tuple(seen[has_factor].tolist()),
-                    tuple(np.array(factors)[has_factor].tolist()),
-                )
+                continue  # the column with larger steps tells the other one exactly
+            factors = {
+                value: factor_of(rows[rows[:, column] == value][:, [x, y]], steps[y])
+                for value in seen.tolist()
+            }
+            factors = {value: each for value, each in factors.items() if not np.isnan(each)}
+            if len({*factors.values()}) > 1:
+                yield (x, column), y, tuple(factors), tuple(factors.values())
 
 
 def pairs_of_multiples(rows, numbers, steps):

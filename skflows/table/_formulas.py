@@ -618,14 +618,15 @@ class FactorByValue(Formula):
     @staticmethod
     def terms(columns, seen, factors):
         number, value = columns.T
-        place = np.searchsorted(seen, value).clip(max=len(seen) - 1)
-        factor = np.where(np.array(seen)[place] == value, np.array(factors)[place], np.nan)
-        return (number * factor)[:, None], (1.0,), 0.0
+        return (number * factor_of_value(value, seen, factors))[:, None], (1.0,), 0.0
+
+    def _factor(self, rows):
+        """Return the factor in each row, NaN where there is none."""
+        return factor_of_value(rows[:, self.determinants[1]], *self.line)
 
     def error(self, rows):
         """Return how far the target is from its expected value, NaN where the rule says nothing."""
-        has_factor = np.isin(rows[:, self.determinants[1]], self.seen)
-        return np.where(has_factor, super().error(rows), np.nan)
+        return np.where(np.isnan(self._factor(rows)), np.nan, super().error(rows))
 
     def tells(self, schema, i):
         """Return whether the rule tells column i, given its other columns."""
@@ -639,9 +640,7 @@ class FactorByValue(Formula):
 
     def rest(self, rows, i):
         """Return what the number should be, before rounding; NaN beside a factor of 0."""
-        ones = rows[:, self.determinants].copy()
-        ones[:, 0] = 1.0
-        factor = self.terms(ones, *self.line)[0][:, 0]
+        factor = self._factor(rows)
         return rows[:, self.target.column] / np.where(factor == 0, np.nan, factor)
 
     def sizes(self, rows, schema):
@@ -652,6 +651,12 @@ class FactorByValue(Formula):
         """Return the rule as text."""
         number, column = (names[j] for j in self.determinants)
         return f"{names[self.target.column]} = {number} * a factor of {column}"
+
+
+def factor_of_value(value, seen, factors):
+    """Return the factor of each value, NaN of values that were not seen."""
+    place = np.searchsorted(seen, value).clip(max=len(seen) - 1)
+    return np.where(np.array(seen)[place] == value, np.array(factors)[place], np.nan)
 
 
 def factors_of(values, rates):

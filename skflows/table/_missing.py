@@ -1,5 +1,6 @@
 """Which values of a row are missing, given the values."""
 
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -125,10 +126,11 @@ class MissingPattern:
         return np.hstack([features, flags]).astype(np.float32)  # as scikit-learn's trees
 
     def _flags(self, inputs, decide, are_given=None):
-        """Yield each column and whether its values are missing, which tells of later columns.
+        """Yield each column, the probabilities that its values are missing, and whether they are.
 
-        The function ``decide`` takes the column and the probabilities. Inputs change in place. What
-        is given has drawn the other values, which therefore say no more about it.
+        That tells of later columns. The function ``decide`` takes the column and the probabilities.
+        Inputs change in place. Other values are drawn beside the given ones, and say no more about
+        whether these are missing.
         """
         first = inputs.shape[1] - len(self.trees)
         for k, (column, tree) in enumerate(zip(self.columns, self.trees, strict=True)):
@@ -139,18 +141,14 @@ class MissingPattern:
             is_missing = decide(column, share)
             inputs[:, first + k] = is_missing
             inputs[np.ix_(is_missing, self.features[k])] = 0.0
-            yield column, is_missing
+            yield column, share, is_missing
 
     def are_lacking(self, schema, values):
         """Return which variables nearly all rows with such values lack, ``(n, n_variables)``."""
         are_lacking = np.zeros(values.shape, dtype=bool)
-
-        def decide(column, share):
+        inputs = self._inputs(schema, values)
+        for column, share, _ in self._flags(inputs, lambda column, share: share >= 0.5):
             are_lacking[:, schema.of_place[column]] = (share >= NEARLY_ALL)[:, None]
-            return share >= 0.5
-
-        for _ in self._flags(self._inputs(schema, values), decide):
-            pass
         return are_lacking
 
     def draw(self, schema, values, given, random_state):
@@ -177,9 +175,8 @@ class MissingPattern:
         are_given[:, schema.places] = is_given[:, last]
         for _ in range(MAX_ROUNDS):
             drawn = np.zeros((len(rows), values.shape[1]), dtype=bool)
-            for column, flags in self._flags(
-                inputs[rows], drawn_flags(random_state), are_given[rows]
-            ):
+            decide = partial(drawn_flags, random_state)
+            for column, _, flags in self._flags(inputs[rows], decide, are_given[rows]):
                 drawn[:, schema.of_place[column]] = flags[:, None]
             is_missing[rows] = drawn
             is_empty = drawn[:, last].all(axis=1)
@@ -205,19 +202,20 @@ class MissingPattern:
         The logarithm of the likelihood of what each row lacks, relative to the shares of all rows.
         Identifiers do not count.
         """
-        told = np.zeros(len(values))
+        told, inputs = np.zeros(len(values)), self._inputs(schema, values)
 
         def decide(column, share):
-            if column not in schema.places:
-                return np.zeros(len(values), dtype=bool)
-            flags = is_missing[:, schema.of_place[column][-1]]
-            mean = self.trees[self.columns.index(column)].share[0]
-            of_row, of_all = (np.where(flags, each, 1 - each) for each in (share, mean))
-            told[:] += np.log(of_row.clip(LEAST_CHANCE)) - np.log(of_all.clip(LEAST_CHANCE))
-            return flags
+            parts = schema.of_place[column]
+            return is_missing[:, parts[-1]] if len(parts) else np.zeros(len(values), dtype=bool)
 
-        for _ in self._flags(self._inputs(schema, values), decide):
-            pass
+        for tree, (column, share, flags) in zip(
+            self.trees, self._flags(inputs, decide), strict=True
+        ):
+            if column in schema.places:
+                of_row, of_all = (
+                    np.where(flags, each, 1 - each) for each in (share, tree.share[0])
+                )
+                told += np.log(of_row.clip(LEAST_CHANCE)) - np.log(of_all.clip(LEAST_CHANCE))
         return told
 
     def draw_identifiers(self, schema, values, random_state):
@@ -227,16 +225,16 @@ class MissingPattern:
         def decide(column, share):
             if column in schema.places:
                 return np.isnan(values[:, schema.of_place[column][-1]])
-            return random_state.uniform(size=len(share)) < share
+            return drawn_flags(random_state, column, share)
 
-        for column, flags in self._flags(self._inputs(schema, values), decide):
+        for column, _, flags in self._flags(self._inputs(schema, values), decide):
             is_missing[:, column] = flags & (column not in schema.places)
         return is_missing
 
 
-def drawn_flags(random_state):
-    """Return a function that draws whether values of a column are missing."""
-    return lambda column, share: random_state.uniform(size=len(share)) < share
+def drawn_flags(random_state, column, share):
+    """Return whether values are missing, drawn with their probabilities."""
+    return random_state.uniform(size=len(share)) < share
 
 
 def rows_of_pattern(is_missing, weight, random_state):

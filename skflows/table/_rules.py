@@ -241,13 +241,10 @@ class Rules:
         has_told = False
         terms = [
             (rule, i)
-            for rule in self.formulas
+            for rule in (self.formulas if roughly else self.functions)  # a category may tell a term
             for i in (rule.columns if rule.counts.share == 0 else rule.determinants)
             if rule.tells(schema, i) != roughly
         ]
-        if not roughly:  # a term may follow from a category
-            lookups = [rule for rule in self.functions if not isinstance(rule, Formula)]
-            terms += [(each, each.target.column) for each in lookups if each.counts.share == 0]
         for rule, i in terms:
             is_unknown = np.isnan(rows[:, i]) & have_value(schema, values, i)
             some = np.flatnonzero(is_unknown & follows[rule])
