@@ -42,7 +42,8 @@ def test_counts_of_classes_are_smoothed(rates, n_levels, is_poisson, gain):
     expected, _ = _latent_classes.tilted(bases, true.mean(axis=0), scores, counts)
     # A fit takes up the steps of Newton's method where it left off.
     after, _ = _latent_classes.tilted(bases, true.mean(axis=0), scores, counts, slopes, 3)
-    assert after == pytest.approx(expected) != some
+    assert after == pytest.approx(expected)
+    assert some != pytest.approx(expected)
     own = expected[int(is_poisson)]
     assert own.sum(axis=1) == pytest.approx(np.ones(len(rates)))
     assert own @ levels == pytest.approx(counts @ levels / 300, rel=0.03)

@@ -1434,6 +1434,54 @@ def test_factors_without_exceptions_tell_totals(one_class, sales, method):
     np.testing.assert_allclose(filled, sales["total"][:300].drop(index=7), atol=1e-9)
 
 
+def test_totals_that_most_rows_lack_have_factors(one_class, sales):
+    sales.loc[150:, "total"] = np.nan
+    assert "total = quantity * a factor of product" in quick().fit(sales).rules_["rule"].tolist()
+
+
+def test_products_of_the_same_price(one_class, sales):
+    """A total leaves these alone possible, as likely as they are beside the quantity."""
+    is_sofa = (sales["product"] == "chair") & (sales.index % 5 == 0)
+    sales["product"] = sales["product"].mask(is_sofa, "sofa")
+    density = quick().fit(sales.drop(index=7))
+    asked = pd.DataFrame({"quantity": [3, 3, 3], "total": [3 * 149.99, 3 * 399.5, 100.0]})
+    given, _, other = density.predict_proba("product", asked, as_frame=True).to_numpy()
+    chair, desk, lamp, sofa = given
+    assert desk + lamp < 0.01 and chair > 2 * sofa > 0.1
+    assert (other > 0.01).all()  # no product has such a total, which rules out none
+    gaps = sales[:300].drop(index=7).assign(product=None)
+    drawn = density.impute(gaps, "draw", random_state=0)["product"]
+    price = drawn.map({"chair": 149.99, "sofa": 149.99, "desk": 399.5, "lamp": 24.95})
+    np.testing.assert_allclose(gaps["quantity"] * price, gaps["total"], atol=0.01)
+
+
+def test_factors_whose_inverse_has_few_digits(one_class):
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"paid": rng.choice(["monthly", "quarterly", "weekly"], 600)})
+    table["yearly"] = np.round(rng.gamma(3, 200, 600), 2)
+    times = table["paid"].map({"monthly": 12, "quarterly": 4, "weekly": 52})
+    table["premium"] = np.round(table["yearly"] / times, 2)
+    rules = quick().fit(table).rules_
+    assert rules["rule"].tolist() == ["premium = yearly * a factor of paid"]
+    assert rules["exceptions"].tolist() == [0]
+
+
+def test_a_value_of_one_row_has_no_factor(one_class):
+    """It would fit whatever the row says: a wrong tax, and noise in cities of one row."""
+    rng = np.random.default_rng(0)
+    net = np.round(rng.lognormal(4, 0.8, 400), 2)
+    table = pd.DataFrame({"city": rng.choice(["a", "b", "c"], 400), "net": net})
+    table["tax"] = np.round(0.19 * net, 2)
+    table.loc[5, ["city", "tax"]] = "x", table["tax"][5] + 10
+    density = quick(handle_unknown="rare").fit(table)
+    assert density.rules_["rule"].tolist() == ["tax = 0.19 * net"]
+    assert density.score_samples(table).argmin() == 5
+    noise = table[:100].copy()
+    noise["city"] = ["a"] * 60 + [*map(str, range(40))]
+    noise.loc[60:, "tax"] = np.round(rng.lognormal(3, 0.8, 40), 2)
+    assert quick(handle_unknown="rare").fit(noise).rules_.empty
+
+
 def test_numbers_that_a_category_scales_with_noise_have_no_factors(one_class, sales):
     noise = np.random.default_rng(1).uniform(0.97, 1.03, len(sales))
     sales["total"] = (sales["total"] * noise).round(2)

@@ -96,9 +96,29 @@ def test_what_given_values_tell_may_be_missing():
         assert (drawn[name].dropna() == value).all()
 
 
+def test_rows_that_break_orders_keep_what_given_values_tell():
+    """Although the values that they have drawn, which stay, may be missing."""
+    rng = np.random.default_rng(0)
+    n = 600
+    status = rng.choice(["active", "on leave", "left"], n, p=[0.7, 0.1, 0.2])
+    table = pd.DataFrame({"status": pd.Series(status).mask(rng.random(n) < 0.4)})
+    stage = rng.normal(size=n)
+    for k in range(4):
+        table[f"stage {k}"] = stage.round(3)
+        stage = stage + rng.gamma(0.5, 0.1, n)
+    table["reason"] = pd.Series(rng.choice(["moved", "retired"], n)).where(status == "left")
+    density = quick(max_iter=1).fit(table)
+    assert (density.rules_["kind"] == "order").sum() >= 3
+    drawn = density.sample(2_000, given={"reason": "moved"}, random_state=0)["status"]
+    assert set(drawn.dropna()) == {"left"}
+    assert drawn.isna().mean() == pytest.approx(0.4, abs=0.08)
+
+
 def test_conditions_in_place_of_a_seed_are_an_error(density_of_incomplete):
     with pytest.raises(TypeError, match="give conditions by name"):
         density_of_incomplete.sample(2, {"a": 1.0})
+    with pytest.raises(TypeError, match="DataFrame; give conditions by name"):
+        density_of_incomplete.sample(2, pd.DataFrame({"a": [1.0]}))
 
 
 def test_no_sample_lacks_all_values():

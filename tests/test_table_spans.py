@@ -161,6 +161,11 @@ def test_later_dates_keep_coarser_times_of_day(one_class):
     drawn = density.sample(500, random_state=0)
     assert (drawn["seen"].dt.minute % 30 == 0).all()
     assert drawn["seen"].dt.hour.between(8, 17).all()
+    # Two days later, to ten minutes: whole days would lose more than hours say.
+    two_days = pd.to_timedelta(48 * 60 + rng.normal(0, 10, 400), "min")
+    table["seen"] = (table["called"] + two_days).dt.round("h")
+    drawn = quick().fit(table).sample(500, random_state=0)
+    assert ((drawn["seen"] - drawn["called"]) / DAY).std() < 0.04
 
 
 def test_spans_of_dates_with_and_without_times_have_whole_days(one_class):

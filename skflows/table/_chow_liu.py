@@ -83,8 +83,8 @@ class Categories(nn.Module):
 def fit_chow_liu(view):
     """Return the forest that spans the pairs of variables with the most evidence of dependence.
 
-    A missing value is a category too: a column that few rows know would otherwise make other ones,
-    while it is unknown, what they are in these rows.
+    A missing value is a category too. Without it, a column that few rows know shifts the
+    probabilities of others towards these rows, even where it is unknown.
     """
     categories = Categories(view.schema.variables, ~view.known.all(axis=0))
     category, has_category = (each.numpy() for each in categories(torch.from_numpy(view.features)))

@@ -19,6 +19,7 @@ DRAWS_AT_ONCE, MAX_DRAWS = 1_000, 20  # in each round, of all rows and of each
 DRAWS_OF_SPANS = 20  # that keep the rules, before a span outside of the range of fit is accepted
 REJECTED = 2  # cost of a draw that breaks a rule; of such a span, 1
 DRAWS_OF_TERMS = 10  # times as many, of terms of given targets: these cost little
+OUTWEIGHED = 0.5  # of levels that a known value leaves possible, up to which others outweigh it
 CHEAP_ROUNDS = 2  # after which determinants of given targets are drawn on their own
 
 
@@ -123,12 +124,12 @@ class Completion:
         """
         categories, n_missing = values.copy(), self.schema.n_missing
         at = np.ix_(some, self.schema.ranges.levels)
-        categories[at] = drawn[at]
+        categories[at] = np.where(np.isnan(drawn[at]), values[at], drawn[at])  # NaN may be told
         rows, least = self.rules.encoded(self.schema, drawn[some]), np.full(len(some), np.inf)
         for rule in self.rules.orders:
             most = max(n_missing[self.schema.of_column[i][-1]] for i in rule.columns)
             least = np.where(rule.is_broken(rows), np.minimum(least, most), least)
-        stays = (n_missing < least[:, None]) & np.isfinite(least)[:, None]
+        stays = (n_missing < least[:, None]) & np.isfinite(least)[:, None] & ~np.isnan(drawn[some])
         known = categories.copy()
         known[some] = np.where(stays, drawn[some], known[some])
         return categories, known
@@ -280,15 +281,14 @@ class Completion:
             counts = rows_without(levels_without, self.schema, values, k)
             is_unknown = np.isnan(values[:, self.schema.of_column[k][-1]])
             rows = np.flatnonzero(is_unknown & counts.any(axis=1) & (counts == 0).any(axis=1))
-            for rule in self.rules.functions if len(rows) else ():  # whose determinants say more
+            for rule in self.rules.functions:  # what determinants tell is sharper than what lacks
                 if rule.target.column == k:
                     told = rule.expected(self.rules.encoded(self.schema, values[rows]))
                     rows = rows[np.isnan(told)]
             if len(rows):
                 levels = self._levels(values[rows], k)
                 possible = levels * (counts[rows] == 0)
-                # Another known value may outweigh this.
-                is_sure = possible.sum(axis=1) > 0.5
+                is_sure = possible.sum(axis=1) > OUTWEIGHED
                 levels[is_sure], values = possible[is_sure], values.copy()
                 self._choose(values, rows, k, levels, random_state)
         return values
@@ -315,7 +315,7 @@ class Completion:
     def _drawn(self, values, exceptions, random_state, lacks, given):
         """Return what `drawn` does, and which rows are likely to lack what they do.
 
-        See `complete`. Values that are not given may be missing, even if given ones tell them.
+        See `complete`. Values that are not given may be missing, even if rules infer them.
         """
         drawn = self.density._drawn_by_members(values, random_state)
         is_likely = np.ones(len(drawn), dtype=bool)

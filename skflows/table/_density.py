@@ -855,9 +855,10 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         """
         check_is_fitted(self)
         check_integer("n_samples", n_samples)
-        if isinstance(random_state, dict):
+        if hasattr(random_state, "keys"):  # of a table or dict
             raise TypeError(
-                "random_state is a dict; give conditions by name, as sample(n, given=...)."
+                f"random_state is a {type(random_state).__name__}; give conditions by name, as "
+                "sample(n, given=...)."
             )
         random_state = check_random_state(random_state)
         schema, names = self._schema, []

@@ -39,8 +39,10 @@ class Filling:
             rule for rule in rules.formulas if schema.columns[rule.target.column].is_number
         ]
         self.is_mean = np.zeros(len(schema.columns), dtype=bool)
-        terms = {i for rule in self.number_formulas for i in rule.columns}
-        for i in [i for i in terms if schema.columns[i].is_number] if are_means else ():
+        terms = {i for rule in self.number_formulas for i in rule.columns} if are_means else ()
+        for i in terms:
+            if not schema.columns[i].is_number:
+                continue
             self.is_mean[i] = not is_integer_dtype(schema.columns[i].dtype)
             if not self.is_mean[i]:
                 some = np.flatnonzero(~self.is_set[:, i])

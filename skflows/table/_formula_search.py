@@ -30,7 +30,7 @@ from ._rule_kinds import ROUNDING
 
 FEW_OF_FORMULAS = 0.02  # of numbers that are equal to a formula up to rounding
 LEAST_ROWS, LEAST_DISTINCT = 20, 3  # known rows, and distinct values, of a linear rule
-LEAST_OTHERS = 10  # rows in which its target has not its most frequent value
+LEAST_OTHERS = 10  # rows in which its target differs from its most frequent value
 N_SCREENED = 100  # rows, of which LIKELY show which sums may be constant, and the best lines
 N_LINES = 20  # of which all rows show which is best
 MAX_NUMBERS = 100  # among which longer sums are looked for
@@ -41,7 +41,8 @@ TRIMMED, N_TRIMS = 0.8, 4  # share of rows that fit best, and least squares of t
 CLOSE = 0.25  # median error of a first fit, in standard deviations, that more may improve
 LEAST_SPREAD = 5  # standard deviation in steps, below which multiples fit by chance
 MAX_PRODUCTS = 50_000  # tables of more than 46 columns of numbers have none
-MAX_VALUES = 50  # of a column that has a factor for each
+MAX_VALUES, LEAST_OF_VALUE = 50, 3  # of a column that has a factor for each, and rows of each
+MAX_TRIPLES = 500_000  # of two numbers and such a column: tables of more than 79 columns have none
 MAX_ELAPSED = 2_000  # pairs of dates times numbers: beyond, times between dates are constant
 TOLERANCE = 0.51  # steps by which rounding may move a sum
 # The same if its columns were rounded on their own; their least deviation, in steps.
@@ -87,11 +88,11 @@ def formulas_of(schema, rows, targets):
         ):  # a product says more
             continue
         (variable,) = schema.columns[target].value_variables
-        known = ~np.isnan(rows[:, [*determinants, target]]).any(axis=1)
+        others, factors, constant = make.terms(rows[:, determinants], *line)
+        known = ~(np.isnan(rows[:, target]) | np.isnan(others).any(axis=1))
         if known.sum() < LEAST_ROWS:
             continue
-        x, columns = rows[known, target], rows[known][:, determinants]
-        others, factors, constant = make.terms(columns, *line)
+        x, columns, others = rows[known, target], rows[known][:, determinants], others[known]
         lines = [(factors, constant)]
         if len(determinants) == 1 and abs(factors[0]) != 1:
             lines = refinements(x, others[:, 0], factors[0], constant, steps[target])
@@ -536,6 +537,8 @@ def multiples_by_value_of(rows, numbers, steps):
     Each is a tuple of the determinants, the target, and the arguments ``seen`` and ``factors`` of
     `FactorByValue`. The rows with the most frequent value show which pairs of numbers these may be.
     """
+    if rows.shape[1] * len(numbers) ** 2 > MAX_TRIPLES:
+        return
     for column in range(rows.shape[1]):
         seen, n_rows = np.unique(rows[:, column], return_counts=True)
         seen, n_rows = seen[~np.isnan(seen)], n_rows[~np.isnan(seen)]
@@ -569,23 +572,33 @@ def pairs_of_multiples(rows, numbers, steps):
         near = np.abs(y - ratios[:, None] * known[:, x]) <= SLACK * step[:, None]
         for k in np.flatnonzero((near.sum(axis=1) >= LIKELY * count) & (count >= LEAST_ROWS)):
             in_steps = np.rint(y[k] / step[k])  # far apart, or the numbers agree by chance
+            in_steps = in_steps[~np.isnan(in_steps)]
             most = np.unique(in_steps, return_counts=True)[1].max()
-            is_spread = np.nanstd(in_steps) >= LEAST_SPREAD and count[k] - most >= LEAST_OTHERS
+            is_spread = np.std(in_steps) >= LEAST_SPREAD and count[k] - most >= LEAST_OTHERS
             if numbers[k] != x and is_spread:
                 pairs[x, numbers[k]] = float(ratios[k])
     return pairs
 
 
 def factor_of(pairs, step):
-    """Return the factor of few digits with which most pairs of numbers agree, or NaN."""
+    """Return the factor of few digits with which most pairs of numbers agree, NaN of few pairs."""
     x, y = pairs[~np.isnan(pairs).any(axis=1) & (pairs[:, 0] != 0)].T
-    if not len(x):
+    if len(x) < LEAST_OF_VALUE:  # a pair agrees with its own ratio
         return np.nan
     is_large = np.abs(x) >= np.median(np.abs(x))  # rounding changes their ratios least
     ratio = np.median(y[is_large] / x[is_large])
-    factors = np.array([*(round(ratio, digits) for digits in DECIMALS), ratio])
+    factors = np.array([*short_decimals(ratio), ratio])
     n_misses = (np.abs(y[:, None] - factors * x[:, None]) > TOLERANCE * step).sum(axis=0)
     return float(factors[n_misses.argmin()])
+
+
+def short_decimals(number):
+    """Yield decimals of few places near a number, and inverses of such, the shortest first."""
+    for decimals in DECIMALS:
+        yield round(number, decimals)
+        inverse = round(1 / number, decimals) if number else 0.0
+        if inverse:
+            yield 1 / inverse
 
 
 def lower_medians(values):
@@ -609,15 +622,11 @@ def refinements(y, x, slope, constant, step):
             break
         slope, constant = refined, level - refined * centre
     lines = []
-    for decimals in DECIMALS:
-        for short in {
-            round(slope, decimals),
-            *(1 / each for each in [round(1 / slope, decimals)] if each),
-        }:
-            if short:
-                rest = np.median(y - short * x)
-                ends = {0.0, *(round(rest, places) for places in range(3)), float(rest)}
-                lines += [((float(short),), end) for end in sorted(ends, key=abs)]
+    for short in dict.fromkeys(short_decimals(slope)):
+        if short:
+            rest = np.median(y - short * x)
+            ends = {0.0, *(round(rest, places) for places in range(3)), float(rest)}
+            lines += [((float(short),), end) for end in sorted(ends, key=abs)]
     return [*lines, ((float(slope),), float(constant))]
 
 

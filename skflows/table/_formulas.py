@@ -638,8 +638,28 @@ class FactorByValue(Formula):
             return super().options(schema, rows, i)
         return np.repeat(np.array(self.seen)[:, None], len(rows), axis=1)
 
+    def of_levels(self, schema, rows, i, levels):
+        """Return the probabilities of the levels of a column that the rule tells.
+
+        Several values may have the same factor, or none the factor of a row.
+        """
+        if i != self.determinants[1]:
+            return super().of_levels(schema, rows, i, levels)
+        levels = super().of_levels(schema, rows, i, levels)
+        some = np.flatnonzero(np.isnan(self.told(schema, rows, i)))
+        trial, target = rows[some], Target.of(schema, i)
+        for value in self.seen:
+            trial[:, i] = value
+            broken = some[self.is_broken(trial)]
+            levels[broken, target.place(schema, np.array([value]))] *= np.exp(
+                self.counts.log_broken
+            )
+        return levels / levels.sum(axis=1, keepdims=True)
+
     def rest(self, rows, i):
         """Return what the number should be, before rounding; NaN beside a factor of 0."""
+        if i != self.determinants[0]:
+            return np.full(len(rows), np.nan)
         factor = self._factor(rows)
         return rows[:, self.target.column] / np.where(factor == 0, np.nan, factor)
 

@@ -117,7 +117,7 @@ class MissingPattern:
             inputs[:, place] = is_missing[:, i]
             known = np.concatenate([known, of_column[i], [place]])
         lacks = np.isnan(values)
-        self.information = np.average(self._information(schema, values, lacks), weights=weight)
+        self.log_ratio = np.average(self._log_ratios(schema, values, lacks), weights=weight)
 
     def _inputs(self, schema, values):
         """Return the features of values, and 0 for whether the values of columns are missing."""
@@ -128,14 +128,14 @@ class MissingPattern:
     def _flags(self, inputs, decide, are_given=None):
         """Yield each column, the probabilities that its values are missing, and whether they are.
 
-        That tells of later columns. The function ``decide`` takes the column and the probabilities.
-        Inputs change in place. Other values are drawn beside the given ones, and say no more about
-        whether these are missing.
+        The function ``decide`` takes the column and the probabilities. What it returns is an input
+        for later columns; inputs change in place. The probability of a given value depends on what
+        else is missing alone: the other values were drawn given this one, and say no more of it.
         """
         first = inputs.shape[1] - len(self.trees)
         for k, (column, tree) in enumerate(zip(self.columns, self.trees, strict=True)):
             share = tree.predict(inputs)
-            if are_given is not None:
+            if are_given is not None and are_given[:, column].any():
                 of_flags = self.trees_of_flags[k].predict(inputs)
                 share = np.where(are_given[:, column], of_flags, share)
             is_missing = decide(column, share)
@@ -190,19 +190,17 @@ class MissingPattern:
     def are_likely(self, schema, values, is_missing, random_state):
         """Return which complete rows are accepted as ones that lack the given variables.
 
-        A row is accepted by how much the values say of what is missing, relative to the rows of
-        the fit, which say ``self.information`` of it on average.
+        A row is accepted by its log-ratio relative to the mean of the rows of the fit.
         """
-        told = self._information(schema, values, is_missing)
-        return np.log(random_state.uniform(size=len(values))) < told - self.information
+        log_ratios = self._log_ratios(schema, values, is_missing)
+        return np.log(random_state.uniform(size=len(values))) < log_ratios - self.log_ratio
 
-    def _information(self, schema, values, is_missing):
-        """Return how much likelier the missing variables of rows are, given their values.
+    def _log_ratios(self, schema, values, is_missing):
+        """Return the log-likelihood of what each row lacks, relative to the shares of all rows.
 
-        The logarithm of the likelihood of what each row lacks, relative to the shares of all rows.
         Identifiers do not count.
         """
-        told, inputs = np.zeros(len(values)), self._inputs(schema, values)
+        log_ratios, inputs = np.zeros(len(values)), self._inputs(schema, values)
 
         def decide(column, share):
             parts = schema.of_place[column]
@@ -215,8 +213,8 @@ class MissingPattern:
                 of_row, of_all = (
                     np.where(flags, each, 1 - each) for each in (share, tree.share[0])
                 )
-                told += np.log(of_row.clip(LEAST_CHANCE)) - np.log(of_all.clip(LEAST_CHANCE))
-        return told
+                log_ratios += np.log(of_row.clip(LEAST_CHANCE) / of_all.clip(LEAST_CHANCE))
+        return log_ratios
 
     def draw_identifiers(self, schema, values, random_state):
         """Return which columns are identifiers that are missing, given rows with missing values."""
@@ -326,19 +324,22 @@ def rows_without(levels, schema, values, k):
 
 def warn_of_contradictions(schema, levels, given):
     """Warn of given values beside a level whose rows of the fit all lack such a value."""
+    text, columns = "", set()
     for i, k, codes, n_rows in levels:
         code, _ = _level_codes(schema, given, k)
         is_known = ~np.isnan(given[:, schema.of_column[i][-1]])
         if (is_both := is_known & np.isin(code, codes)).any():
             column, other = schema.columns[i], schema.columns[k]
             level = code[is_both.argmax()]
-            warn_user(
+            columns.add(i)
+            text = text or (
                 f"given has {column.name!r} where {other.name!r} is "
                 f"{name_of_level(other, level)!r}{among(is_both)}: all "
                 f"{n_rows[codes == level][0]:.0f} such rows of fit lack it. Answers about other "
-                "columns are unreliable.",
-                ColumnWarning,
+                "columns are unreliable."
             )
+    if text:
+        warn_user(text + and_more(len(columns) - 1), ColumnWarning)
 
 
 def warn_of_levels_without(schema, levels, values):
@@ -352,21 +353,25 @@ def warn_of_levels_without(schema, levels, values):
         worst = max(worst, (len(code), i, k, np.unique(code)), key=lambda each: each[0])
     if not columns:
         return
-    (n, i, k, codes), n_columns = worst, len(columns)
+    n, i, k, codes = worst
     column, other = schema.columns[i], schema.columns[k]
     names = [name_of_level(other, code) for code in codes]
     remedy = "leave these rows as they are"
     if column.kind == "categorical":
         remedy += ", or write a category such as 'none' into them before fit"
     values_are = f"{n} missing values" if n > 1 else "a missing value"
-    more = f" The same holds for {n_columns - 1} more column{'s' * (n_columns > 2)}."
-    more *= n_columns > 1
     warn_user(
         f"X has {values_are} in column {column.name!r} where {other.name!r} is "
         f"{listed(names, MAX_NAMED)}. No such row of fit has a value there, so they are filled in "
-        f"from other rows. If a blank means that there is none, {remedy}.{more}",
+        f"from other rows. If a blank means that there is none, {remedy}."
+        f"{and_more(len(columns) - 1)}",
         ColumnWarning,
     )
+
+
+def and_more(n_columns):
+    """Return the end of a warning that holds for more columns."""
+    return f" The same holds for {n_columns} more column{'s' * (n_columns > 1)}." * (n_columns > 0)
 
 
 def name_of_level(column, code):

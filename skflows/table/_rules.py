@@ -209,12 +209,12 @@ class Rules:
         return Rules(self.functions)
 
     def solved(self, schema, values, exceptions=None, as_centres=False):
-        """Return variables with the unknown columns that known values tell, if there are formulas.
+        """Return variables with the unknown columns that known values tell.
 
         As centres, a rounded target tells its determinants too, though only roughly, and so do
         formulas with exceptions. No formula tells anything in rows that are exceptions to it.
         """
-        if not self.formulas or not np.isnan(values).any():
+        if not self.functions or not np.isnan(values).any():
             return values
         values, rows = values.copy(), self.encoded(schema, values)
         if exceptions is None:

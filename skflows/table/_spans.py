@@ -7,9 +7,9 @@ where both dates are, and the rule that the later date is the earlier one plus t
 three together.
 
 Guests leave a hotel in the morning, whenever they have arrived: where the time of day of the later
-date is more regular than the time of day in the span, or has a larger step, such as half hours, the
-span has whole days, from midnight to midnight, and both dates keep their own times of day. So it
-has where only one date has a time.
+date is more regular than the time of day in the span, or has a larger step than the earlier date,
+such as half hours, the span has whole days, from midnight to midnight, and both dates keep their
+own times of day. It also has whole days where only one date has a time.
 """
 
 from typing import NamedTuple
@@ -158,9 +158,11 @@ def column_of(schema, low, high, rows, weight, random_state):
 
 
 def has_whole_days(schema, low, high, rows, weight):
-    """Return whether a span has whole days: where one date has no time of day, or the later date
-    has clearly more regular ones than the span has, or ones of a larger step than the earlier date,
-    such as half hours, which spans would blur.
+    """Return whether a span has whole days.
+
+    It has them where one date has no time of day, and where the times of day of the later date are
+    clearly more regular than those in the span. They may be less regular, but not clearly, if their
+    step is larger than the earlier date's, such as half hours, which spans would blur.
     """
     first, last = (schema.columns[i] for i in (low, high))
     if first.zone is not None or last.zone is not None or not (first.has_times or last.has_times):
@@ -177,4 +179,5 @@ def has_whole_days(schema, low, high, rows, weight):
     is_regular = n * of_high**2 > LEAST_REGULAR and 1 - of_high < CLEARLY * (1 - of_span)
     steps = [each.value_variables[-1].step for each in (first, last)]
     is_coarser = steps[1] is not None and (steps[0] is None or steps[0] < steps[1])
+    is_coarser = is_coarser and CLEARLY * (1 - of_high) < 1 - of_span
     return bool((is_regular or is_coarser) and np.average(days > 0, weights=weight) > 0.5)
