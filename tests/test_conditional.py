@@ -569,6 +569,13 @@ def test_rows_of_weight_0_contribute_nothing():
     assert np.allclose(weighted, only)
 
 
+def test_dates_without_a_known_value_are_allowed():
+    """Such as days of what happened only in rows without y."""
+    X = pd.DataFrame({"a": np.arange(60) % 7, "day": pd.Series([pd.NaT] * 60)})
+    density = ConditionalDensity(NSFDensity(max_iter=1)).fit(X, np.random.default_rng(0).random(60))
+    assert np.isfinite(density.log_prob(X, np.full(60, 0.5))).all()
+
+
 def test_columns_without_a_known_value_change_nothing():
     X, y = heteroscedastic(60)
     X = np.column_stack([X, np.full(60, np.nan)])

@@ -1434,6 +1434,16 @@ def test_factors_without_exceptions_tell_totals(one_class, sales, method):
     np.testing.assert_allclose(filled, sales["total"][:300].drop(index=7), atol=1e-9)
 
 
+def test_values_with_a_factor_of_zero_are_most_frequent(one_class, sales):
+    """Such as channels without a commission."""
+    rate = {"chair": 0.0, "desk": 0.15, "lamp": 0.0, "sofa": 0.1}
+    product = sales["product"].mask(sales.index % 10 == 0, "sofa")
+    total = np.round(np.random.default_rng(0).gamma(2, 150, len(sales)) + 20, 2)
+    table = pd.DataFrame({"product": product, "total": total})
+    table["fee"] = np.round(table["total"] * product.map(rate), 2)
+    assert quick().fit(table).rules_["rule"].tolist() == ["fee = total * a factor of product"]
+
+
 def test_totals_that_most_rows_lack_have_factors(one_class, sales):
     sales.loc[150:, "total"] = np.nan
     assert "total = quantity * a factor of product" in quick().fit(sales).rules_["rule"].tolist()
@@ -1613,3 +1623,42 @@ def test_columns_that_are_nearly_constant_have_no_rule():
     table.loc[:4, "value"] = 1e12 * np.arange(1, 6)
     table.loc[:4, "error"] = 1e9 * np.arange(1, 6)
     assert quick(max_iter=1).fit(table).rules_.empty
+
+
+def test_two_wrong_values_leave_both_functions_of_a_column(one_class):
+    """Both would be evidence that the two tell the first, without exceptions."""
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"form": rng.choice(["8a", "8b", "9a", "9b", "9c", "10a"], 600)})
+    table["year"] = table["form"].str[:-1].astype(int)
+    teacher = {"8a": "M", "8b": "G", "9a": "M", "9b": "O", "9c": "G", "10a": "S"}
+    table["teacher"] = table["form"].map(teacher)
+    table.loc[(table["form"] == "8a").idxmax(), "year"] = 10
+    table.loc[(table["form"] == "9b").idxmax(), "teacher"] = "S"
+    rules = quick().fit(table).rules_
+    assert {*rules["rule"]} == {"year follows from form", "teacher follows from form"}
+    assert rules["exceptions"].tolist() == [1 / 600, 1 / 600]
+
+
+def test_a_term_that_changes_no_total_is_none(one_class):
+    """It agrees with two wrong values by chance."""
+    rng = np.random.default_rng(1)
+    table = pd.DataFrame({"points": rng.integers(0, 80, 600) / 2, "part": rng.integers(0, 21, 600)})
+    table["share"] = np.round(2.5 * table["points"], 1)
+    table.loc[3, "share"] += 10
+    table.loc[20, "points"] += 1
+    assert quick().fit(table).rules_["rule"].tolist() == ["share = 2.5 * points"]
+
+
+def test_halves_are_rounded_by_their_last_bit(one_class):
+    """As NumPy rounds them, where all rows agree with that."""
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"points": rng.integers(0, 80, 600) / 2, "x": rng.normal(size=600)})
+    table["share"] = np.round(2.5 * table["points"], 1)
+    drawn = quick().fit(table).sample(2_000, random_state=0)
+    assert (drawn["share"] == np.round(2.5 * drawn["points"], 1)).all()
+    table["share"] = np.round(table["points"] / 40 * 100, 1)  # of which 28.75 is a bit less
+    density = quick().fit(table)
+    drawn = density.sample(2_000, random_state=0).query("points < 40")  # as in the fit
+    assert (drawn["share"] == np.round(drawn["points"] / 40 * 100, 1)).all()
+    other = table.assign(share=28.8)[table["points"] == 11.5]
+    assert (density.score_samples(other) < density.score_samples(table)[other.index] - 4).all()

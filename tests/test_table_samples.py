@@ -96,6 +96,20 @@ def test_what_given_values_tell_may_be_missing():
         assert (drawn[name].dropna() == value).all()
 
 
+def test_missing_values_agree_with_what_rules_tell(keep_components):
+    """A code tells its chapter, and only rows of a chapter have a result, as only its codes do."""
+    keep_components(lambda component: component.is_trained)
+    rng = np.random.default_rng(0)
+    chapter = {"E1": "E", "E2": "E", "I1": "I", "J1": "J", "J2": "J", "M1": "M"}
+    table = pd.DataFrame({"code": rng.choice([*chapter], 400, p=[0.1, 0.1, 0.3, 0.2, 0.2, 0.1])})
+    table["chapter"], is_e = table["code"].map(chapter), table["code"].str.startswith("E")
+    table["result"] = pd.Series(rng.normal(size=400)).where(is_e)
+    density = quick().fit(table)
+    assert "chapter follows from code" in density.rules_["rule"].tolist()
+    drawn = density.sample(1_000, random_state=0)
+    assert (drawn["result"].notna() == drawn["code"].str.startswith("E")).all()
+
+
 def test_rows_that_break_orders_keep_what_given_values_tell():
     """Although the values that they have drawn, which stay, may be missing."""
     rng = np.random.default_rng(0)

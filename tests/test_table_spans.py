@@ -449,3 +449,35 @@ def test_draws_of_a_date_in_the_middle_keep_both_orders(one_class):
         assert (drawn["ordered"] <= drawn["sent"]).all()
         assert (drawn["sent"] <= drawn["arrived"]).all()
         assert (drawn["sent"] < drawn["ordered"] + 8 * DAY).mean() > 0.9
+
+
+def test_dates_that_only_a_group_has_are_beside_the_order_of_others(one_class):
+    """Neither the order nor the span of two dates is left to one between them that rows lack."""
+    rng = np.random.default_rng(0)
+    booked = pd.Timestamp("2023-01-01") + rng.integers(0, 600, 400) * DAY
+    lead = rng.gamma(1.2, 25, 400).astype(int) + 1
+    status = rng.choice(["stayed", "cancelled"], 400, p=[0.85, 0.15])
+    table = pd.DataFrame({"booked": booked, "arrival": booked + lead * DAY, "status": status})
+    cancelled = booked + (rng.random(400) * lead).astype(int) * DAY
+    table["cancelled"] = pd.Series(cancelled).where(status == "cancelled")
+    density = quick().fit(table)
+    found = {"arrival = booked + a span", "cancelled = booked + a span", "booked <= arrival"}
+    assert found <= {*density.rules_["rule"]}
+    assert (density.sample(1_000, random_state=0).eval("booked <= arrival")).all()
+    one = pd.concat([table.iloc[[0]]] * 400).assign(status=None, cancelled=pd.NaT)
+    chance = density.predict_proba("status", one[:1])[0, 0]  # of cancelled
+    drawn = density.impute(one, "draw", random_state=0)
+    assert (drawn["status"] == "cancelled").mean() == pytest.approx(chance, abs=0.06)
+
+
+def test_a_later_date_that_few_rows_have_has_a_span(one_class):
+    """Of one or two weeks, although each tells the earlier one of a few days."""
+    rng = np.random.default_rng(0)
+    day = pd.Timestamp("2024-09-09") + rng.choice([0, 14, 28, 49, 70, 91], 700) * DAY
+    table = pd.DataFrame({"day": day + rng.integers(0, 3, 700) * DAY, "x": rng.normal(size=700)})
+    again = table["day"] + rng.choice([7, 14], 700) * DAY
+    table["again"] = again.where(rng.random(700) < 0.09)
+    density = quick().fit(table)
+    assert density.rules_["rule"].tolist() == ["again = day + a span", "day <= again"]
+    drawn = density.sample(3_000, random_state=0).dropna()
+    assert ((drawn["again"] - drawn["day"]) / DAY).isin([7, 14]).all() and len(drawn) > 100

@@ -196,6 +196,8 @@ def among(mask):
 
 def warn_of_far_dates(name, moments):
     """Warn of the first date that is far from nearly all others, which is mostly a mistake."""
+    if not len(moments):
+        return
     low, high = np.quantile(moments, MOST_DATES)
     far = FAR_DATES * (high - low)
     is_far = (moments < low - far) | (moments > high + far)

@@ -319,18 +319,35 @@ class Completion:
         """
         drawn = self.density._drawn_by_members(values, random_state)
         is_likely = np.ones(len(drawn), dtype=bool)
+        functions = [*zip(self.rules.functions, exceptions.T, strict=True)]
         if self.pattern is not None:
+            # What is missing depends on values, which must be the ones that rules tell. Rows that
+            # lack a determinant may have any target.
+            sure = [each for each in functions if self._are_always_known(each[0].determinants)]
+            self._follow(sure, values, drawn, random_state)
             if lacks is None:
                 lacks = self.pattern.draw(self.schema, drawn, given, random_state)
             else:
                 is_likely = self.pattern.are_likely(self.schema, drawn, lacks, random_state)
             drawn[lacks] = np.nan
+        self._follow(functions, values, drawn, random_state)
+        return drawn, is_likely
+
+    def _are_always_known(self, columns):
+        """Return whether all rows of the fit have values of some columns."""
+        return not any(self.schema.n_missing[self.schema.of_column[i][-1]] for i in columns)
+
+    def _follow(self, functions, values, drawn, random_state):
+        """Let drawn targets follow from determinants, in place.
+
+        Functions are pairs of a rule and of which rows are exceptions to it.
+        """
         if not self.rules.columns:
-            return drawn, is_likely
+            return
         rows, every = self.rules.encoded(self.schema, drawn, random_state), np.arange(len(drawn))
         for i in self.rules.columns:  # pooled values are one of these from now on
             self.schema.put(drawn, every, i, rows[:, i])
-        for rule, stays in zip(self.rules.functions, exceptions.T, strict=True):
+        for rule, stays in functions:
             target = rule.target
             if isinstance(rule, Formula):
                 self._give_frequent(rule, values, rows, drawn, stays)
@@ -348,7 +365,6 @@ class Completion:
                     drawn[other], target, expected[other], random_state
                 )
             self.schema.put(drawn, every, target.column, rows[:, target.column])
-        return drawn, is_likely
 
     def _give_frequent(self, rule, values, rows, drawn, stays):
         """Let a term give a target that was drawn as a frequent value, in place.

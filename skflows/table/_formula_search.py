@@ -42,7 +42,8 @@ CLOSE = 0.25  # median error of a first fit, in standard deviations, that more m
 LEAST_SPREAD = 5  # standard deviation in steps, below which multiples fit by chance
 MAX_PRODUCTS = 50_000  # tables of more than 46 columns of numbers have none
 MAX_VALUES, LEAST_OF_VALUE = 50, 3  # of a column that has a factor for each, and rows of each
-MAX_TRIPLES = 500_000  # of two numbers and such a column: tables of more than 79 columns have none
+N_VALUES = 3  # the most frequent ones, which show the pairs of numbers
+MAX_TRIPLES = 200_000  # of two numbers and such a column: tables of more than 58 columns have none
 MAX_ELAPSED = 2_000  # pairs of dates times numbers: beyond, times between dates are constant
 TOLERANCE = 0.51  # steps by which rounding may move a sum
 # The same if its columns were rounded on their own; their least deviation, in steps.
@@ -84,8 +85,8 @@ def formulas_of(schema, rows, targets):
         if len(determinants) == 1 and target in are_lines:
             continue
         if make is FactorByValue and any(
-            target == other and {*determinants} == {*columns} for _, columns, other, *_ in rules
-        ):  # a product says more
+            {*determinants, target} == {*columns, other} for _, columns, other, *_ in rules
+        ):  # a product says more, as an earlier one of these does
             continue
         (variable,) = schema.columns[target].value_variables
         others, factors, constant = make.terms(rows[:, determinants], *line)
@@ -105,6 +106,9 @@ def formulas_of(schema, rows, targets):
         options = [options[k] for k in order[:N_LINES]]
         are_exceptions = misses(options, x, others)
         *best, nudge = options[are_exceptions.sum(axis=0).argmin()]
+        # A term that never changes its target agrees with a few wrong values by chance.
+        if (np.abs(best[0]) * np.ptp(others, axis=0) < steps[target]).any():
+            continue
         # A half may be rounded up in some rows and down in others.
         is_exception = misses([(*best, each) for each in NUDGES], x, others).all(axis=1)
         share = is_exception.mean()
@@ -535,7 +539,7 @@ def multiples_by_value_of(rows, numbers, steps):
     """Yield columns that may be another one times a factor for each value of a third.
 
     Each is a tuple of the determinants, the target, and the arguments ``seen`` and ``factors`` of
-    `FactorByValue`. The rows with the most frequent value show which pairs of numbers these may be.
+    `FactorByValue`. The rows of a few frequent values show which pairs of numbers these may be.
     """
     if rows.shape[1] * len(numbers) ** 2 > MAX_TRIPLES:
         return
@@ -545,11 +549,14 @@ def multiples_by_value_of(rows, numbers, steps):
         others = [j for j in numbers if j != column]
         if not 2 <= len(seen) <= MAX_VALUES or len(others) < 2:
             continue
-        some = rows[rows[:, column] == seen[n_rows.argmax()]][: 2 * N_SCREENED]
-        pairs = pairs_of_multiples(some, others, steps)
-        for (x, y), factor in pairs.items():
-            if (y, x) in pairs and abs(factor) * steps[x] < steps[y]:
-                continue  # the column with larger steps tells the other one exactly
+        pairs: dict = {}
+        for value in seen[np.argsort(-n_rows)][:N_VALUES]:  # some may have a factor of 0
+            some = rows[rows[:, column] == value][: 2 * N_SCREENED]
+            pairs = pairs_of_multiples(some, others, steps) | pairs
+        # The column with larger steps tells the other one exactly.
+        for x, y in sorted(
+            pairs, key=lambda pair: abs(pairs[pair]) * steps[pair[0]] < steps[pair[1]]
+        ):
             factors = {
                 value: factor_of(rows[rows[:, column] == value][:, [x, y]], steps[y])
                 for value in seen.tolist()

@@ -24,7 +24,8 @@ class Formula(Function):
     and the constant. ``rest(rows, i)`` is the determinant i that gives the target. Of several
     determinants, the one of the largest ``sizes(rows, schema)`` should give it: the term of a sum
     that changes least by it, or the factor that most likely has a possible value. If the rows of
-    the fit round some halves up and others down, ``up`` is the share that is rounded up.
+    the fit round some halves up and others down, ``up`` is the share that is rounded up, and
+    ``halves`` says of totals whether they are, by what they are if rounded down.
     """
 
     has_halves, up = True, None
@@ -41,14 +42,19 @@ class Formula(Function):
 
     def count(self, rows, weight):
         """Return the counts of rows."""
+        self.up, self.halves = None, {}
         if self.has_halves:
             x, (low, high) = rows[:, self.target.column], self._ends(rows)
             is_half = high - low > self.target.tolerance
-            up, down = (
-                weight @ (is_half & (np.abs(x - end) <= self.target.tolerance))
-                for end in (high, low)
+            are_up, are_down = (
+                is_half & (np.abs(x - end) <= self.target.tolerance) for end in (high, low)
             )
-            self.up = up / (up + down) if up and down else None
+            # Halves that are no binary numbers are rounded up or down by their last bit.
+            if are_up.any() and are_down.any() and (self.is_broken(rows) & is_half).any():
+                up, down = weight @ are_up, weight @ are_down
+                self.up, up, down = up / (up + down), {*low[are_up]}, {*low[are_down]}
+                if up.isdisjoint(down):  # the last bit of another formula, such as x / 40 * 100
+                    self.halves = dict.fromkeys(up, True) | dict.fromkeys(down, False)
         return Counts.of_breaks(self.is_broken(rows), rows[:, self.columns], weight)
 
     def expected(self, rows):
@@ -58,15 +64,21 @@ class Formula(Function):
         """
         expected = rounded(self.total(rows), self.variable, self.nudge)
         if self.up is not None:
-            x = rows[:, self.target.column]
-            for end in self._ends(rows):
+            x, (low, high) = rows[:, self.target.column], self._ends(rows)
+            expected = np.where(low == high, low, expected)
+            for end in (low, high):
                 expected = np.where(np.abs(x - end) <= self.target.tolerance, end, expected)
         return expected
 
     def _ends(self, rows):
-        """Return totals in which halves are rounded down and up."""
+        """Return totals in which halves are rounded down and up, as in the fit if it has shown."""
         total = self.total(rows)
-        return [rounded(total, self.variable, nudge) for nudge in (-HALF, HALF)]
+        low, high = (rounded(total, self.variable, nudge) for nudge in (-HALF, HALF))
+        for row in np.flatnonzero(high > low) if self.halves else ():
+            is_up = self.halves.get(low[row])
+            if is_up is not None:
+                low[row] = high[row] = high[row] if is_up else low[row]
+        return low, high
 
     def error(self, rows):
         """Return how far the target is from its expected value, infinite if that is impossible."""

@@ -486,6 +486,7 @@ class Training:
             and variables[j].lattice
             and variables[j].lattice[:2] == (1, 0)
         }
+        self.slopes = {}  # of `tilted`, for each variable, in the last step
 
     @cached_property
     def features(self):
@@ -569,7 +570,7 @@ class Training:
             Whether the first classes have covariances too, or differ in their means alone.
         """
         share = share * self.weight[:, None]
-        self.slopes = {}  # of `tilted`, for each variable, in the last step
+        self.slopes = {}  # may be of other classes
         n_classes = share.shape[1] - n_more
         mean, variances = marginal_moments(self.y, self.has)
         filled = np.where(self.has, self.y, mean)

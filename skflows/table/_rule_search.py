@@ -16,11 +16,13 @@ from ._rules import Rules
 MAX_ROWS = 5_000  # among which rules are looked for
 MAX_PAIRS = 500  # of determinants: wider tables have functions of one column only
 LEAST_TOLD = 0.2  # share of rows whose combination of determinants another row has
+LEAST_OF_DATES = 0.5  # share of the rows of a date, in which what tells it is known
 P_AT_ENDS = 0.2  # of as many exceptions at the ends of ranges, if these are random
 LEAST_EVIDENCE = 10.0  # nats, beyond the logarithm of the number of candidates
 LESS_BROKEN = 20  # times less often than independent columns break an order
 NEAR = 0.2  # of the median difference: differences that show whether an order is sharp
-LEAST_BY_CHANCE, ROWS_BY_CHANCE = 0.05, 30  # share and number of rows that break it then
+LEAST_BY_CHANCE = 0.05  # share of rows that break it then
+ROWS_BY_CHANCE, DATES_BY_CHANCE = 30, 15  # number of such rows: dates mostly have an order
 
 
 def find_rules(schema, values, weight, copy_of):
@@ -155,11 +157,18 @@ def orders_of(rows, pairs, are_dates, by_day=()):
             x, y = lows[is_known[:, k], k], rows[is_known[:, k], high]
             by_chance = np.searchsorted(np.sort(y), x).sum() / max(len(y), 1)  # if independent
             is_rare = n_broken[k] <= by_chance / LESS_BROKEN
-            if is_rare and by_chance >= max(LEAST_BY_CHANCE * len(x), ROWS_BY_CHANCE):
+            least = DATES_BY_CHANCE if are_dates[low] else ROWS_BY_CHANCE
+            if is_rare and by_chance >= max(LEAST_BY_CHANCE * len(x), least):
                 has_reason = not n_broken[k] or are_dates[low] or is_sharp(y - x)
                 is_kept[low, high] = has_reason and (x != y).any()
-    follows = (is_kept[:, :, None] & is_kept[None]).any(axis=1)
-    return np.argwhere(is_kept & ~follows).tolist()
+    is_known, found = ~np.isnan(rows), []
+    for low, high in np.argwhere(is_kept).tolist():
+        between = is_kept[low] & is_kept[:, high]
+        # Columns between them imply their order only where they are known.
+        is_seen = is_known[np.ix_(is_known[:, low] & is_known[:, high], between)]
+        if not is_seen.all(axis=0).any():
+            found.append((low, high))
+    return found
 
 
 def is_sharp(gap):
@@ -189,9 +198,14 @@ def functions_of(rows, numbers, zones):
         for target in likely_targets(key, codes):
             if target in determinants or target in others:
                 continue
+            # It would take the place of an order of dates, or of the span between them.
+            if target in zones and (key >= 0)[codes[:, target] >= 0].mean() < LEAST_OF_DATES:
+                continue
             share = share_of_exceptions(key, target, codes, threshold, **kwargs)
             if share is not None:
-                rank = (round(share, 3), len(determinants), len(np.unique(key)), determinants)
+                # A wrong value is no reason to tell one column by two that it tells.
+                shares = round(share, 2), round(share, 3)
+                rank = (shares[0], len(determinants), shares[1], len(np.unique(key)), determinants)
                 yield rank, determinants, target, make, *line
 
     functions = []

@@ -26,6 +26,7 @@ from ._rule_kinds import Target
 
 SHORT = 0.25  # of the range of the dates: these show longer spans well enough
 LEAST_ROWS = 30  # with both dates
+FREQUENT = 0.5  # share of the rows of a later date that have the earlier one, for its span to count
 LEAST_REGULAR = 15  # statistic of Rayleigh's test, by which times of day are not uniform
 CLEARLY = 0.7  # times the circular variance of spans, below which times of day are more regular
 SHARES = 0.05, 0.95  # between which ranges are taken, as single dates may be far out
@@ -90,16 +91,18 @@ def add_spans(schema, values, weight, random_state):
     # Dates that other rules tell have no span: both would tell one of them.
     rows = schema.rules.encoded(schema, values)
     spread = {i: spread_of(rows[:, i]) for order in orders for i in order}
-    nearest = {}  # of each later date, the earlier one with the shortest span
+    nearest = {}  # of each later date, the earlier one with the shortest span in most rows
     for low, high in orders:
         span = rows[:, high] - rows[:, low]
         span = span[~np.isnan(span)]
         is_short = len(span) >= LEAST_ROWS
         is_short = is_short and spread_of(span) <= SHORT * min(spread[low], spread[high])
-        if is_short and (high not in nearest or np.median(span) < nearest[high][0]):
-            nearest[high] = np.median(span), low
+        is_frequent = len(span) >= FREQUENT * (~np.isnan(rows[:, high])).sum()
+        rank = not is_frequent, np.median(span), low
+        if is_short and rank < nearest.get(high, (True, np.inf, low)):
+            nearest[high] = rank
     rules = schema.rules
-    for high, (_, low) in sorted(nearest.items(), key=lambda each: np.nanmean(rows[:, each[0]])):
+    for high, (*_, low) in sorted(nearest.items(), key=lambda each: np.nanmean(rows[:, each[0]])):
         span, column = column_of(schema, low, high, rows, weight, random_state)
         if column is None:
             continue
