@@ -236,6 +236,22 @@ def density_of_employees(employees):
     return quick().fit(employees)
 
 
+@pytest.mark.parametrize("method", ["mode", "draw"])
+def test_blanks_stay_where_no_row_of_a_category_has_a_value(
+    density_of_employees, employees, method
+):
+    """Also where the category is imputed; other missing values are filled in."""
+    gaps = employees.assign(status=employees["status"].where(employees.index % 7 > 0), age=np.nan)
+    filled = density_of_employees.impute(gaps, method, keep_blanks=True, random_state=0)
+    assert filled[["age", "status"]].notna().all(axis=None)
+    for name in "left_on", "reason":
+        assert (filled[name].notna() == (filled["status"] == "left")).all()
+        known = gaps[name].notna()
+        assert (filled[name][known] == gaps[name][known]).all()
+    complete = density_of_employees.impute(gaps[:3], method, random_state=0)
+    assert complete.notna().all(axis=None)
+
+
 @pytest.mark.parametrize("given", [{"left_on": pd.Timestamp("2021-03-01")}, {"reason": "moved"}])
 def test_a_known_value_rules_out_levels_whose_rows_all_lack_it(
     density_of_employees, employees, given

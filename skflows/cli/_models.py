@@ -218,7 +218,8 @@ def run_impute(args):
         for batch, raw in with_raw(table, args.output):
             batch = unquoted(batch, names)
             frame = rows.of(batch)
-            filled = model.impute(frame, args.method, random_state=random_state)
+            settings = {"keep_blanks": args.keep_blanks, "random_state": random_state}
+            filled = model.impute(frame, args.method, **settings)
             n_filled.update((frame.isna() & filled.notna()).sum().to_dict())
             columns = filled_columns(batch, filled, decimals)
             if raw is None:

@@ -203,6 +203,11 @@ def _add_impute(command):
         default="mean",
         help="centre of each missing value's distribution, or a draw (default: mean)",
     )
+    command.add_argument(
+        "--keep-blanks",
+        action="store_true",
+        help="leave cells blank in rows of a category none of whose rows in fit has a value",
+    )
     _add_format(command)
     _add_random_state(command)
 

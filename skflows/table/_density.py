@@ -48,6 +48,7 @@ from ._dates import DateDistribution
 from ._duration import expected_duration, said
 from ._missing import (
     MissingPattern,
+    are_blank,
     levels_without,
     rows_of_pattern,
     warn_of_contradictions,
@@ -1058,12 +1059,19 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         return ConditionalTable(self, columns, self._nothing_known(1))
 
     def impute(
-        self, X: Table, method: str = "mean", *, n_draws: int = 1, random_state: RandomState = None
+        self,
+        X: Table,
+        method: str = "mean",
+        *,
+        n_draws: int = 1,
+        keep_blanks: bool = False,
+        random_state: RandomState = None,
     ) -> "Rows | list[Rows]":
         """Fill in the missing values of X.
 
         A warning tells of values in rows like which no row of `fit` has one, such as the means of
-        payment of all orders that are still open: there, a blank may mean that there is none.
+        payment of all orders that are still open: there, a blank may mean that there is none, and
+        ``keep_blanks`` leaves it.
         Of several unknown terms of a known sum in `rules_`, the largest one is what the others
         leave; where no possible value fits, all change in proportion. Of two unknown factors of a
         known product, one is the number nearest to its centre that leaves the other a possible
@@ -1084,20 +1092,25 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         n_draws : int, default=1
             Number of draws. Other than 1, a list of tables is returned.
 
+        keep_blanks : bool, default=False
+            Whether values stay missing in rows of a category, or of another listed value, none of
+            whose rows in `fit` has one; these are ten at least. The category may be imputed too.
+
         random_state : int, RandomState instance or None, default=None
             Seed of the draws.
 
         Returns
         -------
         X : DataFrame or ndarray of shape (n_samples, n_features), or a list of them
-            The rows, complete.
+            The rows, complete unless ``keep_blanks`` is true.
         """
         check_is_fitted(self)
         check_integer("n_draws", n_draws)
         frame, schema = self._read(X), self._schema
         values = schema.with_values(schema.split(schema.encoding.rows(frame)))
         schema.warn_of_outside(values, as_condition=True)
-        warn_of_levels_without(schema, self._levels_without, values)
+        if not keep_blanks:
+            warn_of_levels_without(schema, self._levels_without, values)
         if method == "draw":
             random_state = check_random_state(random_state)
             draws = [self._complete(values, random_state) for _ in range(n_draws)]
@@ -1108,6 +1121,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             draws = [np.concatenate([impute(self, s, method) for s in in_chunks(values)])]
         else:
             raise ValueError(f"method={method!r}; choose 'mean', 'median', 'mode' or 'draw'.")
+        for drawn in draws if keep_blanks else ():
+            drawn[np.isnan(values) & are_blank(schema, self._levels_without, drawn)] = np.nan
         tables = [schema.encoding.fill(X, frame, schema.joined(drawn)) for drawn in draws]
         return tables[0] if n_draws == 1 else tables
 

@@ -322,6 +322,15 @@ def rows_without(levels, schema, values, k):
     return counts
 
 
+def are_blank(schema, levels, values):
+    """Return which variables all rows of the fit with the same level lack, ``(n, n_variables)``."""
+    are_blank = np.zeros(values.shape, dtype=bool)
+    for i, k, codes, _ in levels:
+        code, _ = _level_codes(schema, values, k)
+        are_blank[np.ix_(np.isin(code, codes), schema.of_column[i])] = True
+    return are_blank
+
+
 def warn_of_contradictions(schema, levels, given):
     """Warn of given values beside a level whose rows of the fit all lack such a value."""
     text, columns = "", set()
@@ -356,7 +365,7 @@ def warn_of_levels_without(schema, levels, values):
     n, i, k, codes = worst
     column, other = schema.columns[i], schema.columns[k]
     names = [name_of_level(other, code) for code in codes]
-    remedy = "leave these rows as they are"
+    remedy = "leave these rows as they are by keep_blanks (--keep-blanks)"
     if column.kind == "categorical":
         remedy += ", or write a category such as 'none' into them before fit"
     values_are = f"{n} missing values" if n > 1 else "a missing value"
