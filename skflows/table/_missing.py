@@ -365,7 +365,7 @@ def warn_of_levels_without(schema, levels, values):
     n, i, k, codes = worst
     column, other = schema.columns[i], schema.columns[k]
     names = [name_of_level(other, code) for code in codes]
-    remedy = "leave these rows as they are by keep_blanks (--keep-blanks)"
+    remedy = "leave it by keep_blanks=True (--keep-blanks)"
     if column.kind == "categorical":
         remedy += ", or write a category such as 'none' into them before fit"
     values_are = f"{n} missing values" if n > 1 else "a missing value"
