@@ -1662,3 +1662,44 @@ def test_halves_are_rounded_by_their_last_bit(one_class):
     assert (drawn["share"] == np.round(drawn["points"] / 40 * 100, 1)).all()
     other = table.assign(share=28.8)[table["points"] == 11.5]
     assert (density.score_samples(other) < density.score_samples(table)[other.index] - 4).all()
+
+
+@pytest.fixture
+def orders_of_shop():
+    """Orders with or without postage, of which some were refunded and others have a deposit."""
+    rng = np.random.default_rng(0)
+    n = 600
+    table = pd.DataFrame({"goods": np.round(rng.lognormal(3.3, 0.8, n), 2)})
+    table["postage"] = np.where(rng.random(n) < 0.4, 0.0, 4.9)
+    table["total"] = np.round(table["goods"] + table["postage"], 2)
+    table["status"] = rng.choice(["paid", "refunded", "deposit"], n, p=[0.8, 0.1, 0.1])
+    table["refund"] = table["total"].where(table["status"] == "refunded")
+    deposit = np.round(table["total"] * rng.uniform(0.2, 0.8, n), 2)
+    table["deposit"] = deposit.where(table["status"] == "deposit")
+    table["rest"] = np.round(table["total"] - table["deposit"], 2)
+    return table
+
+
+def test_sums_with_a_term_of_two_values_and_of_columns_that_few_rows_have(
+    one_class, orders_of_shop
+):
+    """Even if no row has all columns."""
+    rules = set(quick().fit(orders_of_shop).rules_["rule"])
+    assert {"total = goods + postage", "refund = total"} <= rules
+    assert rules & {"rest = total - deposit", "total = deposit + rest"}
+
+
+def test_what_rules_tell_is_no_evidence_that_it_is_there(orders_of_shop):
+    """A total tells the refund, which only refunded orders have."""
+    density = quick().fit(orders_of_shop)
+    gaps = orders_of_shop.head(300).assign(status=None, refund=np.nan, deposit=np.nan, rest=np.nan)
+    chance = density.predict_proba("status", gaps).mean(axis=0)
+    drawn = density.impute(gaps, "draw", random_state=0)
+    for status, share in zip(density.levels("status"), chance, strict=True):
+        assert (drawn["status"] == status).mean() == pytest.approx(share, abs=0.07)
+    assert (drawn["refund"] == drawn["total"]).all()
+    assert (density.impute(gaps, "mode")["status"] == "paid").mean() > 0.95
+    given = density.sample(500, given={"total": 30.0}, random_state=0)
+    assert (given["status"] == "refunded").mean() == pytest.approx(0.1, abs=0.06)
+    assert (given["refund"].dropna() == 30).all()
+    assert (given["refund"].notna() == (given["status"] == "refunded")).all()

@@ -55,7 +55,7 @@ class Completion:
         """
         exceptions, given = self.exceptions(len(values), random_state), values
         values = self._with_levels(values, random_state)
-        values = self.rules.solved(self.schema, values, exceptions)
+        values = self.density._solved(values, exceptions)
         drawn, is_likely = self._drawn(values, exceptions, random_state, lacks, given)
         lacks = np.isnan(drawn) & np.isnan(given)
         is_rejected = self._rejected(drawn, values, exceptions, random_state)
@@ -65,7 +65,7 @@ class Completion:
             flags = np.ix_(pending, [*self.schema.flag_of.values()])
             values = values.copy()
             values[flags] = drawn[flags]
-            values[pending] = self.rules.solved(self.schema, values[pending], exceptions[pending])
+            values[pending] = self.density._solved(values[pending], exceptions[pending])
         rows = self.rules.encoded(self.schema, values[pending])
         are_open = np.zeros(exceptions[pending].shape, dtype=bool)  # for each function
         for k, rule in enumerate(self.rules.functions):
@@ -200,8 +200,8 @@ class Completion:
         drawn = self.drawn(terms, exceptions, random_state)
         for j in self._first_terms():
             terms[:, j] = np.where(np.isnan(terms[:, j]), drawn[:, j], terms[:, j])
-            terms = self.rules.solved(self.schema, terms, exceptions)
-        terms = self.rules.solved(self.schema, terms, exceptions, as_centres=True)
+            terms = self.density._solved(terms, exceptions)
+        terms = self.density._solved(terms, exceptions, as_centres=True)
         rows = self.rules.encoded(self.schema, drawn)
         stays = np.zeros(rows.shape, dtype=bool)
         for i in self.rules.columns:

@@ -53,7 +53,7 @@ class DateDistribution:
         self._density, self._schema = density, density._schema
         self._place, self._column = i, density._schema.columns[i]
         self._parts = self._schema.of_column[i][self._column.has_flag :]
-        self._values = self._schema.rules.solved(self._schema, without(values, self._schema, i))
+        self._values = density._solved(without(values, self._schema, i))
 
     def __len__(self):
         return len(self._values)

@@ -50,6 +50,7 @@ from ._missing import (
     MissingPattern,
     are_blank,
     levels_without,
+    may_be_blank,
     rows_of_pattern,
     warn_of_contradictions,
     warn_of_levels_without,
@@ -903,6 +904,15 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         return rows
 
     @in_one_thread
+    def _solved(self, values, exceptions=None, as_centres=False):
+        """Return variables with what rules tell by known ones: see `Rules.solved`.
+
+        A value that only some levels have would be evidence of these, such as the refund of an
+        order, which is its total, if it is not known whether the order was refunded.
+        """
+        blank = may_be_blank(self._schema, self._levels_without, values)
+        return self._schema.rules.solved(self._schema, values, exceptions, as_centres, blank)
+
     def _complete(self, values, random_state, keeps_orders=True, keeps_ranges=True, pattern=None):
         """Return variables, the unknown ones drawn given the known ones, none absurdly far out.
 

@@ -38,6 +38,7 @@ LEAST_TERMS, NEAR_ONE = 4, 0.2  # of sums that a regression shows, and how close
 MAX_SUMS = 250_000  # of three or four columns: tables of more than 30 have sums of fewer
 MAX_PAIRS_OF_TERMS = 600  # of multiples: tables of more than 35 columns have none
 TRIMMED, N_TRIMS = 0.8, 4  # share of rows that fit best, and least squares of these, one by one
+MOST_KNOWN = 0.5  # share of rows that know a column, from which on complete rows are enough
 CLOSE = 0.25  # median error of a first fit, in standard deviations, that more may improve
 LEAST_SPREAD = 5  # standard deviation in steps, below which multiples fit by chance
 MAX_PRODUCTS = 50_000  # tables of more than 46 columns of numbers have none
@@ -69,13 +70,16 @@ def formulas_of(schema, rows, targets):
         (variable,) = schema.columns[i].value_variables
         steps[i] = lattice_of_variable(variable)[1] or np.exp(targets[i].log_width)
     rules, are_lines = [], set()  # targets that are exactly on a line of another column
-    short = [*sums_of(rows, numbers, steps)]
+    # A term may have two values, such as no postage or 4.90, unless there are many such columns.
+    columns = multipliers if n_sums(len(multipliers), 4) <= MAX_SUMS else numbers
+    search = partial(sums_of, pairs={*columns} - {*numbers})
+    short = [*among_known(search, rows, columns, steps)]
     relations = (
         (Linear, short),
-        (Linear, long_sums_of(rows, numbers, steps, short)),
-        (Linear, multiples_of(rows, numbers, steps)),
+        (Linear, among_known(partial(long_sums_of, short=short), rows, numbers, steps)),
+        (Linear, among_known(multiples_of, rows, numbers, steps)),
         (Product, products_of(rows, multipliers, numbers, steps)),
-        (ProductAndTerm, products_and_terms_of(rows, multipliers, numbers, steps)),
+        (ProductAndTerm, among_known(products_and_terms_of, rows, multipliers, steps)),
         (Linear, lines_of(rows, numbers, steps)),
         (FactorByValue, multiples_by_value_of(rows, numbers, steps)),
     )
@@ -249,10 +253,34 @@ def may_be_rounded_apart(sets, rows, steps):
     return is_same & is_small[sets].all(axis=1)
 
 
-def sums_of(rows, numbers, steps):
+def among_known(search, rows, numbers, steps):
+    """Yield what a search in complete rows finds, also of columns that most rows lack.
+
+    A column that few rows know is searched in these, beside the columns that most of them know.
+    """
+    is_known = ~np.isnan(rows)
+    is_frequent = is_known.mean(axis=0) >= MOST_KNOWN
+    yield from search(rows, [j for j in numbers if is_frequent[j]], steps)
+    for rare in (j for j in numbers if not is_frequent[j]):
+        some = is_known[:, rare]
+        beside = is_known[some].mean(axis=0) >= MOST_KNOWN
+        for determinants, target, *line in search(
+            rows[some], [j for j in numbers if beside[j]], steps
+        ):
+            if rare in (*determinants, target):
+                yield determinants, target, *line
+
+
+def n_sums(n, size):
+    """Return how many sums and differences of some of n columns there are."""
+    return comb(n, size) * 2 ** (size - 1)
+
+
+def sums_of(rows, numbers, steps, pairs=()):
     """Yield sums and differences of two or three columns that a further column may be.
 
-    Of one sum, each of its columns is a target once.
+    Of one sum, each of its columns is a target once. One term may be of the ``pairs``, columns of
+    two values, if its target has a wide range.
 
     Each is a tuple of the determinants, the target, and the ``line`` of a rule: of `Linear`, their
     factors 1 or -1, and a constant.
@@ -260,12 +288,15 @@ def sums_of(rows, numbers, steps):
     known = rows[~np.isnan(rows[:, numbers]).any(axis=1)]
     if len(known) < LEAST_ROWS:
         return
-    known = known[:N_SCREENED]
+    known, steps = known[:N_SCREENED], steps | dict.fromkeys(pairs, 0.0)  # they are no lattice
+    is_narrow = {j: known[:, j].std() < LEAST_SPREAD * steps[j] for j in numbers}
     for size in (3, 4):
         signs = np.array([(1, *each) for each in product((1, -1), repeat=size - 1)])
-        if not 0 < comb(len(numbers), size) * len(signs) <= MAX_SUMS:
+        if not 0 < n_sums(len(numbers), size) <= MAX_SUMS:
             return
         sets = np.array([*combinations(numbers, size)], dtype=int)
+        n_pairs = np.isin(sets, [*pairs]).sum(axis=1)
+        sets, n_pairs = sets[n_pairs <= 1], n_pairs[n_pairs <= 1]
         is_apart = may_be_rounded_apart(sets, known, steps)
         width = np.array([max(steps[j] for j in each) for each in sets])
         width *= np.where(is_apart, TOLERANCE_APART, TOLERANCE)
@@ -276,6 +307,9 @@ def sums_of(rows, numbers, steps):
             for i in np.flatnonzero(is_constant):
                 for target in range(size):
                     others = [k for k in range(size) if k != target]
+                    j = sets[i, target]
+                    if n_pairs[i] and (j in pairs or is_narrow[j]):
+                        continue
                     yield (
                         tuple(int(sets[i, k]) for k in others),
                         int(sets[i, target]),
@@ -410,14 +444,17 @@ def products_of(rows, multipliers, numbers, steps):
                 yield determinants, targets[k], short, tuple(own.tolist())
 
 
-def products_and_terms_of(rows, multipliers, numbers, steps):
+def products_and_terms_of(rows, multipliers, steps):
     """Yield products of two columns plus or minus a third, as `sums_of` yields sums."""
     known = rows[~np.isnan(rows[:, multipliers]).any(axis=1)][:N_SCREENED]
-    if len(known) < LEAST_ROWS or comb(len(multipliers), 2) * len(numbers) ** 2 > MAX_SUMS:
+    if len(known) < LEAST_ROWS:
         return
     deviation = known.std(axis=0)
     # Where few steps vary, such numbers agree by chance.
-    numbers = np.array([j for j in numbers if deviation[j] >= LEAST_SPREAD * steps[j]], dtype=int)
+    numbers = [j for j in multipliers if deviation[j] >= LEAST_SPREAD * steps[j]]
+    if comb(len(multipliers), 2) * len(numbers) ** 2 > MAX_SUMS:
+        return
+    numbers = np.array(numbers, dtype=int)
     tolerance = TOLERANCE * np.array([steps[j] for j in numbers])
     terms = known[:, numbers]
     for pair in combinations(multipliers, 2):

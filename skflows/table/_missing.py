@@ -331,6 +331,14 @@ def are_blank(schema, levels, values):
     return are_blank
 
 
+def may_be_blank(schema, levels, values):
+    """Return which columns a level may leave blank that is not known, ``(n, n_columns)``."""
+    may_be_blank = np.zeros((len(values), len(schema.columns)), dtype=bool)
+    for i, k, *_ in levels:
+        may_be_blank[:, i] |= np.isnan(values[:, schema.of_column[k][-1]])
+    return may_be_blank
+
+
 def warn_of_contradictions(schema, levels, given):
     """Warn of given values beside a level whose rows of the fit all lack such a value."""
     text, columns = "", set()

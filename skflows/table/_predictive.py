@@ -293,7 +293,7 @@ class OneColumn:
         self.values = without(values, schema, i)
         # Where formulas tell the column, what they tell of other columns is known too. Exceptions
         # of formulas that tell these others are left out.
-        solved = schema.rules.solved(schema, self.values)
+        solved = density._solved(self.values)
         is_told = ~np.isnan(solved[:, self.j])
         self.values[is_told] = without(solved[is_told], schema, i)
         self.variable = variable = schema.variables[self.j]

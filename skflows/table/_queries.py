@@ -217,7 +217,7 @@ def probabilities_of(density, column, values):
 def impute(density, values, method):
     """Return complete rows: each unknown value by the centre of its distribution."""
     schema = density._schema
-    values = schema.rules.solved(schema, values, as_centres=True)
+    values = density._solved(values, as_centres=True)
     filled = values.copy()
     view = TableView.of_conditions(schema, values)
     log_weights = density._log_weights(view, view.known)

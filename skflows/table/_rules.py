@@ -208,11 +208,12 @@ class Rules:
         """Return the other rules."""
         return Rules(self.functions)
 
-    def solved(self, schema, values, exceptions=None, as_centres=False):
+    def solved(self, schema, values, exceptions=None, as_centres=False, may_be_blank=None):
         """Return variables with the unknown columns that known values tell.
 
         As centres, a rounded target tells its determinants too, though only roughly, and so do
         formulas with exceptions. No formula tells anything in rows that are exceptions to it.
+        Nothing is told of a column in rows that may have no value there, ``(n, n_columns)``.
         """
         if not self.functions or not np.isnan(values).any():
             return values
@@ -223,15 +224,21 @@ class Rules:
             rule: ~is_exception
             for rule, is_exception in zip(self.functions, exceptions.T, strict=True)
         }
+        has_value = np.ones(rows.shape, dtype=bool)
+        for i in self.columns:
+            has_value[:, i] = have_value(schema, values, i)
+        if may_be_blank is not None:
+            has_value &= ~may_be_blank
         steps = [(self._tell_one, False), (self._tell_two, False)]
         if as_centres:  # last, as exact ones come first
             steps += [(self._tell_two, True), (self._tell_one, True)]
         # What one step tells, in place, may let another one tell more.
-        while any(tell(schema, values, rows, follows, roughly) for tell, roughly in steps):
+        state = schema, values, rows, follows, has_value
+        while any(tell(*state, roughly) for tell, roughly in steps):
             pass
         return values
 
-    def _tell_one(self, schema, values, rows, follows, roughly):
+    def _tell_one(self, schema, values, rows, follows, has_value, roughly):
         """Set each column that is the only unknown one of a formula, in place.
 
         Only functions without exceptions set their target. Roughly means determinants of a target
@@ -246,14 +253,14 @@ class Rules:
             if rule.tells(schema, i) != roughly
         ]
         for rule, i in terms:
-            is_unknown = np.isnan(rows[:, i]) & have_value(schema, values, i)
+            is_unknown = np.isnan(rows[:, i]) & has_value[:, i]
             some = np.flatnonzero(is_unknown & follows[rule])
             told = rule.all_told(schema, rows[some], i)[0]
             told = np.where((told == told[0]).all(axis=0), told[0], np.nan)
             has_told |= self._tell(schema, values, rows, some, i, told)
         return has_told
 
-    def _tell_two(self, schema, values, rows, follows, roughly):
+    def _tell_two(self, schema, values, rows, follows, has_value, roughly):
         """Set pairs of unknown columns that two formulas determine together, in place.
 
         The first formula has the target of the other as a determinant. Roughly means also pairs of
@@ -272,7 +279,7 @@ class Rules:
                     continue
                 are_two = (n_unknown == 2) & follows[rule] & follows[other]
                 for j in (i, second):
-                    are_two &= np.isnan(rows[:, j]) & have_value(schema, values, j)
+                    are_two &= np.isnan(rows[:, j]) & has_value[:, j]
                 some = np.flatnonzero(are_two)
                 told = rule.told_with(schema, rows[some], other, i, roughly)
                 has_told |= self._tell(schema, values, rows, some, i, told[0])
