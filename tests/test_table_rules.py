@@ -1649,7 +1649,7 @@ def test_a_term_that_changes_no_total_is_none(one_class):
     assert quick().fit(table).rules_["rule"].tolist() == ["share = 2.5 * points"]
 
 
-def test_halves_are_rounded_by_their_last_bit(one_class):
+def test_halves_are_rounded_by_their_last_bit(one_class, tmp_path):
     """As NumPy rounds them, where all rows agree with that."""
     rng = np.random.default_rng(0)
     table = pd.DataFrame({"points": rng.integers(0, 80, 600) / 2, "x": rng.normal(size=600)})
@@ -1661,6 +1661,10 @@ def test_halves_are_rounded_by_their_last_bit(one_class):
     drawn = density.sample(2_000, random_state=0).query("points < 40")  # as in the fit
     assert (drawn["share"] == np.round(drawn["points"] / 40 * 100, 1)).all()
     other = table.assign(share=28.8)[table["points"] == 11.5]
+    density.save(tmp_path / "table.skflows")
+    assert (
+        load(tmp_path / "table.skflows").score_samples(other) == density.score_samples(other)
+    ).all()
     assert (density.score_samples(other) < density.score_samples(table)[other.index] - 4).all()
 
 

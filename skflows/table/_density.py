@@ -903,7 +903,6 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             rows[pattern.draw_identifiers(schema, drawn, random_state)] = np.nan
         return rows
 
-    @in_one_thread
     def _solved(self, values, exceptions=None, as_centres=False):
         """Return variables with what rules tell by known ones: see `Rules.solved`.
 
@@ -913,6 +912,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         blank = may_be_blank(self._schema, self._levels_without, values)
         return self._schema.rules.solved(self._schema, values, exceptions, as_centres, blank)
 
+    @in_one_thread
     def _complete(self, values, random_state, keeps_orders=True, keeps_ranges=True, pattern=None):
         """Return variables, the unknown ones drawn given the known ones, none absurdly far out.
 

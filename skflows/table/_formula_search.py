@@ -71,9 +71,9 @@ def formulas_of(schema, rows, targets):
         steps[i] = lattice_of_variable(variable)[1] or np.exp(targets[i].log_width)
     rules, are_lines = [], set()  # targets that are exactly on a line of another column
     # A term may have two values, such as no postage or 4.90, unless there are many such columns.
-    columns = multipliers if n_sums(len(multipliers), 4) <= MAX_SUMS else numbers
-    search = partial(sums_of, pairs={*columns} - {*numbers})
-    short = [*among_known(search, rows, columns, steps)]
+    in_sums = multipliers if n_sums(len(multipliers), 4) <= MAX_SUMS else numbers
+    search = partial(sums_of, pairs={*in_sums} - {*numbers})
+    short = [*among_known(search, rows, in_sums, steps)]
     relations = (
         (Linear, short),
         (Linear, among_known(partial(long_sums_of, short=short), rows, numbers, steps)),

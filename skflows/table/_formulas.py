@@ -51,8 +51,8 @@ class Formula(Function):
             )
             # Halves that are no binary numbers are rounded up or down by their last bit.
             if are_up.any() and are_down.any() and (self.is_broken(rows) & is_half).any():
-                up, down = weight @ are_up, weight @ are_down
-                self.up, up, down = up / (up + down), {*low[are_up]}, {*low[are_down]}
+                self.up = np.average(are_up[are_up | are_down], weights=weight[are_up | are_down])
+                up, down = {*low[are_up].tolist()}, {*low[are_down].tolist()}
                 if up.isdisjoint(down):  # the last bit of another formula, such as x / 40 * 100
                     self.halves = dict.fromkeys(up, True) | dict.fromkeys(down, False)
         return Counts.of_breaks(self.is_broken(rows), rows[:, self.columns], weight)
