@@ -203,9 +203,11 @@ def functions_of(rows, numbers, zones):
                 continue
             share = share_of_exceptions(key, target, codes, threshold, **kwargs)
             if share is not None:
-                # A wrong value is no reason to tell one column by two that it tells.
-                shares = round(share, 2), round(share, 3)
-                rank = (shares[0], len(determinants), shares[1], len(np.unique(key)), determinants)
+                # A wrong value is no reason to tell one column by two that it tells, nor by one of
+                # many more values, of which few have two rows.
+                n_keys = len(np.unique(key))
+                rank = (round(share, 2), len(determinants), n_keys.bit_length(), round(share, 3))
+                rank = (*rank, n_keys, determinants)
                 yield rank, determinants, target, make, *line
 
     functions = []
