@@ -1707,3 +1707,19 @@ def test_what_rules_tell_is_no_evidence_that_it_is_there(orders_of_shop):
     assert (given["status"] == "refunded").mean() == pytest.approx(0.1, abs=0.06)
     assert (given["refund"].dropna() == 30).all()
     assert (given["refund"].notna() == (given["status"] == "refunded")).all()
+
+
+def test_rules_tell_nothing_of_what_a_category_lacks():
+    """The gross amount would tell a temp's pension, which is none, and this the net amount."""
+    rng = np.random.default_rng(0)
+    n = 600
+    table = pd.DataFrame({"kind": rng.choice(["staff", "temp"], n, p=[0.7, 0.3])})
+    table["gross"] = np.round(rng.gamma(8, 350, n), 2)
+    table["tax"] = np.round(table["gross"] * rng.uniform(0.05, 0.15, n), 2)
+    table["pension"] = np.round(0.3 * table["gross"], 2).where(table["kind"] == "staff")
+    table["net"] = np.round(table["gross"] - table["tax"] - table["pension"].fillna(0), 2)
+    density = quick().fit(table)
+    assert "pension = 0.3 * gross" in set(density.rules_["rule"])
+    given = pd.DataFrame({"kind": ["staff", "temp"], "gross": 2500.0, "tax": 250.0})
+    staff, temp = density.quantile("net", given, 0.5)
+    assert staff == 1500 and temp > 1700  # rows: 2,250; two components are coarse

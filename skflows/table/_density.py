@@ -907,7 +907,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         """Return variables with what rules tell by known ones: see `Rules.solved`.
 
         A value that only some levels have would be evidence of these, such as the refund of an
-        order, which is its total, if it is not known whether the order was refunded.
+        order, which is its total, unless it is known that the order was refunded.
         """
         blank = may_be_blank(self._schema, self._levels_without, values)
         return self._schema.rules.solved(self._schema, values, exceptions, as_centres, blank)

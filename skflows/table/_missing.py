@@ -332,10 +332,15 @@ def are_blank(schema, levels, values):
 
 
 def may_be_blank(schema, levels, values):
-    """Return which columns a level may leave blank that is not known, ``(n, n_columns)``."""
+    """Return which columns the level of another one, known or not, may leave blank.
+
+    The result is of shape ``(n, n_columns)``.
+    """
     may_be_blank = np.zeros((len(values), len(schema.columns)), dtype=bool)
-    for i, k, *_ in levels:
-        may_be_blank[:, i] |= np.isnan(values[:, schema.of_column[k][-1]])
+    for i, k, codes, _ in levels:
+        code, _ = _level_codes(schema, values, k)
+        is_unknown = np.isnan(values[:, schema.of_column[k][-1]])
+        may_be_blank[:, i] |= is_unknown | np.isin(code, codes)
     return may_be_blank
 
 
