@@ -1639,7 +1639,7 @@ def test_two_wrong_values_leave_both_functions_of_a_column(one_class):
     assert rules["exceptions"].tolist() == [1 / 600, 1 / 600]
 
 
-def test_a_term_that_changes_no_total_is_none(one_class):
+def test_a_term_that_changes_no_total_is_none(one_class, monkeypatch):
     """It agrees with two wrong values by chance."""
     rng = np.random.default_rng(1)
     table = pd.DataFrame({"points": rng.integers(0, 80, 600) / 2, "part": rng.integers(0, 21, 600)})
@@ -1647,6 +1647,14 @@ def test_a_term_that_changes_no_total_is_none(one_class):
     table.loc[3, "share"] += 10
     table.loc[20, "points"] += 1
     assert quick().fit(table).rules_["rule"].tolist() == ["share = 2.5 * points"]
+    terms, points = (1, 2), 0  # of points = 0.001 * part + 0.4 * share, which fits as often
+    candidates = [(terms, points, (0.001, 0.4), 0.0)]
+    monkeypatch.setattr(_formula_search, "multiples_of", lambda *_: iter(candidates))
+    schema = schema_of(table, random_state=np.random.RandomState(0))
+    rows = table.to_numpy(dtype=float)
+    targets = [Target.of(schema, i) for i in range(3)]
+    found = _formula_search.formulas_of(schema, rows, targets)
+    assert found and all(len(determinants) == 1 for _, determinants, *_ in found)
 
 
 def test_halves_are_rounded_by_their_last_bit(one_class, tmp_path):

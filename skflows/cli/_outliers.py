@@ -8,6 +8,7 @@ import numpy as np
 
 from ..callbacks._progress import with_lines
 from ..columns.arrays import is_missing
+from ..ensemble._folds import N_FOLDS
 from ..table import TableDensity
 from ._cells import NAMIBIA
 from ._columns import (
@@ -321,7 +322,7 @@ def fitted_detector(args, known, is_table, kinds=None):
     if is_table:
         settings = QUICK if args.quick else {"time_limit": TABLE_SECONDS, "n_jobs": -1}
         if args.reference is not None and len(known) < MOST_WITH_FOLDS:
-            settings = {"cv": 5} | settings
+            settings = {"cv": N_FOLDS} | settings
         density = table_density(args, kinds, **settings)
         if not args.quick:
             announce(known, "a model of mixed columns with missing values", "takes up to a minute")

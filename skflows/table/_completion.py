@@ -124,7 +124,8 @@ class Completion:
         """
         categories, n_missing = values.copy(), self.schema.n_missing
         at = np.ix_(some, self.schema.ranges.levels)
-        categories[at] = np.where(np.isnan(drawn[at]), values[at], drawn[at])  # NaN may be told
+        # What rules tell stays in rows that were drawn without it.
+        categories[at] = np.where(np.isnan(drawn[at]), values[at], drawn[at])
         rows, least = self.rules.encoded(self.schema, drawn[some]), np.full(len(some), np.inf)
         for rule in self.rules.orders:
             most = max(n_missing[self.schema.of_column[i][-1]] for i in rule.columns)

@@ -48,9 +48,8 @@ from ._dates import DateDistribution
 from ._duration import expected_duration, said
 from ._missing import (
     MissingPattern,
-    are_blank,
+    blank_columns,
     levels_without,
-    may_be_blank,
     rows_of_pattern,
     warn_of_contradictions,
     warn_of_levels_without,
@@ -909,8 +908,9 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         A value that only some levels have would be evidence of these, such as the refund of an
         order, which is its total, unless it is known that the order was refunded.
         """
-        blank = may_be_blank(self._schema, self._levels_without, values)
-        return self._schema.rules.solved(self._schema, values, exceptions, as_centres, blank)
+        schema = self._schema
+        may_be_blank = blank_columns(schema, self._levels_without, values, or_unknown=True)
+        return schema.rules.solved(schema, values, exceptions, as_centres, may_be_blank)
 
     @in_one_thread
     def _complete(self, values, random_state, keeps_orders=True, keeps_ranges=True, pattern=None):
@@ -1132,7 +1132,9 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         else:
             raise ValueError(f"method={method!r}; choose 'mean', 'median', 'mode' or 'draw'.")
         for drawn in draws if keep_blanks else ():
-            drawn[np.isnan(values) & are_blank(schema, self._levels_without, drawn)] = np.nan
+            are_blank = blank_columns(schema, self._levels_without, drawn)
+            are_blank = np.repeat(are_blank, [*map(len, schema.of_column)], axis=1)
+            drawn[np.isnan(values) & are_blank] = np.nan
         tables = [schema.encoding.fill(X, frame, schema.joined(drawn)) for drawn in draws]
         return tables[0] if n_draws == 1 else tables
 

@@ -307,12 +307,12 @@ def sums_of(rows, numbers, steps, pairs=()):
             for i in np.flatnonzero(is_constant):
                 for target in range(size):
                     others = [k for k in range(size) if k != target]
-                    j = sets[i, target]
+                    j = int(sets[i, target])
                     if n_pairs[i] and (j in pairs or is_narrow[j]):
                         continue
                     yield (
                         tuple(int(sets[i, k]) for k in others),
-                        int(sets[i, target]),
+                        j,
                         tuple(float(-sign[k] * sign[target]) for k in others),
                         float(constant[i] * sign[target]),
                     )

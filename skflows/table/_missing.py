@@ -322,26 +322,18 @@ def rows_without(levels, schema, values, k):
     return counts
 
 
-def are_blank(schema, levels, values):
-    """Return which variables all rows of the fit with the same level lack, ``(n, n_variables)``."""
-    are_blank = np.zeros(values.shape, dtype=bool)
-    for i, k, codes, _ in levels:
-        code, _ = _level_codes(schema, values, k)
-        are_blank[np.ix_(np.isin(code, codes), schema.of_column[i])] = True
-    return are_blank
+def blank_columns(schema, levels, values, or_unknown=False):
+    """Return which columns all rows of the fit with the same level lack, ``(n, n_columns)``.
 
-
-def may_be_blank(schema, levels, values):
-    """Return which columns the level of another one, known or not, may leave blank.
-
-    The result is of shape ``(n, n_columns)``.
+    With ``or_unknown``, columns that some levels lack count as blank where the level is unknown.
     """
-    may_be_blank = np.zeros((len(values), len(schema.columns)), dtype=bool)
+    are_blank = np.zeros((len(values), len(schema.columns)), dtype=bool)
     for i, k, codes, _ in levels:
         code, _ = _level_codes(schema, values, k)
-        is_unknown = np.isnan(values[:, schema.of_column[k][-1]])
-        may_be_blank[:, i] |= is_unknown | np.isin(code, codes)
-    return may_be_blank
+        are_blank[:, i] |= np.isin(code, codes)
+        if or_unknown:
+            are_blank[:, i] |= np.isnan(values[:, schema.of_column[k][-1]])
+    return are_blank
 
 
 def warn_of_contradictions(schema, levels, given):

@@ -213,7 +213,7 @@ class Rules:
 
         As centres, a rounded target tells its determinants too, though only roughly, and so do
         formulas with exceptions. No formula tells anything in rows that are exceptions to it.
-        Nothing is told of a column in rows that may have no value there, ``(n, n_columns)``.
+        Cells of the mask ``may_be_blank``, of shape ``(n, n_columns)``, are left unknown.
         """
         if not self.functions or not np.isnan(values).any():
             return values
