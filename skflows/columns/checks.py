@@ -295,6 +295,17 @@ def warn_of_identifiers(columns):
     )
 
 
+def warn_of_blanks(names, others):
+    """Warn of columns whose missing values count as 0, because sums with other columns say so."""
+    is_one = len(names) == 1
+    warn_user(
+        f"A missing value in {'column' if is_one else 'columns'} {listed(names, MAX_NAMED)} counts "
+        f"as 0, as sums with {listed(others, MAX_NAMED)} show; samples leave 0 blank if all rows "
+        f"do. If it is an unknown value, use columns={{{names[0]!r}: 'continuous'}}.",
+        ColumnWarning,
+    )
+
+
 def warn_of_empty(names, n_rows):
     """Warn of columns without a known value, which a density of tables leaves out."""
     which, have, they = "column", "has", "it is"

@@ -10,7 +10,7 @@ import sys
 from functools import cache
 
 # Raised whenever the state of an older version would be misread.
-FORMAT = 19
+FORMAT = 20
 CLASS, NUMBER, SHARED = "$class", "$number", "$shared"
 PACKAGE = __name__.split(".")[0]
 TORCH = "torch.nn."

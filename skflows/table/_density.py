@@ -42,6 +42,7 @@ from ..ensemble._mixture import (
 from ..preprocessing.sklearn_compat import Interval, StrOptions
 from ..preprocessing.validation import validate_weight
 from ..training.threads import fit_context, in_one_thread
+from ._blanks import blanks_of_sums
 from ._class_column import ClassColumn
 from ._completion import Completion
 from ._dates import DateDistribution
@@ -152,7 +153,10 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
     missing : {"ignore", "model"}, default="ignore"
         Whether the pattern of missing values is part of the model. With "ignore", values are taken
         to be missing at random, and the score of a row is the log-density of its known part. With
-        "model", a missing value is an event with a probability of its own, in every column.
+        "model", a missing value is an event with a probability of its own, in every column. Where
+        a sum of columns holds in rows that lack a term, such as a discount, without it, a missing
+        value of this column counts as 0 in either case, with a warning, unless ``columns`` states
+        its kind.
 
     rules : bool, default=True
         Whether to look for rules, such as a column that follows from another, and to keep them in
@@ -379,6 +383,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         weight = weight[kept] / weight[kept].mean()
         random_state = group.broadcast(random_state_of(self))
         self._schema = shared or self._schema_of(encoding, rows, random_state, weight)
+        rows = self._schema.without_blanks(rows)
         is_missing, rows = np.isnan(rows), self._schema.split(rows)
         is_missing[:, self._schema.empty] = False  # of which no pattern is learnt
         if shared is not None:  # which has the maps of other rows
@@ -490,6 +495,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             models_missing=self.missing == "model",
             random_state=random_state,
             weight=weight,
+            blanks=blanks_of_sums(encoding, rows, self.columns) if self.rules else None,
         )
 
     def _share_columns(self, X, random_state, weight=None, encoding=None, anew=False):
@@ -838,7 +844,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
 
         given : dict or DataFrame, default=None
             Values of some columns, which all rows have: one value each, or one for each row of a
-            table. A missing value is unknown: it is drawn as the other columns are. A number that
+            table. A missing value is unknown, unless it counts as 0 (see ``missing``): it is drawn
+            as the other columns are. A number that
             the column cannot hold, such as 2.5 among integers, is an error. One far from the values
             of `fit` gives a warning, since samples of other columns are then unreliable. A date
             more than a month before or after all dates of `fit` stands for the same time of the
@@ -897,6 +904,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         drawn = self._complete(values, random_state, pattern=pattern)
         schema.rules.warn_of_broken_draws(schema, values, drawn)
         rows = schema.joined(drawn, random_state)
+        rows = rows if complete else schema.with_blanks(rows)
         rows[:, list(schema.encoding.identifiers)] = 0.0
         if pattern is not None and schema.encoding.identifiers:
             rows[pattern.draw_identifiers(schema, drawn, random_state)] = np.nan
@@ -1105,6 +1113,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         keep_blanks : bool, default=False
             Whether values stay missing in rows of a category, or of another listed value, none of
             whose rows in `fit` has one; these are ten at least. The category may be imputed too.
+            Missing values that count as 0 stay missing too, unless rows of `fit` have zeros.
 
         random_state : int, RandomState instance or None, default=None
             Seed of the draws.
@@ -1135,7 +1144,9 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             are_blank = blank_columns(schema, self._levels_without, drawn)
             are_blank = np.repeat(are_blank, [*map(len, schema.of_column)], axis=1)
             drawn[np.isnan(values) & are_blank] = np.nan
-        tables = [schema.encoding.fill(X, frame, schema.joined(drawn)) for drawn in draws]
+        rows = [schema.joined(drawn) for drawn in draws]
+        rows = [*map(schema.with_blanks, rows)] if keep_blanks else rows
+        tables = [schema.encoding.fill(X, frame, each) for each in rows]
         return tables[0] if n_draws == 1 else tables
 
     @available_if(_has_names_or_categories)

@@ -62,21 +62,14 @@ def formulas_of(schema, rows, targets):
     Each is a tuple of its rank, the determinants, the target, `Linear` or `Product`, and its
     further arguments.
     """
-    n_distinct = {i: len(np.unique(rows[~np.isnan(rows[:, i]), i])) for i in numbers_of(schema)}
-    numbers = [i for i, n in n_distinct.items() if n >= LEAST_DISTINCT]
-    multipliers = [i for i, n in n_distinct.items() if n > 1]  # such as two rates
+    multipliers, numbers = varying(rows, numbers_of(schema))
     steps = {}
     for i in multipliers:
         (variable,) = schema.columns[i].value_variables
         steps[i] = lattice_of_variable(variable)[1] or np.exp(targets[i].log_width)
     rules, are_lines = [], set()  # targets that are exactly on a line of another column
-    # A term may have two values, such as no postage or 4.90, unless there are many such columns.
-    in_sums = multipliers if n_sums(len(multipliers), 4) <= MAX_SUMS else numbers
-    search = partial(sums_of, pairs={*in_sums} - {*numbers})
-    short = [*among_known(search, rows, in_sums, steps)]
     relations = (
-        (Linear, short),
-        (Linear, among_known(partial(long_sums_of, short=short), rows, numbers, steps)),
+        (Linear, all_sums_of(rows, multipliers, numbers, steps)),
         (Linear, among_known(multiples_of, rows, numbers, steps)),
         (Product, products_of(rows, multipliers, numbers, steps)),
         (ProductAndTerm, among_known(products_and_terms_of, rows, multipliers, steps)),
@@ -271,9 +264,26 @@ def among_known(search, rows, numbers, steps):
                 yield determinants, target, *line
 
 
+def varying(rows, numbers):
+    """Return the columns that have two values, such as rates, and the ones that have more."""
+    n_distinct = {i: len(np.unique(rows[~np.isnan(rows[:, i]), i])) for i in numbers}
+    return tuple([i for i in numbers if n_distinct[i] >= least] for least in (2, LEAST_DISTINCT))
+
+
 def n_sums(n, size):
     """Return how many sums and differences of some of n columns there are."""
     return comb(n, size) * 2 ** (size - 1)
+
+
+def all_sums_of(rows, multipliers, numbers, steps):
+    """Yield short sums, then long ones, of columns that two values are enough for, or more."""
+    # A term may have two values, such as no postage or 4.90, unless there are many such columns.
+    in_sums = multipliers if n_sums(len(multipliers), 4) <= MAX_SUMS else numbers
+    search = partial(sums_of, pairs={*in_sums} - {*numbers})
+    short = [*among_known(search, rows, in_sums, steps)]
+    yield from short
+    long = partial(long_sums_of, targets={*numbers}, short=short)
+    yield from among_known(long, rows, in_sums, steps)
 
 
 def sums_of(rows, numbers, steps, pairs=()):
@@ -318,8 +328,8 @@ def sums_of(rows, numbers, steps, pairs=()):
                     )
 
 
-def long_sums_of(rows, numbers, steps, short):
-    """Yield sums and differences of four or more columns that another may be, as `sums_of` does.
+def long_sums_of(rows, numbers, steps, targets, short):
+    """Yield sums and differences of four or more columns that a target may be, as `sums_of` does.
 
     Factors near 1 or -1 in a regression on other columns show which are its terms. The columns of
     short sums that are the same number, and copies and multiples, would share the factors.
@@ -332,7 +342,7 @@ def long_sums_of(rows, numbers, steps, short):
     scale = known.std(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):  # of constants
         is_line = np.abs(np.corrcoef(known, rowvar=False)) > 1 - ROUNDING
-    for target in numbers:
+    for target in (j for j in numbers if j in targets):
         same = {j for terms, each, *_ in short if each == target for j in terms}
         others = []
         for j in numbers:

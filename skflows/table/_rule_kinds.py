@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..columns.arrays import listed
+from ..columns.checks import MAX_NAMED
 from ..columns.dates import calendar_part, start_of_day
 
 LEAST_BROKEN = 1e-12  # probability that a member gives to all values that break a rule
@@ -247,6 +249,35 @@ class OfDate(Lookup):
         """Return the rule as text."""
         (j,) = self.determinants
         return f"{names[self.target.column]} follows from the {self.part} of {names[j]}"
+
+
+class ZeroWhere(Lookup):
+    """A number that is 0 beside some categories; the rule says nothing about others.
+
+    Parameters
+    ----------
+    determinants, target, rows, weight
+        As in `Lookup`, of which the only determinant is a column of categories.
+    places : ndarray of float
+        The encoded categories.
+    labels : list of str
+        What they stand for.
+    """
+
+    def __init__(self, determinants, target, places, labels, rows, weight):
+        self.places, self.labels = places, labels
+        some = np.isin(rows[:, determinants[0]], places)
+        super().__init__(determinants, target, rows[some], weight[some])
+
+    def with_rows(self, rows, weight):
+        """Return the same rule with the counts of other rows."""
+        line = self.determinants, self.target, self.places, self.labels
+        return ZeroWhere(*line, rows, weight)
+
+    def text(self, names):
+        """Return the rule as text."""
+        column, target = (names[j] for j in self.columns)
+        return f"{target} = 0 where {column} is {listed(self.labels, MAX_NAMED)}"
 
 
 class Order:

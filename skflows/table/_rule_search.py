@@ -7,6 +7,7 @@ import numpy as np
 from scipy.stats import binom
 
 from ..columns.dates import CALENDAR, calendar_part, start_of_day
+from ._blanks import zeros_of
 from ._formula_search import dates_of, elapsed_of, formulas_of, numbers_of, without_reversed
 from ._formulas import DaysLater, Linear, Product
 from ._rule_exceptions import MAX_EXCEPTIONS, MAX_RELATIVE, are_random, codes_of
@@ -59,7 +60,7 @@ def find_rules(schema, values, weight, copy_of):
     ]
     zones = {i: c.zone for i, c in enumerate(schema.columns) if c.kind == "datetime"}
     functions = functions_of(rows[some], numbers_of(schema), zones)
-    candidates = [*without_reversed(formulas), *functions]
+    candidates = [*without_reversed(formulas), *zeros_of(schema, values, rows), *functions]
     # A lookup takes each wrong value for the one of its own combination, where a formula tells.
     candidates.sort(key=lambda each: (issubclass(each[3], Lookup), each[0]))
     rules, ancestors = compatible(candidates)

@@ -1,7 +1,7 @@
 """The columns of a table and the variables that they become."""
 
 import copy
-from itertools import islice
+from itertools import chain, islice
 
 import numpy as np
 
@@ -9,6 +9,7 @@ from ..columns.checks import (
     ColumnWarning,
     among,
     unseen_error,
+    warn_of_blanks,
     warn_of_empty,
     warn_of_identifiers,
     warn_of_other_dates,
@@ -58,12 +59,29 @@ class Schema:
     weight : ndarray of shape (n_samples,), optional
         Weight of each row. Rows of weight 0 may have categories that others have not, and
         count for nothing else.
+    blanks : dict of int to list of int, optional
+        Columns whose missing values are 0, by their places in encoded rows, and other columns. A
+        value is unknown in rows that lack all of these.
     """
 
     def __init__(
-        self, encoding, rows, columns=None, *, models_missing=False, random_state=None, weight=None
+        self,
+        encoding,
+        rows,
+        columns=None,
+        *,
+        models_missing=False,
+        random_state=None,
+        weight=None,
+        blanks=None,
     ):
         weight = np.ones(len(rows)) if weight is None else weight
+        self.blanks = {} if blanks is None else blanks
+        has_zero = (rows == 0).any(axis=0)
+        self.blank_if_zero = [j for j in self.blanks if not has_zero[j]]  # as rows are written
+        n_missing = np.isnan(rows).sum(axis=0)
+        rows = self.without_blanks(rows)
+        n_zeros = n_missing - np.isnan(rows).sum(axis=0)
         is_used, are_known = weight > 0, ~np.isnan(rows)
         self.encoding = encoding
         self.empty = np.flatnonzero(~are_known[is_used].any(axis=0)).tolist()
@@ -92,6 +110,10 @@ class Schema:
         ]
         if encoding.inferred_identifiers:
             warn_of_identifiers(encoding.inferred_identifiers)
+        if self.blanks:
+            others = {*chain(*self.blanks.values())} - {*self.blanks}
+            names = ([encoding.keys[j] for j in sorted(each)] for each in (self.blanks, others))
+            warn_of_blanks(*names)
         if self.empty:
             warn_of_empty([encoding.keys[j] for j in self.empty], is_used.sum())
         if not self.names:
@@ -120,6 +142,8 @@ class Schema:
                 if column.role == "text" and warn_of_texts(name, encoding.named(j, values)):
                     reason = ": if they are dates, convert them by pandas.to_datetime"
                     kind = kind._replace(reason=kind.reason + reason)
+            if n_zeros[j]:
+                kind = kind._replace(reason=f"{kind.reason}, {n_zeros[j]} blanks count as 0")
             setting = ColumnSetting(
                 name,
                 encoding.handle_unknown,
@@ -261,7 +285,7 @@ class Schema:
         Categories that no row of the fit has are an error or a warning here if the encoding has
         seen them, or if they are numbers: it tells of others itself.
         """
-        values = np.full((len(rows), len(self.variables)), np.nan)
+        values, rows = np.full((len(rows), len(self.variables)), np.nan), self.without_blanks(rows)
         unseen = {}
         for name in self.names if names is None else self.modelled(names):
             i = self.names.index(name)
@@ -291,6 +315,22 @@ class Schema:
         of_columns = zip(self.places, self.columns, self.of_column, strict=False)  # without spans
         for place, column, variables in of_columns:
             rows[:, place] = column.joined(values[:, variables], random_state)
+        return rows
+
+    def without_blanks(self, rows):
+        """Return encoded rows in which missing values that count as 0 are 0."""
+        filled = rows
+        for j, others in self.blanks.items():
+            is_blank = np.isnan(rows[:, j]) & ~np.isnan(rows[:, others]).all(axis=1)
+            filled = filled.copy() if filled is rows else filled
+            filled[is_blank, j] = 0.0
+        return filled
+
+    def with_blanks(self, rows):
+        """Return encoded rows in which values of 0 are missing, if they are in the rows of fit."""
+        rows = rows.copy()
+        for j in self.blank_if_zero:
+            rows[rows[:, j] == 0, j] = np.nan
         return rows
 
     def modelled(self, names):

@@ -1,0 +1,139 @@
+"""Columns of numbers whose missing values are 0, as the sums of their rows show.
+
+For example, the discount of orders that have none. As unknown values, they would be drawn and
+imputed, and the total would be reduced by a discount that nobody gets.
+"""
+
+from itertools import chain
+from operator import itemgetter
+
+import numpy as np
+
+from ..columns.kinds import stated
+from ..columns.lattice import decimals_of
+from ._formula_search import LEAST_ROWS, TOLERANCE, all_sums_of, varying
+from ._missing import levels_without, name_of_level
+from ._rule_exceptions import MAX_EXCEPTIONS
+from ._rule_kinds import RESOLUTION, ZeroWhere
+
+MAX_ROWS = 5_000  # among which sums are looked for
+
+
+def blanks_of_sums(encoding, rows, columns=None):
+    """Return the columns whose missing values are 0, with the other columns of their sums.
+
+    A sum has to hold in rows that have a value, and with 0 in rows that have none. The user states
+    the kind of none of these columns.
+
+    Parameters
+    ----------
+    encoding : Encoding
+        The encoding of the table.
+    rows : ndarray of shape (n, n_columns)
+        Its encoded rows.
+    columns : dict, optional
+        Kinds that the user gives, by name.
+
+    Returns
+    -------
+    blanks : dict of int to list of int
+        Places of the columns, and of the other columns of the sums.
+    """
+    if len(rows) > MAX_ROWS:
+        rows = rows[np.random.RandomState(0).permutation(len(rows))[:MAX_ROWS]]
+    is_stated = stated(columns, encoding.keys)
+    is_blank = np.isnan(rows)
+    numbers = [
+        j
+        for j, (name, role) in enumerate(zip(encoding.keys, encoding.roles, strict=True))
+        if role == "number" and j not in encoding.identifiers and not is_blank[:, j].all()
+    ]
+    n_blank = is_blank.sum(axis=0)
+    candidates = [
+        j
+        for j in numbers
+        if encoding.keys[j] not in is_stated
+        and min(n_blank[j], len(rows) - n_blank[j]) >= LEAST_ROWS
+    ]
+    blanks: dict = {}
+    if not candidates:
+        return blanks
+    steps, filled = {}, rows.copy()
+    filled[:, candidates] = np.nan_to_num(rows[:, candidates])
+    for j in numbers:
+        known = rows[~is_blank[:, j], j]
+        decimals = decimals_of(known)
+        steps[j] = RESOLUTION * np.ptp(known) if decimals is None else 10.0**-decimals
+    sums = chain(*(all_sums_of(some, *varying(some, numbers), steps) for some in (filled, rows)))
+    for determinants, target, factors, constant in sums:
+        places = [*determinants, target]
+        terms = filled[:, places] * [*factors, -1.0]
+        tolerance = TOLERANCE * max(steps[j] for j in places)
+        holds = np.abs(terms.sum(axis=1) + constant) <= tolerance
+        is_term = ~is_blank[:, places] & (np.abs(terms) > tolerance)
+        added = terms_left_out(is_blank[:, places], is_term, holds, np.isin(places, candidates))
+        for k in added:
+            others = {*places} - {places[k]}
+            blanks[places[k]] = sorted(others.union(blanks.get(places[k], ())))
+    return blanks
+
+
+def terms_left_out(is_blank, is_term, holds, may_be_left_out):
+    """Return the terms of a sum that rows leave blank where they are 0.
+
+    Parameters
+    ----------
+    is_blank : ndarray of shape (n, n_terms) of bool
+        Which terms are missing.
+    is_term : ndarray of shape (n, n_terms) of bool
+        Which ones change the sum.
+    holds : ndarray of shape (n,) of bool
+        Whether the sum holds in each row, if missing terms are 0.
+    may_be_left_out : ndarray of shape (n_terms,) of bool
+        Which terms are asked for.
+
+    Returns
+    -------
+    terms : list of int
+        The terms. Without any of the others, nothing is known of them.
+    """
+    terms = np.flatnonzero(may_be_left_out).tolist()
+    n_blank = is_blank.sum(axis=1)
+    while terms:
+        # A row that lacks another column, or all but one, does not tell.
+        is_told = is_blank[:, terms].sum(axis=1) == n_blank
+        is_told &= n_blank < is_blank.shape[1] - 1
+
+        def share(k, is_told=is_told):
+            """Return the share of rows, with or without a term, in which the sum holds."""
+            lacks = is_told & is_blank[:, k]
+            if (alone := lacks & (n_blank == 1)).sum() >= LEAST_ROWS:
+                lacks = alone  # other columns may be blank for another reason
+            sets = [lacks, is_told & is_term[:, k]]
+            return min(holds[some].mean() if some.sum() >= LEAST_ROWS else 0.0 for some in sets)
+
+        worst = min(terms, key=share)
+        if share(worst) >= 1 - MAX_EXCEPTIONS:
+            break
+        terms.remove(worst)
+    return terms
+
+
+def zeros_of(schema, values, rows):
+    """Return categories whose rows leave a column blank where others have terms of a sum.
+
+    Each is a tuple of a rank, the categories' column, the column that is 0 there, `ZeroWhere`, and
+    its further arguments.
+    """
+    columns = [i for i, place in enumerate(schema.places) if place in schema.blanks]
+    is_zero = np.zeros((len(rows), len(schema.encoding.keys)), dtype=bool)
+    is_zero[:, [schema.places[i] for i in columns]] = rows[:, columns] == 0
+    zeros = []
+    for i, k, codes, n_rows in levels_without(schema, values, is_zero) if columns else ():
+        column = schema.columns[k]
+        if column.kind == "categorical":
+            code = column.value_variables[0].code(values[:, schema.of_column[k][-1]])
+            places = np.unique(rows[np.isin(code, codes), k])
+            labels = [name_of_level(column, each) for each in codes]
+            zeros.append((n_rows.sum(), ((0.0, 0), (k,), i, ZeroWhere, places, labels)))
+    return [zero for _, zero in sorted(zeros, key=itemgetter(0), reverse=True)]
