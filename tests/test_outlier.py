@@ -297,3 +297,14 @@ def test_gaps_that_make_the_default_slow_are_pointed_out():
     table = pd.DataFrame({"a": [0.5, np.nan, 2.5], "b": [1, 2, 3]})
     with pytest.raises(ColumnWarning, match="missing values in 'a': the detector fits a Table"):
         DensityOutlierDetector().fit(table)
+
+
+def test_a_value_that_no_such_row_has_is_odd():
+    rng = np.random.default_rng(0)
+    status = rng.choice(["paid", "refunded"], 200, p=[0.7, 0.3])
+    amount = pd.Series(np.round(rng.lognormal(4, 0.5, 200), 2))
+    table = pd.DataFrame({"status": status, "amount": amount})
+    table["refund"] = np.round(amount * rng.uniform(0.2, 0.9, 200), 2).where(status == "refunded")
+    scores = DensityOutlierDetector(random_state=0).fit(table).score_samples
+    odd = table.assign(refund=np.round(amount / 2, 2).where(status == "paid"))
+    assert (scores(odd) < np.quantile(scores(table), 0.1)).mean() > 0.95

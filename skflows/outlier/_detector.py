@@ -89,7 +89,7 @@ class DensityOutlierDetector(
         some. It takes no uneven `sample_weight`: for weighted rows give a density that does, such
         as an `AdaptiveKernelDensity`. For statistics other than "log_pool", which need a density,
         None is an `AutoDensity`, and for a DataFrame with texts, dates or missing values a
-        `TableDensity`, which takes about ten times as long.
+        `TableDensity` with ``missing="model"``, which takes about ten times as long.
         A fitted one is used as it is inside a `sklearn.frozen.FrozenEstimator`; the rows of `fit`
         then only calibrate it. Estimators other than `TableDensity` see arrays: columns are given
         by index.
@@ -322,8 +322,9 @@ class DensityOutlierDetector(
         if estimator is not None and takes_tables(estimator):
             encoding, rows = read(self, estimator, X, least=2)
         elif estimator is None and (self.statistic == "dependence" or is_frame(X)):
-            # A category that a fold lacks, or that is new, is rare rather than an error.
-            of_tables = TableDensity(handle_unknown="rare")
+            # A category that a fold lacks, or that is new, is rare rather than an error, and a value
+            # that rows like it lack is odd, as is a missing one that they have.
+            of_tables = TableDensity(handle_unknown="rare", missing="model")
             encoding, rows = read(self, of_tables, X, least=2)
             missing = [encoding.keys[j] for j in np.flatnonzero(np.isnan(rows).any(axis=0))]
             if self.statistic != "dependence" and encoding.is_plain and not missing:
