@@ -322,7 +322,7 @@ class DensityOutlierDetector(
         if estimator is not None and takes_tables(estimator):
             encoding, rows = read(self, estimator, X, least=2)
         elif estimator is None and (self.statistic == "dependence" or is_frame(X)):
-            # A category that a fold lacks, or that is new, is rare rather than an error, and a value
+            # A category that a fold lacks, or that is new, is rare rather than an error. A value
             # that rows like it lack is odd, as is a missing one that they have.
             of_tables = TableDensity(handle_unknown="rare", missing="model")
             encoding, rows = read(self, of_tables, X, least=2)
