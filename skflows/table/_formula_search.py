@@ -20,6 +20,7 @@ from ._formulas import (
     MonthsLater,
     Product,
     ProductAndTerm,
+    Quotient,
     RoundedSum,
     factors_of,
     lattice_of_variable,
@@ -73,6 +74,7 @@ def formulas_of(schema, rows, targets):
         (Linear, among_known(multiples_of, rows, numbers, steps)),
         (Product, products_of(rows, multipliers, numbers, steps)),
         (ProductAndTerm, among_known(products_and_terms_of, rows, multipliers, steps)),
+        (Quotient, quotients_of(rows, numbers, steps)),
         (Linear, lines_of(rows, numbers, steps)),
         (FactorByValue, multiples_by_value_of(rows, numbers, steps)),
     )
@@ -124,13 +126,50 @@ def formulas_of(schema, rows, targets):
         if share > most_exceptions:
             continue
         if may_be_exceptions(is_exception, rows[known], target):
+            line = best if issubclass(make, Linear) else line
             n_negative = sum(factor < 0 for factor in best[0])
             rank = (round(share, 3), len(determinants) - 1.5, n_negative, (-target,))
-            line = best if issubclass(make, Linear) else line
             rules.append((rank, determinants, target, make, *line, variable, nudge))
             if len(determinants) == 1 and rank[0] == 0:  # no other line would be better
                 are_lines.add(target)
-    return rules
+    return with_clearest_first(rules, rows, schema, targets)
+
+
+def with_clearest_first(formulas, rows, schema, targets):
+    """Return formulas in which of a product and quotients of the same columns one comes first.
+
+    It is the one that needs no rounding, such as a total of several pieces, or else of whose
+    determinants the fewest values fit: shares in per cent, rather than the amount that is shared.
+    """
+    groups: dict = {}
+    for k, (_, determinants, target, make, *line) in enumerate(formulas):
+        if make in (Product, Quotient):
+            columns = [*determinants, target]
+            some = rows[~np.isnan(rows[:, columns]).any(axis=1)][:N_SCREENED]
+            rule = make(determinants, targets[target], *line, some, np.ones(len(some)))
+            is_exact = np.isclose(rule.total(some), some[:, target], rtol=ROUNDING, atol=0.0)
+            is_rounded = is_exact.mean() < LIKELY
+            order = is_rounded, is_rounded and ambiguity(rule, some, schema), make is Quotient
+            groups.setdefault(frozenset(columns), []).append((order, k))
+    formulas = list(formulas)
+    for group in groups.values():
+        (_, first), *others = sorted(group)
+        for _, k in others:
+            (share, size, n_negative, *rest), *formula = formulas[k]
+            rank = max(share, formulas[first][0][0]), size, n_negative + 1, *rest
+            formulas[k] = (rank, *formula)
+    return formulas
+
+
+def ambiguity(rule, rows, schema):
+    """Return how many values of determinants fit a target, as the sum of their logarithms."""
+    total, tolerances, logs = rule.total(rows), rule.tolerances(schema), 0.0
+    for i, tolerance in zip(rule.determinants, tolerances, strict=True):
+        moved = rows.copy()
+        moved[:, i] += tolerance
+        change = np.nanmedian(np.abs(rule.total(moved) - total))
+        logs += max(0.0, np.log(rule.target.tolerance / max(change, 1e-300)))
+    return logs
 
 
 def without_reversed(formulas):
@@ -437,21 +476,45 @@ def products_of(rows, multipliers, numbers, steps):
         if len({*determinants}) < len(factors):
             continue  # a column and its rate
         values = rows[:, factors].prod(axis=1)
-        some = np.flatnonzero(~np.isnan(values) & (values != 0))[: 2 * N_SCREENED]
-        if len(some) < LEAST_ROWS:
-            continue
+        own = rates[[*factors]]
         targets = [j for j in numbers if j not in determinants]
-        known, values = rows[np.ix_(some, targets)], values[some, None]
-        ratios, count = lower_medians((known / values).T), (~np.isnan(known)).sum(axis=0)
-        shorts, tolerances = short_numbers(ratios), [TOLERANCE * steps[j] for j in targets]
-        n_misses = (np.abs(known - shorts[:, None] * values) > tolerances).sum(axis=1)
-        for k in np.flatnonzero(count >= LEAST_ROWS):
-            short = shorts[n_misses[:, k].argmin(), k]
-            if not short or n_misses[:, k].min() > (1 - LIKELY) * count[k]:
-                continue
-            own = rates[[*factors]]
-            if rates_matter(rows[:, targets[k]], rows[:, factors], own, short, tolerances[k]):
-                yield determinants, targets[k], short, tuple(own.tolist())
+        for target, short in multiples_among(values, rows, targets, steps):
+            tolerance = TOLERANCE * steps[target]
+            if rates_matter(rows[:, target], rows[:, factors], own, short, tolerance):
+                yield determinants, target, short, tuple(own.tolist())
+
+
+def multiples_among(values, rows, targets, steps):
+    """Yield the columns that are values times a number of few digits, and this number."""
+    some = np.flatnonzero(np.isfinite(values) & (values != 0))[: 2 * N_SCREENED]
+    if len(some) < LEAST_ROWS:
+        return
+    known, values = rows[np.ix_(some, targets)], values[some, None]
+    ratios, count = lower_medians((known / values).T), (~np.isnan(known)).sum(axis=0)
+    shorts, tolerances = short_numbers(ratios), [TOLERANCE * steps[j] for j in targets]
+    n_misses = (np.abs(known - shorts[:, None] * values) > tolerances).sum(axis=1)
+    for k in np.flatnonzero(count >= LEAST_ROWS):
+        short = shorts[n_misses[:, k].argmin(), k]
+        if short and n_misses[:, k].min() <= (1 - LIKELY) * count[k]:
+            yield targets[k], short
+
+
+def quotients_of(rows, numbers, steps):
+    """Yield quotients of two columns that a further column may be, as `sums_of` yields sums.
+
+    Their ``line`` is a factor with few digits, and the power of the divisor.
+    """
+    if perm(len(numbers), 3) > MAX_PRODUCTS:
+        return
+    for first, second in permutations(numbers, 2):
+        targets = [j for j in numbers if j not in (first, second)]
+        for power in 1, 2:
+            divisor = np.where(rows[:, second] == 0, np.nan, rows[:, second]) ** power
+            factors = np.column_stack([rows[:, first], 1 / divisor])
+            for target, short in multiples_among(factors.prod(axis=1), rows, targets, steps):
+                own, tolerance = np.ones(2), TOLERANCE * steps[target]
+                if rates_matter(rows[:, target], factors, own, short, tolerance):
+                    yield (first, second), target, short, power
 
 
 def products_and_terms_of(rows, multipliers, steps):

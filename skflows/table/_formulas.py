@@ -596,6 +596,72 @@ class ProductAndTerm(Formula):
         return f"{names[self.target.column]} = {first} * {second} {sign} {term}"
 
 
+class Quotient(Formula):
+    """A number as another one divided by a third, or by its square, rounded as the target is.
+
+    For example, a price per square metre, a share in per cent, or a body mass index. It says
+    nothing where the divisor is 0.
+
+    Parameters
+    ----------
+    determinants, target, rows, weight
+        As in `Lookup`: the number that is divided, and the divisor.
+    factor : float
+        A constant factor.
+    power : int
+        1, or 2 for the square.
+    variable, nudge
+        As in `Linear`.
+    """
+
+    kind = "quotient"
+
+    def __init__(self, determinants, target, factor, power, variable, nudge, rows, weight):
+        self.determinants, self.target = determinants, target
+        self.factor, self.power = factor, power
+        self.variable, self.nudge = variable, nudge
+        sizes = np.abs(rows[~np.isnan(rows[:, determinants]).any(axis=1)][:, determinants])
+        least, largest = sizes[:, 0].min(initial=np.inf), sizes[:, 1].max(initial=1e-300)
+        slope = abs(factor) / largest**power
+        self.slopes = [slope, slope * power * least / largest]
+        self.counts = self.count(rows, weight)
+
+    @property
+    def line(self):
+        return self.factor, self.power
+
+    @staticmethod
+    def terms(columns, factor, power):
+        first, second = columns.T
+        return (first / np.where(second == 0, np.nan, second) ** power)[:, None], (factor,), 0.0
+
+    def error(self, rows):
+        """Return how far the target is from its expected value, NaN beside a divisor of 0."""
+        return np.where(rows[:, self.determinants[1]] == 0, np.nan, super().error(rows))
+
+    def rest(self, rows, i):
+        """Return what column i should be, before rounding; NaN beside a 0."""
+        first, second = rows[:, self.determinants].T
+        target = rows[:, self.target.column] / self.factor
+        if i == self.determinants[0]:
+            return target * np.where(second == 0, np.nan, second) ** self.power
+        divisor = first / np.where(target == 0, np.nan, target)
+        return divisor if self.power == 1 else np.sqrt(np.where(divisor < 0, np.nan, divisor))
+
+    def sizes(self, rows, schema):
+        """Return the size of both numbers in steps of their columns."""
+        return np.abs(rows[:, self.determinants]) / self.tolerances(schema)
+
+    def text(self, names):
+        """Return the rule as text."""
+        first, second = (str(names[j]) for j in self.determinants)
+        divisor = second if self.power == 1 else f"{second}**{self.power}"
+        factor = "" if self.factor == 1 else f"{self.factor:.6g} * "
+        if is_short(1 / self.factor) and not is_short(self.factor):
+            factor, divisor = "", f"({1 / self.factor:.6g} * {divisor})"
+        return f"{names[self.target.column]} = {factor}{first} / {divisor}"
+
+
 class FactorByValue(Formula):
     """A number as another one times a factor for each value of a column, rounded as the target is.
 
