@@ -488,6 +488,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
 
     def _schema_of(self, encoding, rows, random_state, weight):
         """Return the kinds and variables of the columns of encoded rows."""
+        used = rows if weight is None else rows[weight > 0]
         return Schema(
             encoding,
             rows,
@@ -495,7 +496,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             models_missing=self.missing == "model",
             random_state=random_state,
             weight=weight,
-            blanks=blanks_of_sums(encoding, rows, self.columns) if self.rules else None,
+            blanks=blanks_of_sums(encoding, used, self.columns) if self.rules else None,
         )
 
     def _share_columns(self, X, random_state, weight=None, encoding=None, anew=False):

@@ -58,10 +58,10 @@ NUDGES = (HALF, 0.0, -HALF)  # steps, before rounding
 
 
 def formulas_of(schema, rows, targets):
-    """Return the columns that are sums or products of others, or a line of one.
+    """Return the columns that are sums, products or quotients of others, or a line of one.
 
-    Each is a tuple of its rank, the determinants, the target, `Linear` or `Product`, and its
-    further arguments.
+    Each is a tuple of its rank, the determinants, the target, a `Formula` such as `Linear`, and
+    its further arguments.
     """
     multipliers, numbers = varying(rows, numbers_of(schema))
     steps = {}
@@ -509,8 +509,8 @@ def quotients_of(rows, numbers, steps):
     for first, second in permutations(numbers, 2):
         targets = [j for j in numbers if j not in (first, second)]
         for power in 1, 2:
-            divisor = np.where(rows[:, second] == 0, np.nan, rows[:, second]) ** power
-            factors = np.column_stack([rows[:, first], 1 / divisor])
+            divisor = rows[:, second] ** power
+            factors = np.column_stack([rows[:, first], 1 / np.where(divisor == 0, np.nan, divisor)])
             for target, short in multiples_among(factors.prod(axis=1), rows, targets, steps):
                 own, tolerance = np.ones(2), TOLERANCE * steps[target]
                 if rates_matter(rows[:, target], factors, own, short, tolerance):

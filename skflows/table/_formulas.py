@@ -632,8 +632,8 @@ class Quotient(Formula):
 
     @staticmethod
     def terms(columns, factor, power):
-        first, second = columns.T
-        return (first / np.where(second == 0, np.nan, second) ** power)[:, None], (factor,), 0.0
+        first, divisor = columns[:, 0], columns[:, 1] ** power
+        return (first / np.where(divisor == 0, np.nan, divisor))[:, None], (factor,), 0.0
 
     def error(self, rows):
         """Return how far the target is from its expected value, NaN beside a divisor of 0."""

@@ -111,7 +111,8 @@ class Schema:
         if encoding.inferred_identifiers:
             warn_of_identifiers(encoding.inferred_identifiers)
         if self.blanks:
-            others = {*chain(*self.blanks.values())} - {*self.blanks}
+            terms = {*chain(*self.blanks.values())}
+            others = terms - {*self.blanks} or terms
             names = ([encoding.keys[j] for j in sorted(each)] for each in (self.blanks, others))
             warn_of_blanks(*names)
         if self.empty:
