@@ -148,3 +148,42 @@ def test_a_blank_counts_in_a_part_of_a_pipeline():
     wrong = table.iloc[:20].copy()
     wrong["total"] += 100
     assert (detector.score_samples(wrong) < detector.score_samples(table.iloc[:20])).all()
+
+
+def test_alternatives_are_no_parts():
+    """A patient has the outcome with or without treatment, and a ledger has both signs."""
+    rng, n = np.random.default_rng(0), 300
+    first, second = (pd.Series(np.round(rng.gamma(3, scale, n), 2)) for scale in (20, 30))
+    is_first = rng.uniform(size=n) < 0.5
+    table = pd.DataFrame({"treated": first.where(is_first), "control": second.where(~is_first)})
+    assert blanks_of(table.assign(outcome=np.where(is_first, first, second))) == set()
+    change = np.where(is_first, first, -second)
+    assert blanks_of(table.assign(change=change)) == {"treated", "control"}
+
+
+def test_a_sum_of_parts_may_be_blank_with_them():
+    """The promotion is a part of the discount, which is a part of the total."""
+    rng, n = np.random.default_rng(0), 600
+    parts = {name: pd.Series(np.round(rng.gamma(2, 5, n), 2)) for name in ("promo", "coupon")}
+    table = pd.DataFrame({k: x.where(rng.uniform(size=n) < 0.4) for k, x in parts.items()})
+    table["discount"] = np.round(table.sum(axis=1, min_count=1), 2)
+    table["subtotal"] = np.round(rng.gamma(5, 20, n) + 50, 2)
+    table["total"] = np.round(table["subtotal"] - table["discount"].fillna(0), 2)
+    with pytest.warns(ColumnWarning, match="counts as 0"):
+        density = quick().fit(table)
+    scores = density.score_samples(table)
+    np.testing.assert_array_equal(density.score_samples(table.fillna(0.0)), scores)
+    pd.testing.assert_frame_equal(density.impute(table), table.fillna(0.0))
+
+
+def test_what_a_category_tells_is_not_only_that_it_is_0():
+    rng, n = np.random.default_rng(0), 400
+    table = pd.DataFrame({"channel": rng.choice(["web", "phone", "store"], n)})
+    table["subtotal"] = np.round(rng.lognormal(4, 0.7, n), 2)
+    table["shipping"] = table["channel"].map({"web": 4.9, "phone": 6.9})
+    table["discount"] = np.round(table["subtotal"] / 10, 2).where(rng.uniform(size=n) < 0.5)
+    table["total"] = total_of(table)
+    with pytest.warns(ColumnWarning, match="counts as 0"):
+        drawn = quick().fit(table).sample(500, random_state=0)
+    expected = drawn["channel"].map({"web": 4.9, "phone": 6.9}).rename("shipping")
+    pd.testing.assert_series_equal(drawn["shipping"], expected)

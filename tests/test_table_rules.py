@@ -1735,3 +1735,14 @@ def test_rules_tell_nothing_of_what_a_category_lacks():
     with pytest.warns(ColumnWarning, match="in column 'pension' counts as 0"):
         density = quick().fit(table)  # as the sum shows
     assert density.quantile("net", given, 0.5).tolist() == [1500, 2250]
+
+
+def test_what_remains_of_a_rounded_budget_is_exact():
+    """The nearest budget of full thousands would be a sum of any parts."""
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"spent": np.round(rng.gamma(4, 5_000, 300), 2)})
+    table["budget"] = np.ceil(table["spent"] * rng.uniform(0.9, 1.3, 300) / 1_000) * 1_000
+    table["remaining"] = np.round(table["budget"] - table["spent"], 2)
+    drawn = quick().fit(table).sample(200, random_state=0)
+    assert (drawn["budget"] % 1_000 == 0).all()
+    np.testing.assert_allclose(drawn["spent"] + drawn["remaining"], drawn["budget"], atol=1e-6)

@@ -206,7 +206,8 @@ def _add_impute(command):
     command.add_argument(
         "--keep-blanks",
         action="store_true",
-        help="leave cells blank in rows of a category none of whose rows in fit has a value",
+        help="leave cells blank that count as 0, or in rows of a category none of whose rows in "
+        "fit has a value",
     )
     _add_format(command)
     _add_random_state(command)

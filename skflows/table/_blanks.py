@@ -22,8 +22,9 @@ MAX_ROWS = 5_000  # among which sums are looked for
 def blanks_of_sums(encoding, rows, columns=None):
     """Return the columns whose missing values are 0, with the other columns of their sums.
 
-    A sum has to hold in rows that have a value, and with 0 in rows that have none. The user states
-    the kind of none of these columns.
+    A sum has to hold in rows that have a value, and with 0 in rows that have none. A total that
+    is never missing has to have rows of two terms: others may have one of several alternatives. The
+    user states the kind of none of these columns.
 
     Parameters
     ----------
@@ -68,9 +69,13 @@ def blanks_of_sums(encoding, rows, columns=None):
     for determinants, target, factors, constant in sums:
         places = [*determinants, target]
         terms = filled[:, places] * [*factors, -1.0]
-        tolerance = TOLERANCE * max(steps[j] for j in places)
+        tolerance = TOLERANCE * min(steps[j] for j in places)  # a small term must matter
         holds = np.abs(terms.sum(axis=1) + constant) <= tolerance
         is_term = ~is_blank[:, places] & (np.abs(terms) > tolerance)
+        signs = np.sign([*factors, -1.0])
+        totals = [j for j, sign in zip(places, signs, strict=True) if (signs == sign).sum() == 1]
+        if {*totals} - {*candidates}:  # one of several alternatives would be all of the total
+            is_term &= (is_term.sum(axis=1) > 2)[:, None]
         added = terms_left_out(is_blank[:, places], is_term, holds, np.isin(places, candidates))
         for k in added:
             others = {*places} - {places[k]}
@@ -119,13 +124,16 @@ def terms_left_out(is_blank, is_term, holds, may_be_left_out):
     return terms
 
 
-def zeros_of(schema, values, rows):
+def zeros_of(schema, values, rows, told):
     """Return categories whose rows leave a column blank where others have terms of a sum.
+
+    Functions say more of the columns that they tell.
 
     Each is a tuple of a rank, the categories' column, the column that is 0 there, `ZeroWhere`, and
     its further arguments.
     """
-    columns = [i for i, place in enumerate(schema.places) if place in schema.blanks]
+    is_asked = [place in schema.blanks and i not in told for i, place in enumerate(schema.places)]
+    columns = np.flatnonzero(is_asked).tolist()
     is_zero = np.zeros((len(rows), len(schema.encoding.keys)), dtype=bool)
     is_zero[:, [schema.places[i] for i in columns]] = rows[:, columns] == 0
     zeros = []

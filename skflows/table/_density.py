@@ -153,10 +153,9 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
     missing : {"ignore", "model"}, default="ignore"
         Whether the pattern of missing values is part of the model. With "ignore", values are taken
         to be missing at random, and the score of a row is the log-density of its known part. With
-        "model", a missing value is an event with a probability of its own, in every column. Where
-        a sum of columns holds in rows that lack a term, such as a discount, without it, a missing
-        value of this column counts as 0 in either case, with a warning, unless ``columns`` states
-        its kind.
+        "model", a missing value is an event with a probability of its own, in every column. If
+        a sum of columns holds without a missing term, such as a discount, the term counts as 0 in
+        either case, with a warning, unless ``columns`` states its kind.
 
     rules : bool, default=True
         Whether to look for rules, such as a column that follows from another, and to keep them in
@@ -383,7 +382,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         weight = weight[kept] / weight[kept].mean()
         random_state = group.broadcast(random_state_of(self))
         self._schema = shared or self._schema_of(encoding, rows, random_state, weight)
-        rows = self._schema.without_blanks(rows)
+        rows = self._schema.blanks_as_zeros(rows)
         is_missing, rows = np.isnan(rows), self._schema.split(rows)
         is_missing[:, self._schema.empty] = False  # of which no pattern is learnt
         if shared is not None:  # which has the maps of other rows
@@ -905,7 +904,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         drawn = self._complete(values, random_state, pattern=pattern)
         schema.rules.warn_of_broken_draws(schema, values, drawn)
         rows = schema.joined(drawn, random_state)
-        rows = rows if complete else schema.with_blanks(rows)
+        rows = rows if complete else schema.zeros_as_blanks(rows)
         rows[:, list(schema.encoding.identifiers)] = 0.0
         if pattern is not None and schema.encoding.identifiers:
             rows[pattern.draw_identifiers(schema, drawn, random_state)] = np.nan
@@ -1146,7 +1145,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             are_blank = np.repeat(are_blank, [*map(len, schema.of_column)], axis=1)
             drawn[np.isnan(values) & are_blank] = np.nan
         rows = [schema.joined(drawn) for drawn in draws]
-        rows = [*map(schema.with_blanks, rows)] if keep_blanks else rows
+        rows = [*map(schema.zeros_as_blanks, rows)] if keep_blanks else rows
         tables = [schema.encoding.fill(X, frame, each) for each in rows]
         return tables[0] if n_draws == 1 else tables
 

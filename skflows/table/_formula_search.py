@@ -136,28 +136,32 @@ def formulas_of(schema, rows, targets):
 
 
 def with_clearest_first(formulas, rows, schema, targets):
-    """Return formulas in which of a product and quotients of the same columns one comes first.
+    """Return formulas in which the clearest one of several of the same columns comes first.
 
-    It is the one that needs no rounding, such as a total of several pieces, or else of whose
-    determinants the fewest values fit: shares in per cent, rather than the amount that is shared.
+    Of a product and quotients it is the one that needs no rounding, such as a total of several
+    pieces, or else of whose determinants the fewest values fit: shares in per cent, rather than the
+    amount that is shared. Of sums it is one of whose terms the fewest fit: what remains of a budget
+    of full thousands, rather than the budget.
     """
     groups: dict = {}
-    for k, (_, determinants, target, make, *line) in enumerate(formulas):
-        if make in (Product, Quotient):
+    for k, (rank, determinants, target, make, *line) in enumerate(formulas):
+        is_sum = make is Linear and len(determinants) > 1
+        if is_sum or make in (Product, Quotient):
             columns = [*determinants, target]
             some = rows[~np.isnan(rows[:, columns]).any(axis=1)][:N_SCREENED]
             rule = make(determinants, targets[target], *line, some, np.ones(len(some)))
             is_exact = np.isclose(rule.total(some), some[:, target], rtol=ROUNDING, atol=0.0)
-            is_rounded = is_exact.mean() < LIKELY
-            order = is_rounded, is_rounded and ambiguity(rule, some, schema), make is Quotient
-            groups.setdefault(frozenset(columns), []).append((order, k))
+            is_rounded = not is_sum and is_exact.mean() < LIKELY
+            n_fit = round(ambiguity(rule, some, schema), 1) if is_sum or is_rounded else 0.0
+            order = is_rounded, n_fit, make is Quotient
+            groups.setdefault((frozenset(columns), is_sum), []).append((order, rank, k))
     formulas = list(formulas)
     for group in groups.values():
-        (_, first), *others = sorted(group)
-        for _, k in others:
-            (share, size, n_negative, *rest), *formula = formulas[k]
-            rank = max(share, formulas[first][0][0]), size, n_negative + 1, *rest
-            formulas[k] = (rank, *formula)
+        (best, (share, *_), _), *others = sorted(group)
+        for order, (own, size, n_negative, *rest), k in others:
+            if order > best:
+                rank = max(own, share), size, n_negative + len(rows[0]), *rest
+                formulas[k] = (rank, *formulas[k][1:])
     return formulas
 
 
@@ -304,7 +308,7 @@ def among_known(search, rows, numbers, steps):
 
 
 def varying(rows, numbers):
-    """Return the columns that have two values, such as rates, and the ones that have more."""
+    """Return the columns of two values and more, such as two rates, and those of three and more."""
     n_distinct = {i: len(np.unique(rows[~np.isnan(rows[:, i]), i])) for i in numbers}
     return tuple([i for i in numbers if n_distinct[i] >= least] for least in (2, LEAST_DISTINCT))
 

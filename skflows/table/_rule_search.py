@@ -60,7 +60,8 @@ def find_rules(schema, values, weight, copy_of):
     ]
     zones = {i: c.zone for i, c in enumerate(schema.columns) if c.kind == "datetime"}
     functions = functions_of(rows[some], numbers_of(schema), zones)
-    candidates = [*without_reversed(formulas), *zeros_of(schema, values, rows), *functions]
+    zeros = zeros_of(schema, values, rows, {target for _, _, target, *_ in functions})
+    candidates = [*without_reversed(formulas), *zeros, *functions]
     # A lookup takes each wrong value for the one of its own combination, where a formula tells.
     candidates.sort(key=lambda each: (issubclass(each[3], Lookup), each[0]))
     rules, ancestors = compatible(candidates)

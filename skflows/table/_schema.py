@@ -80,7 +80,7 @@ class Schema:
         has_zero = (rows == 0).any(axis=0)
         self.blank_if_zero = [j for j in self.blanks if not has_zero[j]]  # as rows are written
         n_missing = np.isnan(rows).sum(axis=0)
-        rows = self.without_blanks(rows)
+        rows = self.blanks_as_zeros(rows)
         n_zeros = n_missing - np.isnan(rows).sum(axis=0)
         is_used, are_known = weight > 0, ~np.isnan(rows)
         self.encoding = encoding
@@ -286,7 +286,8 @@ class Schema:
         Categories that no row of the fit has are an error or a warning here if the encoding has
         seen them, or if they are numbers: it tells of others itself.
         """
-        values, rows = np.full((len(rows), len(self.variables)), np.nan), self.without_blanks(rows)
+        values = np.full((len(rows), len(self.variables)), np.nan)
+        rows = self.blanks_as_zeros(rows) if self.blanks else rows
         unseen = {}
         for name in self.names if names is None else self.modelled(names):
             i = self.names.index(name)
@@ -318,16 +319,21 @@ class Schema:
             rows[:, place] = column.joined(values[:, variables], random_state)
         return rows
 
-    def without_blanks(self, rows):
-        """Return encoded rows in which missing values that count as 0 are 0."""
-        filled = rows
-        for j, others in self.blanks.items():
-            is_blank = np.isnan(rows[:, j]) & ~np.isnan(rows[:, others]).all(axis=1)
-            filled = filled.copy() if filled is rows else filled
-            filled[is_blank, j] = 0.0
+    def blanks_as_zeros(self, rows):
+        """Return encoded rows in which missing values that count as 0 are 0.
+
+        One that is 0 may make another one so, as a discount that is a sum of parts.
+        """
+        filled, is_new = rows.copy(), bool(self.blanks)
+        while is_new:
+            is_new = False
+            for j, others in self.blanks.items():
+                is_blank = np.isnan(filled[:, j]) & ~np.isnan(filled[:, others]).all(axis=1)
+                filled[is_blank, j] = 0.0
+                is_new |= is_blank.any()
         return filled
 
-    def with_blanks(self, rows):
+    def zeros_as_blanks(self, rows):
         """Return encoded rows in which values of 0 are missing, if they are in the rows of fit."""
         rows = rows.copy()
         for j in self.blank_if_zero:
