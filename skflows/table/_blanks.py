@@ -9,14 +9,13 @@ from operator import itemgetter
 
 import numpy as np
 
+from ..columns.arrays import some_rows
 from ..columns.kinds import stated
 from ..columns.lattice import decimals_of
-from ._formula_search import LEAST_ROWS, TOLERANCE, all_sums_of, varying
-from ._missing import levels_without, name_of_level
+from ._formula_search import LEAST_ROWS, MAX_ROWS, TOLERANCE, all_sums_of, varying
+from ._missing import level_codes, levels_without, name_of_level
 from ._rule_exceptions import MAX_EXCEPTIONS
 from ._rule_kinds import RESOLUTION, ZeroWhere
-
-MAX_ROWS = 5_000  # among which sums are looked for
 
 
 def blanks_of_sums(encoding, rows, columns=None):
@@ -40,8 +39,7 @@ def blanks_of_sums(encoding, rows, columns=None):
     blanks : dict of int to list of int
         Places of the columns, and of the other columns of the sums.
     """
-    if len(rows) > MAX_ROWS:
-        rows = rows[np.random.RandomState(0).permutation(len(rows))[:MAX_ROWS]]
+    rows = rows[some_rows(len(rows), MAX_ROWS)]
     is_stated = stated(columns, encoding.keys)
     is_blank = np.isnan(rows)
     numbers = [
@@ -108,29 +106,25 @@ def terms_left_out(is_blank, is_term, holds, may_be_left_out):
         # A row that lacks another column, or all but one, does not tell.
         is_told = is_blank[:, terms].sum(axis=1) == n_blank
         is_told &= n_blank < is_blank.shape[1] - 1
-
-        def share(k, is_told=is_told):
-            """Return the share of rows, with or without a term, in which the sum holds."""
+        shares = []
+        for k in terms:
             lacks = is_told & is_blank[:, k]
             if (alone := lacks & (n_blank == 1)).sum() >= LEAST_ROWS:
                 lacks = alone  # other columns may be blank for another reason
-            sets = [lacks, is_told & is_term[:, k]]
-            return min(holds[some].mean() if some.sum() >= LEAST_ROWS else 0.0 for some in sets)
-
-        worst = min(terms, key=share)
-        if share(worst) >= 1 - MAX_EXCEPTIONS:
+            has = is_told & is_term[:, k]
+            are_enough = min(lacks.sum(), has.sum()) >= LEAST_ROWS
+            shares.append(min(holds[lacks].mean(), holds[has].mean()) if are_enough else 0.0)
+        if min(shares) >= 1 - MAX_EXCEPTIONS:
             break
-        terms.remove(worst)
+        del terms[np.argmin(shares)]
     return terms
 
 
 def zeros_of(schema, values, rows, told):
     """Return categories whose rows leave a column blank where others have terms of a sum.
 
-    Functions say more of the columns that they tell.
-
-    Each is a tuple of a rank, the categories' column, the column that is 0 there, `ZeroWhere`, and
-    its further arguments.
+    Columns that functions tell are left out, as these say more. Each is a tuple of a rank, the
+    categories' column, the column that is 0 there, `ZeroWhere`, and its further arguments.
     """
     is_asked = [place in schema.blanks and i not in told for i, place in enumerate(schema.places)]
     columns = np.flatnonzero(is_asked).tolist()
@@ -140,7 +134,7 @@ def zeros_of(schema, values, rows, told):
     for i, k, codes, n_rows in levels_without(schema, values, is_zero) if columns else ():
         column = schema.columns[k]
         if column.kind == "categorical":
-            code = column.value_variables[0].code(values[:, schema.of_column[k][-1]])
+            code, _ = level_codes(schema, values, k)
             places = np.unique(rows[np.isin(code, codes), k])
             labels = [name_of_level(column, each) for each in codes]
             zeros.append((n_rows.sum(), ((0.0, 0), (k,), i, ZeroWhere, places, labels)))

@@ -845,12 +845,11 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         given : dict or DataFrame, default=None
             Values of some columns, which all rows have: one value each, or one for each row of a
             table. A missing value is unknown, unless it counts as 0 (see ``missing``): it is drawn
-            as the other columns are. A number that
-            the column cannot hold, such as 2.5 among integers, is an error. One far from the values
-            of `fit` gives a warning, since samples of other columns are then unreliable. A date
-            more than a month before or after all dates of `fit` stands for the same time of the
-            nearest year, if they are more than a year apart, and other dates beyond for the
-            nearest one.
+            as the other columns are. A number that the column cannot hold, such as 2.5 among
+            integers, is an error. One far from the values of `fit` gives a warning, since samples
+            of other columns are then unreliable. A date more than a month before or after all dates
+            of `fit` stands for the same time of the nearest year, if they are more than a year
+            apart, and other dates beyond for the nearest one.
 
         complete : bool, default=False
             Whether to draw rows without missing values.

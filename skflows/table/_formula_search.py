@@ -24,11 +24,13 @@ from ._formulas import (
     RoundedSum,
     factors_of,
     lattice_of_variable,
+    nonzero,
     rounded,
 )
 from ._rule_exceptions import FEW_EXCEPTIONS, MAX_EXCEPTIONS, MAX_RELATIVE, are_random, codes_of
 from ._rule_kinds import ROUNDING
 
+MAX_ROWS = 5_000  # among which rules are looked for
 FEW_OF_FORMULAS = 0.02  # of numbers that are equal to a formula up to rounding
 LEAST_ROWS, LEAST_DISTINCT = 20, 3  # known rows, and distinct values, of a linear rule
 LEAST_OTHERS = 10  # rows in which its target differs from its most frequent value
@@ -160,7 +162,8 @@ def with_clearest_first(formulas, rows, schema, targets):
         (best, (share, *_), _), *others = sorted(group)
         for order, (own, size, n_negative, *rest), k in others:
             if order > best:
-                rank = max(own, share), size, n_negative + len(rows[0]), *rest
+                # More than any sum has negative terms.
+                rank = max(own, share), size, n_negative + rows.shape[1], *rest
                 formulas[k] = (rank, *formulas[k][1:])
     return formulas
 
@@ -308,7 +311,7 @@ def among_known(search, rows, numbers, steps):
 
 
 def varying(rows, numbers):
-    """Return the columns of two values and more, such as two rates, and those of three and more."""
+    """Return the columns with at least two values, such as two rates, and with at least three."""
     n_distinct = {i: len(np.unique(rows[~np.isnan(rows[:, i]), i])) for i in numbers}
     return tuple([i for i in numbers if n_distinct[i] >= least] for least in (2, LEAST_DISTINCT))
 
@@ -514,7 +517,7 @@ def quotients_of(rows, numbers, steps):
         targets = [j for j in numbers if j not in (first, second)]
         for power in 1, 2:
             divisor = rows[:, second] ** power
-            factors = np.column_stack([rows[:, first], 1 / np.where(divisor == 0, np.nan, divisor)])
+            factors = np.column_stack([rows[:, first], 1 / nonzero(divisor)])
             for target, short in multiples_among(factors.prod(axis=1), rows, targets, steps):
                 own, tolerance = np.ones(2), TOLERANCE * steps[target]
                 if rates_matter(rows[:, target], factors, own, short, tolerance):
@@ -593,7 +596,7 @@ def triples_of(rows, multipliers, numbers, steps):
     y = known[:, None, numbers]
     with np.errstate(all="ignore"):  # of products that overflow, and of 0, which tells no factor
         values = known[:, sets].prod(axis=2)[:, :, None]
-        ratios = np.where(values == 0, np.nan, y / values)
+        ratios = y / nonzero(values)
         middle = (np.isfinite(ratios).sum(axis=0, keepdims=True) - 1).clip(min=0) // 2
         ratios = np.take_along_axis(np.sort(ratios, axis=0), middle, axis=0)
         errors = np.abs(y - short_numbers(ratios) * values)

@@ -256,7 +256,7 @@ class Linear(Formula):
         for j, coefficient in zip(self.determinants, self.coefficients, strict=True):
             size = abs(coefficient)
             term = str(names[j]) if size == 1 else f"{size:.6g} * {names[j]}"
-            if is_short(1 / size) and not is_short(size):
+            if is_short_inverse(size):
                 term = f"{names[j]} / {1 / size:.6g}"
             text += f" {'-' if coefficient < 0 else '+'} {term}"
         if self.constant:
@@ -516,7 +516,7 @@ class Product(Formula):
         """Return what column i should be, before rounding; NaN beside a 0."""
         place = self.determinants.index(i)
         divisor = self.factor * np.delete(self.factors(rows), place, axis=1).prod(axis=1)
-        rest = rows[:, self.target.column] / np.where(divisor == 0, np.nan, divisor)
+        rest = rows[:, self.target.column] / nonzero(divisor)
         rate = self.rates[place]
         return (rest - 1) / rate if rate else rest
 
@@ -527,7 +527,7 @@ class Product(Formula):
 
     def text(self, names):
         """Return the rule as text."""
-        is_inverse = is_short(1 / self.factor) and not is_short(self.factor)
+        is_inverse = is_short_inverse(self.factor)
         factors = [] if self.factor == 1 or is_inverse else [f"{self.factor:.6g}"]
         for j, rate in zip(self.determinants, self.rates, strict=True):
             if not rate:
@@ -578,7 +578,7 @@ class ProductAndTerm(Formula):
         if place == 2:
             return self.sign * (target - first * second)
         divisor = second if place == 0 else first
-        return (target - self.sign * term) / np.where(divisor == 0, np.nan, divisor)
+        return (target - self.sign * term) / nonzero(divisor)
 
     def sizes(self, rows, schema):
         """Return the size of each factor in steps of its column; the term counts as the largest.
@@ -633,7 +633,7 @@ class Quotient(Formula):
     @staticmethod
     def terms(columns, factor, power):
         first, divisor = columns[:, 0], columns[:, 1] ** power
-        return (first / np.where(divisor == 0, np.nan, divisor))[:, None], (factor,), 0.0
+        return (first / nonzero(divisor))[:, None], (factor,), 0.0
 
     def error(self, rows):
         """Return how far the target is from its expected value, NaN beside a divisor of 0."""
@@ -644,8 +644,8 @@ class Quotient(Formula):
         first, second = rows[:, self.determinants].T
         target = rows[:, self.target.column] / self.factor
         if i == self.determinants[0]:
-            return target * np.where(second == 0, np.nan, second) ** self.power
-        divisor = first / np.where(target == 0, np.nan, target)
+            return target * nonzero(second) ** self.power
+        divisor = first / nonzero(target)
         return divisor if self.power == 1 else np.sqrt(np.where(divisor < 0, np.nan, divisor))
 
     def sizes(self, rows, schema):
@@ -657,7 +657,7 @@ class Quotient(Formula):
         first, second = (str(names[j]) for j in self.determinants)
         divisor = second if self.power == 1 else f"{second}**{self.power}"
         factor = "" if self.factor == 1 else f"{self.factor:.6g} * "
-        if is_short(1 / self.factor) and not is_short(self.factor):
+        if is_short_inverse(self.factor):
             factor, divisor = "", f"({1 / self.factor:.6g} * {divisor})"
         return f"{names[self.target.column]} = {factor}{first} / {divisor}"
 
@@ -739,7 +739,7 @@ class FactorByValue(Formula):
         if i != self.determinants[0]:
             return np.full(len(rows), np.nan)
         factor = self._factor(rows)
-        return rows[:, self.target.column] / np.where(factor == 0, np.nan, factor)
+        return rows[:, self.target.column] / nonzero(factor)
 
     def sizes(self, rows, schema):
         """Return 1 for the number and 0 for the other column, few values of which fit."""
@@ -762,9 +762,19 @@ def factors_of(values, rates):
     return np.where(rates, 1 + rates * values, values)
 
 
+def nonzero(numbers):
+    """Return numbers with NaN in place of 0, by which nothing is divided."""
+    return np.where(numbers == 0, np.nan, numbers)
+
+
 def is_short(number):
     """Return whether a number has few digits."""
     return abs(number - float(f"{number:.6g}")) < 1e-12 * abs(number)
+
+
+def is_short_inverse(number):
+    """Return whether a number is better told by its inverse, such as 1 / 12."""
+    return is_short(1 / number) and not is_short(number)
 
 
 def rounded(x, variable, nudge):

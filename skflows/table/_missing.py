@@ -292,7 +292,7 @@ def levels_without(schema, values, is_missing):
     log_share = np.log1p(-are_known.mean(axis=0))
     found = []
     for k in _columns_of_levels(schema):
-        code, n_levels = _level_codes(schema, values, k)
+        code, n_levels = level_codes(schema, values, k)
         rows = np.flatnonzero((code >= 0) & (code < n_levels))
         entries = np.ones(len(rows)), (code[rows], rows)
         of_level = sparse.csr_array(entries, shape=(n_levels, len(code)))
@@ -329,7 +329,7 @@ def blank_columns(schema, levels, values, or_unknown=False):
     """
     are_blank = np.zeros((len(values), len(schema.columns)), dtype=bool)
     for i, k, codes, _ in levels:
-        code, _ = _level_codes(schema, values, k)
+        code, _ = level_codes(schema, values, k)
         are_blank[:, i] |= np.isin(code, codes)
         if or_unknown:
             are_blank[:, i] |= np.isnan(values[:, schema.of_column[k][-1]])
@@ -340,7 +340,7 @@ def warn_of_contradictions(schema, levels, given):
     """Warn of given values beside a level whose rows of the fit all lack such a value."""
     text, columns = "", set()
     for i, k, codes, n_rows in levels:
-        code, _ = _level_codes(schema, given, k)
+        code, _ = level_codes(schema, given, k)
         is_known = ~np.isnan(given[:, schema.of_column[i][-1]])
         if (is_both := is_known & np.isin(code, codes)).any():
             column, other = schema.columns[i], schema.columns[k]
@@ -361,7 +361,7 @@ def warn_of_levels_without(schema, levels, values):
     worst, columns = (0, None, None, None), set()
     for i, k, codes, _ in levels:
         is_unknown = np.isnan(values[:, schema.of_column[i][-1]])
-        code, _ = _level_codes(schema, values, k)
+        code, _ = level_codes(schema, values, k)
         code = code[is_unknown & np.isin(code, codes)]
         columns |= {i} if len(code) else set()
         worst = max(worst, (len(code), i, k, np.unique(code)), key=lambda each: each[0])
@@ -402,7 +402,7 @@ def _columns_of_levels(schema):
     ]
 
 
-def _level_codes(schema, values, k):
+def level_codes(schema, values, k):
     """Return the codes of the levels of a column, and the number of levels."""
     (variable,) = schema.columns[k].value_variables
     return variable.code(values[:, schema.of_column[k][-1]]), variable.n_levels

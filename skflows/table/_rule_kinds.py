@@ -1,12 +1,10 @@
 """The kinds of rules that hold between the columns of a table, in all rows or nearly all.
 
-A rule of the kind "function" tells a column, its target, by one or two others, the determinants, of
-which some values may tell nothing.
+A rule of the kind "function" tells a column, its target, by one or two others, the determinants.
 So do rules of the kinds "linear", as a sum of others, up to a step if it was rounded apart from
 them, "product", also with a factor for each value of a column, "quotient", and "span", a date as an
-earlier one plus the time between them. A rule of the kind "order" says that one column is at most
-another.
-Rules are about encoded rows (n, n_columns).
+earlier one plus the time between them. A rule may say nothing beside some values. One of the kind
+"order" says that one column is at most another. Rules are about encoded rows (n, n_columns).
 """
 
 from typing import NamedTuple

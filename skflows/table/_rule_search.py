@@ -8,13 +8,19 @@ from scipy.stats import binom
 
 from ..columns.dates import CALENDAR, calendar_part, start_of_day
 from ._blanks import zeros_of
-from ._formula_search import dates_of, elapsed_of, formulas_of, numbers_of, without_reversed
+from ._formula_search import (
+    MAX_ROWS,
+    dates_of,
+    elapsed_of,
+    formulas_of,
+    numbers_of,
+    without_reversed,
+)
 from ._formulas import DaysLater, Linear, Product
 from ._rule_exceptions import MAX_EXCEPTIONS, MAX_RELATIVE, are_random, codes_of
 from ._rule_kinds import ROUNDING, Groups, Lookup, OfDate, Order, Target
 from ._rules import Rules
 
-MAX_ROWS = 5_000  # among which rules are looked for
 MAX_PAIRS = 500  # of determinants: wider tables have functions of one column only
 LEAST_TOLD = 0.2  # share of rows whose combination of determinants another row has
 LEAST_OF_DATES = 0.5  # share of the rows of a date, in which what tells it is known

@@ -77,11 +77,9 @@ class Schema:
     ):
         weight = np.ones(len(rows)) if weight is None else weight
         self.blanks = {} if blanks is None else blanks
-        has_zero = (rows == 0).any(axis=0)
-        self.blank_if_zero = [j for j in self.blanks if not has_zero[j]]  # as rows are written
-        n_missing = np.isnan(rows).sum(axis=0)
-        rows = self.blanks_as_zeros(rows)
-        n_zeros = n_missing - np.isnan(rows).sum(axis=0)
+        self.blank_if_zero = [j for j in self.blanks if not (rows[:, j] == 0).any()]
+        before, rows = rows, self.blanks_as_zeros(rows)
+        n_zeros = (np.isnan(before) & ~np.isnan(rows)).sum(axis=0)
         is_used, are_known = weight > 0, ~np.isnan(rows)
         self.encoding = encoding
         self.empty = np.flatnonzero(~are_known[is_used].any(axis=0)).tolist()
@@ -287,7 +285,7 @@ class Schema:
         seen them, or if they are numbers: it tells of others itself.
         """
         values = np.full((len(rows), len(self.variables)), np.nan)
-        rows = self.blanks_as_zeros(rows) if self.blanks else rows
+        rows = self.blanks_as_zeros(rows)
         unseen = {}
         for name in self.names if names is None else self.modelled(names):
             i = self.names.index(name)
@@ -324,7 +322,9 @@ class Schema:
 
         One that is 0 may make another one so, as a discount that is a sum of parts.
         """
-        filled, is_new = rows.copy(), bool(self.blanks)
+        if not self.blanks:
+            return rows
+        filled, is_new = rows.copy(), True
         while is_new:
             is_new = False
             for j, others in self.blanks.items():
