@@ -63,6 +63,28 @@ def test_totals_are_imputed_without_what_is_blank(density, method):
     pd.testing.assert_frame_equal(blank[[*TERMS]], table[[*TERMS]])
 
 
+@pytest.mark.parametrize("method", ["mean", "mode", "draw"])
+def test_a_blank_is_imputed_as_its_total_tells(density, method):
+    """The discount was lost; the shipping of orders from the store is 0."""
+    table = orders(80, seed=3)
+    lacking = table.assign(discount=np.nan)
+    filled = density.impute(lacking, method, random_state=0)
+    pd.testing.assert_frame_equal(filled[[*TERMS]], table[[*TERMS]].fillna(0.0))
+    blank = density.impute(lacking, method, keep_blanks=True, random_state=0)
+    pd.testing.assert_frame_equal(blank[[*TERMS]], table[[*TERMS]])
+
+
+@pytest.mark.parametrize("method", ["median", "draw"])
+def test_several_blanks_are_imputed_so_that_the_total_holds(density, method):
+    table = orders(80, seed=3)
+    filled = density.impute(table.assign(discount=np.nan, shipping=np.nan), method, random_state=0)
+    np.testing.assert_allclose(filled["total"], total_of(filled), atol=1e-6)
+    # A total that no discount explains leaves the blanks at 0.
+    wrong = pd.DataFrame({"channel": ["store"], "subtotal": 50.0, "discount": 5.0, "total": 90.0})
+    filled = density.impute(wrong.assign(shipping=np.nan)[[*table]], method, random_state=0)
+    assert filled["shipping"].item() == 0
+
+
 def test_a_blank_scores_as_0(density, tmp_path):
     table = orders(40, seed=2)
     scores = density.score_samples(table)

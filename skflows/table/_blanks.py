@@ -139,3 +139,55 @@ def zeros_of(schema, values, rows, told):
             labels = [name_of_level(column, each) for each in codes]
             zeros.append((n_rows.sum(), ((0.0, 0), (k,), i, ZeroWhere, places, labels)))
     return [zero for _, zero in sorted(zeros, key=itemgetter(0), reverse=True)]
+
+
+def with_told_blanks(schema, rows, values):
+    """Return variables of rows in which no blank counts as 0 where known values tell otherwise.
+
+    If all rules hold with another value of a single blank, it has this value. Otherwise, several
+    blanks are unknown.
+
+    Parameters
+    ----------
+    schema : Schema
+        The schema.
+    rows : ndarray of shape (n, n_columns)
+        Encoded rows.
+    values : ndarray of shape (n, n_variables)
+        Their variables, in which blanks are 0.
+
+    Returns
+    -------
+    values : ndarray of shape (n, n_variables)
+        The variables.
+    """
+    columns = [i for i, place in enumerate(schema.places) if place in schema.blanks]
+    is_blank = np.zeros((len(rows), len(schema.columns)), dtype=bool)
+    is_blank[:, columns] = np.isnan(rows[:, [schema.places[i] for i in columns]])
+    is_blank &= schema.rules.encoded(schema, values) == 0
+
+    def break_rules(values, is_blank):
+        encoded, are_broken = schema.rules.encoded(schema, values), np.zeros(len(values), bool)
+        for rule in schema.rules.functions:
+            are_broken |= rule.is_broken(encoded) & is_blank[:, rule.columns].any(axis=1)
+        return are_broken
+
+    wrong = np.flatnonzero(break_rules(values, is_blank))
+    if not len(wrong):
+        return values
+    zeros, is_blank = values[wrong], is_blank[wrong]
+    told, n_ways = zeros.copy(), np.zeros(len(wrong), dtype=int)
+    for i in columns:
+        some, variables = np.flatnonzero(is_blank[:, i]), schema.of_column[i]
+        trial = zeros[some]
+        trial[:, variables] = np.nan
+        trial[:, variables] = schema.rules.solved(schema, trial)[:, variables]
+        fits = ~np.isnan(trial[:, variables[-1]]) & ~break_rules(trial, is_blank[some])
+        told[some[fits]] = trial[fits]
+        n_ways[some[fits]] += 1
+    is_open = (n_ways != 1) & (is_blank.sum(axis=1) > 1)
+    for i in columns:
+        told[np.ix_(is_open & is_blank[:, i], schema.of_column[i])] = np.nan
+    values = values.copy()
+    values[wrong] = told
+    return values

@@ -42,7 +42,7 @@ from ..ensemble._mixture import (
 from ..preprocessing.sklearn_compat import Interval, StrOptions
 from ..preprocessing.validation import validate_weight
 from ..training.threads import fit_context, in_one_thread
-from ._blanks import blanks_of_sums
+from ._blanks import blanks_of_sums, with_told_blanks
 from ._class_column import ClassColumn
 from ._completion import Completion
 from ._dates import DateDistribution
@@ -1112,7 +1112,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         keep_blanks : bool, default=False
             Whether values stay missing in rows of a category, or of another listed value, none of
             whose rows in `fit` has one; these are ten at least. The category may be imputed too.
-            Missing values that count as 0 stay missing too, unless rows of `fit` have zeros.
+            Missing values that count as 0 stay missing too, unless rows of `fit` have zeros. One
+            for which a known sum tells another value gets this value in any case.
 
         random_state : int, RandomState instance or None, default=None
             Seed of the draws.
@@ -1125,7 +1126,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         check_is_fitted(self)
         check_integer("n_draws", n_draws)
         frame, schema = self._read(X), self._schema
-        values = schema.with_values(schema.split(schema.encoding.rows(frame)))
+        rows = schema.encoding.rows(frame)
+        values = schema.with_values(with_told_blanks(schema, rows, schema.split(rows)))
         schema.warn_of_outside(values, as_condition=True)
         if not keep_blanks:
             warn_of_levels_without(schema, self._levels_without, values)
