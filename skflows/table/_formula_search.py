@@ -14,7 +14,9 @@ from ._formulas import (
     STEPS_APART,
     UNITS,
     DaysLater,
+    DaysLaterByValue,
     Elapsed,
+    ElapsedByValue,
     FactorByValue,
     Linear,
     MonthsLater,
@@ -238,6 +240,79 @@ def elapsed_of(schema, rows):
                     if rule[0][0] == 0:
                         break  # no number would be better
     return rules
+
+
+def elapsed_by_value_of(schema, rows, elapsed):
+    """Return the dates that are another one plus a span for each value of a column.
+
+    They are tuples as `formulas_of` returns. Columns of numbers that tell the span say more, as
+    the rules of `elapsed_of` do.
+    """
+    told = {frozenset((*determinants, target)) for _, determinants, target, *_ in elapsed}
+    adding, rules = {*dates_that_add(schema)}, []
+    local = {i for i in dates_of(schema) if schema.columns[i].zone is None}
+    for column in range(rows.shape[1]):
+        seen, n_rows = np.unique(rows[:, column], return_counts=True)
+        seen, n_rows = seen[~np.isnan(seen)], n_rows[~np.isnan(seen)]
+        if not 2 <= len(seen) <= MAX_VALUES:
+            continue
+        seen = seen[np.argsort(-n_rows, kind="stable")]
+        for pair in permutations({*adding, *local} - {column}, 2):
+            if frozenset((*pair, column)) in told:
+                continue
+            spans = [Elapsed] * (adding >= {*pair}) + [MonthsLater] * (local >= {*pair})
+            makes = [(ElapsedByValue, spans)]
+            if adding & local >= {*pair} and any(schema.columns[i].has_times for i in pair):
+                makes.append((DaysLaterByValue, [DaysLater]))
+            for make, kinds in makes:
+                rule = spans_of(make, kinds, *pair, column, seen, rows)
+                if rule is not None:
+                    rules.append(rule)
+                    break
+    return rules
+
+
+def spans_of(make, kinds, first, target, column, seen, rows):
+    """Return a date as another one plus a span for each value of a column, None if it is none.
+
+    The most frequent of the values that are seen come first. Some may have no span.
+    """
+    rows = rows[~np.isnan(rows[:, [first, column, target]]).any(axis=1)]
+    spans, is_exception, is_told = {}, np.zeros(len(rows), bool), np.zeros(len(rows), bool)
+    for value in seen:
+        some = np.flatnonzero(rows[:, column] == value)
+        if len(some) < LEAST_OF_VALUE:
+            continue
+        fits = [
+            kind.constant_and_errors(rows[some][:, [first]], (1.0,), rows[some, target])
+            for kind in kinds
+        ]
+        misses = [np.abs(errors) > SECOND / 2 for _, errors in fits]
+        best = int(np.argmin([each.sum() for each in misses]))
+        if misses[best].mean() <= 1 - LIKELY:
+            constant = fits[best][0]
+            spans[value] = constant if kinds[best] is MonthsLater else (0.0, constant)
+            is_told[some], is_exception[some] = True, misses[best]
+        elif not spans:  # quick, as most are no rule
+            return None
+    if len({*spans.values()}) < 2 or min(spans.values()) < (0.0, 0.0):
+        return None  # of two dates, the later one is the target
+    told, is_exception = rows[is_told], is_exception[is_told]
+    places = [[*spans.values()].index(spans[value]) for value in told[:, column]]
+    n_errors, n_exceptions = len(told) - np.bincount(places).max(), is_exception.sum()
+    if (
+        len(told) < max(LEAST_ROWS, MOST_KNOWN * len(rows))
+        or n_exceptions > min(MAX_EXCEPTIONS * len(told), MAX_RELATIVE * n_errors)
+        or np.ptp(told[:, first]) == 0
+        or not may_be_exceptions(is_exception, told, target)
+    ):
+        return None
+    values = sorted(spans)
+    months, seconds = zip(*(spans[value] for value in values), strict=True)
+    # Of several columns that tell the spans, the one with the fewest values comes first.
+    rank = (round(float(is_exception.mean()), 3), 0.5, len(values), (-target,))
+    line = tuple(values), months, seconds, None, 0.0
+    return rank, (first, column), target, make, *line
 
 
 def span_of(make, determinants, factors, target, rows):

@@ -662,11 +662,62 @@ class Quotient(Formula):
         return f"{names[self.target.column]} = {factor}{first} / {divisor}"
 
 
-class FactorByValue(Formula):
+class ByValue(Formula):
+    """Base of formulas with a number for each value of a column, their second determinant.
+
+    They say nothing of values that have no number. ``seen`` has the encoded values that have one,
+    in their order.
+    """
+
+    def _have_number(self, rows):
+        return np.isin(rows[:, self.determinants[1]], self.seen)
+
+    def count(self, rows, weight):
+        """Return the counts of rows."""
+        some = self._have_number(rows)
+        return super().count(rows[some], weight[some])
+
+    def error(self, rows):
+        """Return how far the target is from its expected value, NaN where the rule says nothing."""
+        return np.where(self._have_number(rows), super().error(rows), np.nan)
+
+    def tells(self, schema, i):
+        """Return whether the rule tells column i, given its other columns."""
+        return i == self.determinants[1] or super().tells(schema, i)
+
+    def options(self, schema, rows, i):
+        """Return values that determinant i may have, of which a single one should fit."""
+        if i == self.determinants[0]:
+            return super().options(schema, rows, i)
+        return np.repeat(np.array(self.seen)[:, None], len(rows), axis=1)
+
+    def of_levels(self, schema, rows, i, levels):
+        """Return the probabilities of the levels of a column that the rule tells.
+
+        Several values may have the same number, or none the number of a row.
+        """
+        if i != self.determinants[1]:
+            return super().of_levels(schema, rows, i, levels)
+        levels = super().of_levels(schema, rows, i, levels)
+        some = np.flatnonzero(np.isnan(self.told(schema, rows, i)))
+        trial, target = rows[some], Target.of(schema, i)
+        for value in self.seen:
+            trial[:, i] = value
+            broken = some[self.is_broken(trial)]
+            levels[broken, target.place(schema, np.array([value]))] *= np.exp(
+                self.counts.log_broken
+            )
+        return levels / levels.sum(axis=1, keepdims=True)
+
+    def sizes(self, rows, schema):
+        """Return 1 for the first determinant and 0 for the second, few values of which fit."""
+        return np.repeat([[1.0, 0.0]], len(rows), axis=0)
+
+
+class FactorByValue(ByValue):
     """A number as another one times a factor for each value of a column, rounded as the target is.
 
-    For example, a fee in per cent of an amount that depends on the channel. It says nothing of
-    values that have no factor.
+    For example, a fee in per cent of an amount that depends on the channel.
 
     Parameters
     ----------
@@ -696,54 +747,14 @@ class FactorByValue(Formula):
     @staticmethod
     def terms(columns, seen, factors):
         number, value = columns.T
-        return (number * factor_of_value(value, seen, factors))[:, None], (1.0,), 0.0
-
-    def _factor(self, rows):
-        """Return the factor in each row, NaN where there is none."""
-        return factor_of_value(rows[:, self.determinants[1]], *self.line)
-
-    def error(self, rows):
-        """Return how far the target is from its expected value, NaN where the rule says nothing."""
-        return np.where(np.isnan(self._factor(rows)), np.nan, super().error(rows))
-
-    def tells(self, schema, i):
-        """Return whether the rule tells column i, given its other columns."""
-        return i == self.determinants[1] or super().tells(schema, i)
-
-    def options(self, schema, rows, i):
-        """Return values that determinant i may have, of which a single one should fit."""
-        if i == self.determinants[0]:
-            return super().options(schema, rows, i)
-        return np.repeat(np.array(self.seen)[:, None], len(rows), axis=1)
-
-    def of_levels(self, schema, rows, i, levels):
-        """Return the probabilities of the levels of a column that the rule tells.
-
-        Several values may have the same factor, or none the factor of a row.
-        """
-        if i != self.determinants[1]:
-            return super().of_levels(schema, rows, i, levels)
-        levels = super().of_levels(schema, rows, i, levels)
-        some = np.flatnonzero(np.isnan(self.told(schema, rows, i)))
-        trial, target = rows[some], Target.of(schema, i)
-        for value in self.seen:
-            trial[:, i] = value
-            broken = some[self.is_broken(trial)]
-            levels[broken, target.place(schema, np.array([value]))] *= np.exp(
-                self.counts.log_broken
-            )
-        return levels / levels.sum(axis=1, keepdims=True)
+        return (number * number_of_value(value, seen, factors))[:, None], (1.0,), 0.0
 
     def rest(self, rows, i):
         """Return what the number should be, before rounding; NaN beside a factor of 0."""
         if i != self.determinants[0]:
             return np.full(len(rows), np.nan)
-        factor = self._factor(rows)
+        factor = number_of_value(rows[:, self.determinants[1]], *self.line)
         return rows[:, self.target.column] / nonzero(factor)
-
-    def sizes(self, rows, schema):
-        """Return 1 for the number and 0 for the other column, few values of which fit."""
-        return np.repeat([[1.0, 0.0]], len(rows), axis=0)
 
     def text(self, names):
         """Return the rule as text."""
@@ -751,10 +762,80 @@ class FactorByValue(Formula):
         return f"{names[self.target.column]} = {number} * a factor of {column}"
 
 
-def factor_of_value(value, seen, factors):
-    """Return the factor of each value, NaN of values that were not seen."""
+class ElapsedByValue(ByValue, Elapsed):
+    """A date as another one plus a span of time for each value of a column.
+
+    For example, the end of a subscription, which depends on the plan.
+
+    Parameters
+    ----------
+    determinants, target, rows, weight
+        As in `Lookup`: the other date, and the column that has spans.
+    seen : tuple of float
+        Encoded values of this column, in their order.
+    months, seconds : tuple of float
+        The span of each: months of the calendar, and seconds after or before that moment.
+    variable, nudge
+        As in `Linear`, without a meaning for dates.
+    """
+
+    def __init__(self, determinants, target, seen, months, seconds, variable, nudge, rows, weight):
+        self.determinants, self.target = determinants, target
+        self.seen, self.months, self.seconds = seen, months, seconds
+        self.variable, self.nudge = variable, nudge
+        self.slopes = [1.0, 0.0]
+        self.counts = self.count(rows, weight)
+
+    @property
+    def line(self):
+        return self.seen, self.months, self.seconds
+
+    def _span(self, rows):
+        """Return the months and the seconds of each row, NaN where there are none."""
+        value = rows[:, self.determinants[1]]
+        return [number_of_value(value, self.seen, each) for each in (self.months, self.seconds)]
+
+    def total(self, rows):
+        """Return the date in each row."""
+        months, seconds = self._span(rows)
+        return months_later(rows[:, self.determinants[0]], months) + seconds
+
+    def rest(self, rows, i):
+        """Return what the first date should be, one of several where a month ends."""
+        if i != self.determinants[0]:
+            return np.full(len(rows), np.nan)
+        months, seconds = self._span(rows)
+        return months_later(rows[:, self.target.column] - seconds, -months)
+
+    def told(self, schema, rows, i):
+        """Return what column i should be; of several first dates, one that keeps the rule stays."""
+        if i == self.determinants[1]:
+            return Formula.told(self, schema, rows, i)
+        told = super().told(schema, rows, i)
+        if i == self.target.column:
+            return told
+        return np.where(self.error(rows) <= self.target.tolerance, rows[:, i], told)
+
+    def text(self, names):
+        """Return the rule as text."""
+        date, column = (names[j] for j in self.determinants)
+        return f"{names[self.target.column]} = {date} + a span for each {column}"
+
+
+class DaysLaterByValue(DaysLater, ElapsedByValue):
+    """The day of a date as the one of another date plus days for each value of a column."""
+
+    def rest(self, rows, i):
+        """Return what the first date should be, at its own time of day."""
+        days = rows.copy()
+        days[:, self.target.column] = start_of_day(rows[:, self.target.column])
+        return super().rest(days, i)
+
+
+def number_of_value(value, seen, numbers):
+    """Return the number of each value, NaN of values that were not seen."""
     place = np.searchsorted(seen, value).clip(max=len(seen) - 1)
-    return np.where(np.array(seen)[place] == value, np.array(factors)[place], np.nan)
+    return np.where(np.array(seen)[place] == value, np.array(numbers)[place], np.nan)
 
 
 def factors_of(values, rates):

@@ -50,7 +50,7 @@ class OneVariable:
         self.shares = np.exp(log_weights[rows]).T
         self.members = [member.predictive(view, j, rows) for member, _ in density._members]
         self.levels = None
-        rules, values = density._schema.rules, view.values[rows]
+        rules, values = density._schema.rules, view.original[rows]
         # Which values a rule expects of a number, (n, k), and with which probabilities.
         self.expected, self.p_expected = rules.expectation(density._schema, values, j)
         if self.members[0].levels is not None:

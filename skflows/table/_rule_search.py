@@ -11,12 +11,13 @@ from ._blanks import zeros_of
 from ._formula_search import (
     MAX_ROWS,
     dates_of,
+    elapsed_by_value_of,
     elapsed_of,
     formulas_of,
     numbers_of,
     without_reversed,
 )
-from ._formulas import DaysLater, Linear, Product
+from ._formulas import DaysLater, ElapsedByValue, Linear, Product
 from ._rule_exceptions import MAX_EXCEPTIONS, MAX_RELATIVE, are_random, codes_of
 from ._rule_kinds import ROUNDING, Groups, Lookup, OfDate, Order, Target
 from ._rules import Rules
@@ -60,10 +61,9 @@ def find_rules(schema, values, weight, copy_of):
     if len(some) > MAX_ROWS:
         some = rng.permutation(some)[:MAX_ROWS]
     targets = [Target.of(schema, i) for i in range(len(schema.columns))]
-    formulas = [
-        *formulas_of(schema, rows[some], targets),
-        *elapsed_of(schema, rows[some]),
-    ]
+    elapsed = elapsed_of(schema, rows[some])
+    elapsed += elapsed_by_value_of(schema, rows[some], elapsed)
+    formulas = [*formulas_of(schema, rows[some], targets), *elapsed]
     zones = {i: c.zone for i, c in enumerate(schema.columns) if c.kind == "datetime"}
     functions = functions_of(rows[some], numbers_of(schema), zones)
     zeros = zeros_of(schema, values, rows, {target for _, _, target, *_ in functions})
@@ -77,9 +77,14 @@ def find_rules(schema, values, weight, copy_of):
     ]
     # Functions keep the order of what follows from the same columns as it is.
     family = {i: {i, *ancestors.get(i, ())} for i in range(rows.shape[1])}
-    for _, _, i, make, *_ in rules:
-        if make is DaysLater:  # whose times of day are free
-            family[i] = {i}
+    for rule in functions:
+        target = rule.target.column
+        known = rows[~np.isnan(rows[:, rule.columns]).any(axis=1)]
+        # Times of day are free, and so are dates without a span.
+        if isinstance(rule, DaysLater) or (
+            isinstance(rule, ElapsedByValue) and np.isnan(rule.expected(known)).any()
+        ):
+            family[target] = {target}
     pairs = [(i, j) for i, j in comparable(schema) if not family[i] & family[j]]
     are_dates = [column.kind == "datetime" for column in schema.columns]
     by_day = pairs_by_day(schema)

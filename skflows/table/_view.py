@@ -171,11 +171,14 @@ class TableView:
         # The rows under the schema of the table, if these are under another. Not this view itself:
         # a cycle would keep its arrays until Python looks for cycles, which it counts in objects.
         self._mapped_from = None
+        self.original = values  # to which rules apply, as dates of conditions are moved
 
     @classmethod
     def of_conditions(cls, schema, values):
         """Return rows whose known values are conditions."""
-        return cls(schema, schema.as_conditions(values))
+        view = cls(schema, schema.as_conditions(values))
+        view.original = values
+        return view
 
     def with_conditions(self, mask):
         """Return the rows if a mask of their values are conditions."""
