@@ -1718,6 +1718,43 @@ def test_what_rules_tell_is_no_evidence_that_it_is_there(orders_of_shop):
     assert (given["refund"].notna() == (given["status"] == "refunded")).all()
 
 
+def staff(n=600, seed=0):
+    """Return staff, of which salaried ones, mostly of the office, have no hours and no rate."""
+    rng = np.random.default_rng(seed)
+    table = pd.DataFrame(
+        {"contract": rng.choice(["free", "hourly", "salaried"], n, p=[0.2, 0.3, 0.5])}
+    )
+    has_rate = table["contract"] != "salaried"
+    in_plant = rng.uniform(size=n) < np.where(has_rate, 0.9, 0.1)
+    table["dept"] = np.where(in_plant, "plant", "office")
+    rate = np.where(table["contract"] == "free", rng.normal(60, 5, n), rng.normal(20, 2.5, n))
+    table["rate"] = pd.Series(np.round(rate * 2) / 2).where(has_rate)
+    table["hours"] = pd.Series(np.round(rng.normal(150, 15, n))).where(has_rate)
+    salary = np.round(rng.normal(3_000, 400, n) / 10) * 10
+    table["base"] = (table["hours"] * table["rate"]).fillna(pd.Series(salary))
+    return table
+
+
+def test_imputed_blanks_are_no_evidence_of_their_category():
+    """Hours and a rate that give a salary would make the salaried staff hourly."""
+    density = quick().fit(staff())
+    rules = set(density.rules_["rule"])
+    assert rules >= {"contract follows from rate", "base = rate * hours"}
+    salaried = staff(200, seed=1).query("contract == 'salaried'").assign(contract=None)
+    is_likely = density.predict_proba("contract", salaried).argmax(axis=1) == 2
+    assert 0.8 < is_likely.mean() < 1
+    for method, share in (("median", is_likely.mean()), ("mode", is_likely.mean()), ("draw", 0.8)):
+        filled = density.impute(salaried, method, keep_blanks=True, random_state=0)
+        is_salaried = filled["contract"] == "salaried"
+        assert is_salaried.mean() >= share
+        assert filled.loc[is_salaried, ["hours", "rate"]].isna().all(axis=None)
+        paid = filled[~is_salaried]
+        np.testing.assert_allclose(paid["base"], paid["hours"] * paid["rate"], rtol=0.1)
+    filled = density.impute(salaried, "draw", random_state=0)
+    assert filled.notna().all(axis=None)
+    assert (filled["contract"] == "salaried").mean() > 0.8
+
+
 def test_rules_tell_nothing_of_what_a_category_lacks():
     """The gross amount would tell a temp's pension, which is none, and this the net amount."""
     rng = np.random.default_rng(0)

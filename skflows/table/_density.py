@@ -44,10 +44,11 @@ from ..preprocessing.validation import validate_weight
 from ..training.threads import fit_context, in_one_thread
 from ._blanks import blanks_of_sums, with_told_blanks
 from ._class_column import ClassColumn
-from ._completion import Completion
+from ._completion import ROUNDS_OF_RULES, Completion
 from ._dates import DateDistribution
 from ._duration import expected_duration, said
 from ._missing import (
+    BlankPattern,
     MissingPattern,
     blank_columns,
     levels_without,
@@ -920,7 +921,15 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         return schema.rules.solved(schema, values, exceptions, as_centres, may_be_blank)
 
     @in_one_thread
-    def _complete(self, values, random_state, keeps_orders=True, keeps_ranges=True, pattern=None):
+    def _complete(
+        self,
+        values,
+        random_state,
+        keeps_orders=True,
+        keeps_ranges=True,
+        pattern=None,
+        n_rounds=ROUNDS_OF_RULES,
+    ):
         """Return variables, the unknown ones drawn given the known ones, none absurdly far out.
 
         With a pattern, of missing values, some stay unknown.
@@ -931,11 +940,11 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         rules = self._schema.rules if keeps_orders else self._schema.rules.without_orders()
         completion = Completion(rules, self, pattern)
 
-        def draw(values, lacks=None, **rounds):
+        def draw(values, lacks=None, n_rounds=n_rounds):
             drawn = []
             for some in in_chunks(np.arange(len(values)), DRAWN_AT_ONCE):
                 known = None if lacks is None else lacks[some]
-                drawn.append(completion.complete(values[some], random_state, lacks=known, **rounds))
+                drawn.append(completion.complete(values[some], random_state, n_rounds, known))
             return (np.concatenate(each) for each in zip(*drawn, strict=True))
 
         low, high = self._schema.reach(len(values))
@@ -1131,20 +1140,21 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         schema.warn_of_outside(values, as_condition=True)
         if not keep_blanks:
             warn_of_levels_without(schema, self._levels_without, values)
+        pattern = BlankPattern(self._levels_without)
         if method == "draw":
             random_state = check_random_state(random_state)
-            draws = [self._complete(values, random_state) for _ in range(n_draws)]
+            draws = [self._complete(values, random_state, pattern=pattern) for _ in range(n_draws)]
             schema.rules.warn_of_broken_draws(schema, values, draws[0])
+            for drawn in draws if self._levels_without and not keep_blanks else ():
+                # Other values stay, so that perhaps none keep the rules.
+                drawn[:] = self._complete(drawn, random_state, n_rounds=1)
         elif method in ("mean", "median", "mode"):
             if n_draws != 1:
                 raise ValueError(f"n_draws={n_draws} needs method='draw', not {method!r}.")
-            draws = [np.concatenate([impute(self, s, method) for s in in_chunks(values)])]
+            filled = [impute(self, s, method, pattern, keep_blanks) for s in in_chunks(values)]
+            draws = [np.concatenate(filled)]
         else:
             raise ValueError(f"method={method!r}; choose 'mean', 'median', 'mode' or 'draw'.")
-        for drawn in draws if keep_blanks else ():
-            are_blank = blank_columns(schema, self._levels_without, drawn)
-            are_blank = np.repeat(are_blank, [*map(len, schema.of_column)], axis=1)
-            drawn[np.isnan(values) & are_blank] = np.nan
         rows = [schema.joined(drawn) for drawn in draws]
         rows = [*map(schema.zeros_as_blanks, rows)] if keep_blanks else rows
         tables = [schema.encoding.fill(X, frame, each) for each in rows]

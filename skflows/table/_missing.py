@@ -336,6 +336,29 @@ def blank_columns(schema, levels, values, or_unknown=False):
     return are_blank
 
 
+class BlankPattern(NamedTuple):
+    """A pattern in which rows lack what all rows of the fit with the same level lack.
+
+    It takes the place of a `MissingPattern` where unknown values are filled in: one that such a row
+    would have says nothing about its other values.
+    """
+
+    levels: list
+
+    def are_blank(self, schema, values):
+        """Return which variables rows lack by their levels, ``(n, n_variables)``."""
+        are_blank = blank_columns(schema, self.levels, values)
+        return np.repeat(are_blank, [*map(len, schema.of_column)], axis=1)
+
+    def draw(self, schema, values, given, random_state):
+        """Return which variables are missing, as `MissingPattern.draw` does."""
+        return self.are_blank(schema, values) & np.isnan(given)
+
+    def are_likely(self, schema, values, is_missing, random_state):
+        """Return which complete rows may lack the given variables."""
+        return ~(is_missing & ~self.are_blank(schema, values)).any(axis=1)
+
+
 def warn_of_contradictions(schema, levels, given):
     """Warn of given values beside a level whose rows of the fit all lack such a value."""
     text, columns = "", set()

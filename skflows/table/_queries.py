@@ -214,8 +214,11 @@ def probabilities_of(density, column, values):
 
 
 @in_one_thread
-def impute(density, values, method):
-    """Return complete rows: each unknown value by the centre of its distribution."""
+def impute(density, values, method, pattern, keep_blanks):
+    """Return rows with each unknown value by the centre of its distribution.
+
+    Blanks of the pattern do not change other values by rules. They are filled in last, or kept.
+    """
     schema = density._schema
     values = density._solved(values, as_centres=True)
     filled = values.copy()
@@ -243,6 +246,15 @@ def impute(density, values, method):
             filled[unknown, j] = outcome.mean()
         else:
             filled[unknown, j] = outcome.median()
-    schema.rules.fill(schema, filled, np.isnan(values), are_means=method == "mean")
-    schema.rules.fill_by_possible(schema, values, filled, are_means=method == "mean")
+    are_means, centres = method == "mean", filled.copy()
+    are_blank = pattern.are_blank(schema, filled) & np.isnan(values)
+    filled[are_blank] = np.nan
+    schema.rules.fill(schema, filled, np.isnan(values) & ~are_blank, are_means)
+    schema.rules.fill_by_possible(schema, values, filled, are_means)
+    filled[are_blank] = np.nan
+    if not keep_blanks and are_blank.any():
+        values = filled.copy()
+        filled[are_blank] = centres[are_blank]
+        schema.rules.fill(schema, filled, are_blank, are_means)
+        schema.rules.fill_by_possible(schema, values, filled, are_means)
     return filled
