@@ -1,5 +1,6 @@
 """Which values of a row are missing, given the values."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -343,7 +344,7 @@ class BlankPattern(NamedTuple):
     would have says nothing about its other values.
     """
 
-    levels: list
+    levels: Sequence
 
     def are_blank(self, schema, values):
         """Return which variables rows lack by their levels, ``(n, n_variables)``."""
