@@ -36,6 +36,8 @@ def main(argv=None):
     with warnings.catch_warnings():
         is_quick = getattr(args, "quick", False) and getattr(args, "time_limit", None) is None
         warnings.showwarning = partial(_show_warning, set(), is_quick)
+        # Readers of files have said so.
+        warnings.filterwarnings("ignore", "these columns of X seem to identify rows")
         try:
             interrupted = args.run(args)
             sys.stdout.flush()

@@ -335,7 +335,6 @@ def fitted_detector(args, known, is_table, kinds=None):
     )
     detector.set_callbacks(*bars)
     with limit_of_user(args), with_lines(not bars):
-        warnings.filterwarnings("ignore", "these columns of X seem to")  # given for the file
         return detector.fit(known)
 
 

@@ -19,8 +19,10 @@ from ..callbacks._progress import VERBOSE
 from ..callbacks._run import random_state_of
 from ..callbacks._support import CallbackSupportMixin
 from ..columns.arrays import check_different_names, check_integer, check_may_be_table
+from ..columns.checks import warn_of_row_names
 from ..columns.encoding import Encoding
 from ..columns.frames import is_frame, labelled, read_frame, rows_of
+from ..columns.kinds import stated
 from ..columns.types import Floats, RandomState, Rows, Table, Weights
 from ..density import _docstrings
 from ..density._base import BaseFlowDensity
@@ -466,7 +468,12 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         encoding, shared = self._encoding_for(frame), self._own_shared()
         if shared is not None and shared.encoding is not encoding:
             shared = None
-        return shared, encoding, encoding.rows(frame), weight
+        rows = encoding.rows(frame)
+        if encoding.names is not None and shared is None:
+            is_stated = stated(self.columns, encoding.keys)
+            numbers = encoding.values(rows, ["number"]).items()
+            warn_of_row_names({name: x for name, x in numbers if name not in is_stated})
+        return shared, encoding, rows, weight
 
     def _own_shared(self):
         """Return the shared schema, or None if it was found with other parameters."""
