@@ -265,7 +265,7 @@ def test_dates_are_given_in_any_form():
 def test_dates_that_begin_months_do_so_in_samples(freq, months, zone):
     """Other dates are rare, whether the user states that these are dates or not."""
     days = pd.date_range("2000-01-01", periods=40, freq=freq, tz=zone).repeat(3)
-    table = pd.DataFrame({"day": days, "x": np.arange(120) / 4})
+    table = pd.DataFrame({"day": days, "x": np.arange(120) + 0.5})
     table.loc[7, "day"] = pd.NaT
     density = quick(columns={"day": "datetime"} if zone else None, max_iter=1).fit(table)
     assert density.columns_["modelled as"][0] == "month"
@@ -301,7 +301,7 @@ def test_dates_that_begin_months_do_so_in_samples(freq, months, zone):
 )  # fmt: skip
 def test_dates_once_a_month_are_so_in_samples(days, is_possible):
     """Their distribution function is one of steps."""
-    table = pd.DataFrame({"day": days.repeat(9), "x": np.arange(9 * len(days)) / 4})
+    table = pd.DataFrame({"day": days.repeat(9), "x": np.arange(9 * len(days)) + 0.5})
     density = quick(max_iter=1).fit(table)
     assert density.columns_["modelled as"][0] == "month"
     assert is_possible(density.sample(200, random_state=0)["day"]).all()
@@ -330,7 +330,7 @@ def test_a_month_that_tells_another_column_is_found_from_it():
 
 def test_a_day_that_begins_no_month_makes_weeks_of_dates():
     days = [*pd.date_range("2000-01-01", periods=39, freq="MS"), pd.Timestamp("2004-05-02")]
-    density = quick(max_iter=1).fit(pd.DataFrame({"day": days * 3, "x": np.arange(120) / 4}))
+    density = quick(max_iter=1).fit(pd.DataFrame({"day": days * 3, "x": np.arange(120) + 0.5}))
     assert density.columns_["modelled as"][0] == "week and weekday"
 
 
