@@ -40,7 +40,7 @@ N_TILTS = 6  # steps of Newton's method, where no step of EM has gone before
 LEAST_SHARE = 0.01  # of the marginal frequencies in tilted ones
 MAX_PATTERNS = 300  # of missing numbers, beyond which a part of the rows is enough
 SOME_ROWS = 2000
-MANY_OF_A_PATTERN = 256  # rows, which are not worth being divided
+REPEATED = 250  # rows of patterns, which take less time than one more call
 MANY_VALUES = 3e6  # of numbers and levels, beyond which k-means takes too long on all rows
 WORK_AT_ONCE = 4e6  # products of classes, rows and numbers, to bound the memory
 LEAST_VARIANCE = 1e-12  # of a number given others, which rounding errors may make negative
@@ -74,25 +74,29 @@ class Patterns:
         ]
 
     @cached_property
-    def by_size(self):
-        """The groups, or parts of them if these have fewer sizes, stacked by size."""
-        whole = [rows for rows, *_ in self.groups]
-        parts = [part for rows in whole for part in parts_of_few_sizes(rows)]
-        by_size = {}
-        for rows in min(whole, parts, key=lambda each: len({*map(len, each)})):
-            by_size.setdefault(len(rows), []).append(rows)
-        return [np.stack(rows) for rows in by_size.values()]
+    def stacks(self):
+        """Groups of nearly as many rows, ``(m, n_rows)``, and which of these are no repetitions.
+
+        Calls take most of the time of a small table, so rows repeat until groups are as large.
+        """
+        stacks, groups = [], sorted((rows for rows, *_ in self.groups), key=len)
+        while groups:
+            sizes = np.array([*map(len, groups)])
+            n_repeated = np.arange(1, len(sizes) + 1) * sizes - np.cumsum(sizes)
+            some = groups[: np.searchsorted(n_repeated, REPEATED, side="right")]
+            n_rows = len(some[-1])
+            is_row = np.arange(n_rows) < np.array([*map(len, some)])[:, None]
+            stacks.append((np.stack([np.resize(rows, n_rows) for rows in some]), is_row))
+            groups = groups[len(some) :]
+        return stacks
 
     def batches(self, n_classes):
-        """Yield patterns ``(m, d)`` of equally many rows, and these rows ``(m, n_rows)``.
-
-        A pattern of some rows comes several times.
-        """
+        """Yield patterns ``(m, d)``, their rows ``(m, n_rows)``, and which of these are counted."""
         step = max(1, int(WORK_AT_ONCE / (n_classes * max(1, self.has.shape[1]) ** 2)))
-        for rows in self.by_size:
+        for rows, is_row in self.stacks:
             for start in range(0, len(rows), step):
-                some = rows[start : start + step]
-                yield self.has[some[:, 0]], some
+                some = slice(start, start + step)
+                yield self.has[rows[some, 0]], rows[some], is_row[some]
 
     def pieces(self, n_rows):
         """Return the groups in pieces of so few rows, but at least one."""
@@ -102,17 +106,6 @@ class Patterns:
             for rows, known, others in self.groups
             for start in range(0, len(rows), step)
         ]
-
-
-def parts_of_few_sizes(rows):
-    """Return few rows in parts, the sizes of which are powers of two, and many rows in one.
-
-    The patterns of a small table have nearly as many sizes, and calls take most of its time.
-    """
-    if len(rows) >= MANY_OF_A_PATTERN:
-        return [rows]
-    sizes = [2**k for k in range(len(rows).bit_length()) if len(rows) & 2**k]
-    return np.split(rows, np.cumsum(sizes)[:-1])
 
 
 @one_thread()
@@ -539,13 +532,13 @@ class Training:
             total += self.indicators @ np.concatenate([*tables.values()], axis=1).T
         filled = np.empty((len(means), *self.y.shape))
         spread = np.zeros_like(covariances)
-        for has, rows in self.patterns.batches(len(means)):
+        for has, rows, is_row in self.patterns.batches(len(means)):
             log_prob, filled[:, rows], covariance = completed_normals(
                 means, covariances, self.y[rows], has
             )
             total[rows] += log_prob
             if covariance is not None:
-                shares = softmax(total[rows], axis=2) * self.weight[rows][..., None]
+                shares = softmax(total[rows], axis=2) * (is_row * self.weight[rows])[..., None]
                 spread += np.einsum("mk,mkij->kij", shares.sum(axis=1), covariance)
         greatest = total.max(axis=1)
         share = np.exp(total - greatest[:, None])
