@@ -85,6 +85,35 @@ def test_several_blanks_are_imputed_so_that_the_total_holds(density, method):
     assert filled["shipping"].item() == 0
 
 
+def test_blanks_of_other_sums_stay_0():
+    """A total that no discount explains says nothing about extra minutes."""
+    table, rng = orders(), np.random.default_rng(5)
+    table["planned"] = np.round(rng.normal(300, 40, len(table)))
+    extra = pd.Series(np.round(rng.gamma(2, 30, len(table))))
+    table["extra"] = extra.where(rng.uniform(size=len(table)) < 0.4)
+    table["minutes"] = table["planned"] + table["extra"].fillna(0)
+    with pytest.warns(ColumnWarning, match="'discount', 'shipping', 'extra' counts as 0"):
+        density = quick().fit(table)
+    some = table[(table["channel"] == "web") & table["discount"].isna() & table["extra"].isna()]
+    filled = density.impute(some.assign(total=some["total"] + 1, minutes=np.nan), "mean")
+    assert (filled[["discount", "extra"]] == 0).all(axis=None)
+    np.testing.assert_allclose(filled["minutes"], some["planned"])
+
+
+def test_a_blank_is_told_by_way_of_an_unknown_sum():
+    rng, n = np.random.default_rng(0), 500
+    table = pd.DataFrame({"subtotal": np.round(rng.lognormal(4, 0.7, n), 2)})
+    discount = np.round(table["subtotal"] * rng.choice([0.05, 0.1, 0.2], n), 2)
+    table["discount"] = discount.where(rng.uniform(size=n) < 0.4)
+    table["net"] = np.round(table["subtotal"] - table["discount"].fillna(0), 2)
+    table["shipping"] = rng.choice([4.9, 6.9, 9.9], n)
+    table["gross"] = np.round(table["net"] + table["shipping"], 2)
+    with pytest.warns(ColumnWarning, match="counts as 0"):
+        density = quick().fit(table)
+    filled = density.impute(table.assign(discount=np.nan, net=np.nan))
+    np.testing.assert_allclose(filled, table.fillna(0.0), atol=1e-6)
+
+
 def test_a_blank_scores_as_0(density, tmp_path):
     table = orders(40, seed=2)
     scores = density.score_samples(table)

@@ -101,6 +101,19 @@ def test_wrong_ends_score_less(density, tmp_path):
     np.testing.assert_array_equal(load(tmp_path / "plans.skflows").score_samples(table), scores)
 
 
+def test_a_rare_plan_counts_months_as_the_others():
+    """The months in which its rows begin have 31 days."""
+    table = subscriptions(custom=0.4)
+    is_rare = table.index >= len(table) - 4
+    table.loc[is_rare, "plan"] = "half"
+    table.loc[is_rare, "start"] = pd.to_datetime(["2024-07-03", "2024-07-20", "2024-08-01"] * 2)[:4]
+    table.loc[is_rare, "end"] = table.loc[is_rare, "start"] + pd.DateOffset(months=1)
+    density = quick(max_iter=1).fit(table)
+    given = {"plan": "half", "start": pd.Timestamp("2025-02-10"), "end": pd.NaT, "seats": 3}
+    filled = density.impute(pd.DataFrame([given])[[*table]])
+    assert filled["end"].item() == pd.Timestamp("2025-03-10")
+
+
 def test_days_that_follow_at_other_times_of_day():
     table = subscriptions()
     table = table[table["plan"] != "custom"].replace({"plan": {"yearly": "trial"}})

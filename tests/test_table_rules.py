@@ -1755,6 +1755,23 @@ def test_imputed_blanks_are_no_evidence_of_their_category():
     assert (filled["contract"] == "salaried").mean() > 0.8
 
 
+@pytest.mark.parametrize("method", ["mean", "draw"])
+def test_blanks_depend_on_the_category_that_a_rule_tells(method):
+    """Only rows of one country have a postcode, and the city tells the country."""
+    rng, n = np.random.default_rng(0), 500
+    city = pd.Series(rng.choice([f"city {i}" for i in range(12)], n))
+    table = pd.DataFrame({"country": np.where(city < "city 3", "US", "DE"), "city": city})
+    table["postcode"] = pd.Series(rng.normal(50, 5, n)).where(table["country"] == "US")
+    table["sales"] = rng.lognormal(3, 0.5, n)
+    table.loc[rng.uniform(size=n) < 0.3, "city"] = None
+    density = quick().fit(table)
+    assert "country follows from city" in set(density.rules_["rule"])
+    lacking = pd.DataFrame(None, index=range(100), columns=[*table]).assign(sales=20.0)
+    filled = density.impute(lacking, method, keep_blanks=True, random_state=0)
+    assert filled[["country", "city"]].notna().all(axis=None)
+    assert (filled["postcode"].notna() == (filled["country"] == "US")).all()
+
+
 def test_rules_tell_nothing_of_what_a_category_lacks():
     """The gross amount would tell a temp's pension, which is none, and this the net amount."""
     rng = np.random.default_rng(0)

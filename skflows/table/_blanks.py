@@ -141,11 +141,11 @@ def zeros_of(schema, values, rows, told):
     return [zero for _, zero in sorted(zeros, key=itemgetter(0), reverse=True)]
 
 
-def with_told_blanks(schema, rows, values):
+def with_told_blanks(schema, rows, values, solve):
     """Return variables of rows in which no blank counts as 0 where known values tell otherwise.
 
-    If all rules hold with another value of a single blank, it has this value. Otherwise, several
-    blanks are unknown.
+    Of several blanks of a rule that zeros break, a single one has another value if this alone can
+    be; otherwise all are unknown.
 
     Parameters
     ----------
@@ -155,6 +155,8 @@ def with_told_blanks(schema, rows, values):
         Encoded rows.
     values : ndarray of shape (n, n_variables)
         Their variables, in which blanks are 0.
+    solve : callable
+        Returns variables with what rules tell by known ones.
 
     Returns
     -------
@@ -165,29 +167,44 @@ def with_told_blanks(schema, rows, values):
     is_blank = np.zeros((len(rows), len(schema.columns)), dtype=bool)
     is_blank[:, columns] = np.isnan(rows[:, [schema.places[i] for i in columns]])
     is_blank &= schema.rules.encoded(schema, values) == 0
-
-    def break_rules(values, is_blank):
-        encoded, are_broken = schema.rules.encoded(schema, values), np.zeros(len(values), bool)
-        for rule in schema.rules.functions:
-            are_broken |= rule.is_broken(encoded) & is_blank[:, rule.columns].any(axis=1)
-        return are_broken
-
-    wrong = np.flatnonzero(break_rules(values, is_blank))
-    if not len(wrong):
+    if not is_blank.any():
         return values
-    zeros, is_blank = values[wrong], is_blank[wrong]
-    told, n_ways = zeros.copy(), np.zeros(len(wrong), dtype=int)
+
+    def with_unknown(values, cells):
+        """Return variables without the values of some columns."""
+        cells = np.repeat(cells, [*map(len, schema.of_column)], axis=1)
+        return np.where(cells, np.nan, values)
+
+    def broken(values):
+        """Yield the columns of each function, and which rows break it."""
+        encoded = schema.rules.encoded(schema, values)
+        for rule in schema.rules.functions:
+            yield list(rule.columns), rule.is_broken(encoded)
+
+    # What known values tell without blanks, such as a net amount by the gross amount.
+    told = solve(with_unknown(values, is_blank))
+    told = np.where(np.isnan(told), values, told)
+    is_open = np.zeros_like(is_blank)
+    for places, is_broken in broken(told):
+        is_open[:, places] |= is_broken[:, None]
+    is_open &= is_blank & (schema.rules.encoded(schema, told) == 0)
+    before = None
+    while before is None or (before != is_open).any():  # also the other blanks of their rules
+        before = is_open.copy()
+        for rule in schema.rules.functions:
+            places = list(rule.columns)
+            is_open[:, places] |= is_blank[:, places] & is_open[:, places].any(axis=1)[:, None]
+    zeros, n_ways = told.copy(), np.zeros(len(rows), dtype=int)
     for i in columns:
-        some, variables = np.flatnonzero(is_blank[:, i]), schema.of_column[i]
+        some, variables = np.flatnonzero(is_open[:, i]), schema.of_column[i]
         trial = zeros[some]
         trial[:, variables] = np.nan
-        trial[:, variables] = schema.rules.solved(schema, trial)[:, variables]
-        fits = ~np.isnan(trial[:, variables[-1]]) & ~break_rules(trial, is_blank[some])
+        trial[:, variables] = solve(trial)[:, variables]
+        fits = ~np.isnan(trial[:, variables[-1]])
+        for places, is_broken in broken(trial):
+            fits &= ~(is_broken & is_open[np.ix_(some, places)].any(axis=1))
         told[some[fits]] = trial[fits]
         n_ways[some[fits]] += 1
-    is_open = (n_ways != 1) & (is_blank.sum(axis=1) > 1)
-    for i in columns:
-        told[np.ix_(is_open & is_blank[:, i], schema.of_column[i])] = np.nan
-    values = values.copy()
-    values[wrong] = told
-    return values
+    several = (n_ways != 1) & (is_open.sum(axis=1) > 1)
+    told = with_unknown(told, is_open & several[:, None])
+    return np.where(np.repeat(is_blank, [*map(len, schema.of_column)], axis=1), told, values)

@@ -324,7 +324,11 @@ class Completion:
         if self.pattern is not None:
             # What is missing depends on values, which must be the ones that rules tell. Rows that
             # lack a determinant may have any target.
-            sure = [each for each in functions if self._are_always_known(each[0].determinants)]
+            sure = [
+                each
+                for each in functions
+                if not self.pattern.may_lack(self.schema, each[0].determinants)
+            ]
             self._follow(sure, values, drawn, random_state)
             if lacks is None:
                 lacks = self.pattern.draw(self.schema, drawn, given, random_state)
@@ -333,10 +337,6 @@ class Completion:
             drawn[lacks] = np.nan
         self._follow(functions, values, drawn, random_state)
         return drawn, is_likely
-
-    def _are_always_known(self, columns):
-        """Return whether all rows of the fit have values of some columns."""
-        return not any(self.schema.n_missing[self.schema.of_column[i][-1]] for i in columns)
 
     def _follow(self, functions, values, drawn, random_state):
         """Let drawn targets follow from determinants, in place.

@@ -1143,7 +1143,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         check_integer("n_draws", n_draws)
         frame, schema = self._read(X), self._schema
         rows = schema.encoding.rows(frame)
-        values = schema.with_values(with_told_blanks(schema, rows, schema.split(rows)))
+        values = schema.with_values(schema.split(rows))
+        values = with_told_blanks(schema, rows, values, self._solved)
         schema.warn_of_outside(values, as_condition=True)
         if not keep_blanks:
             warn_of_levels_without(schema, self._levels_without, values)
@@ -1153,7 +1154,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             draws = [self._complete(values, random_state, pattern=pattern) for _ in range(n_draws)]
             schema.rules.warn_of_broken_draws(schema, values, draws[0])
             for drawn in draws if self._levels_without and not keep_blanks else ():
-                # Other values stay, so that perhaps none keep the rules.
+                # They change no other value, so some may break a rule.
                 drawn[:] = self._complete(drawn, random_state, n_rounds=1)
         elif method in ("mean", "median", "mode"):
             if n_draws != 1:

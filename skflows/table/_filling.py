@@ -7,7 +7,7 @@ from ._formulas import Elapsed, Formula, Linear, possible_numbers, rounded
 
 
 class Filling:
-    """Complete rows, of which some values were unknown, and which may break rules.
+    """Rows of which some values were unknown, and which may break rules; blanks are left out.
 
     Unknown targets become what rules expect of them, and of several unknown terms of a known
     target, the largest becomes what the others leave. An unknown value that breaks an order becomes

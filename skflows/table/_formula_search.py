@@ -251,13 +251,17 @@ def elapsed_by_value_of(schema, rows, elapsed):
     told = {frozenset((*determinants, target)) for _, determinants, target, *_ in elapsed}
     adding, rules = {*dates_that_add(schema)}, []
     local = {i for i in dates_of(schema) if schema.columns[i].zone is None}
-    for column in range(rows.shape[1]):
-        seen, n_rows = np.unique(rows[:, column], return_counts=True)
-        seen, n_rows = seen[~np.isnan(seen)], n_rows[~np.isnan(seen)]
-        if not 2 <= len(seen) <= MAX_VALUES:
+    pairs = [*permutations(sorted(adding | local), 2)]
+    listed = [
+        i for i, each in enumerate(schema.columns) if each.is_levels and each.kind != "datetime"
+    ]
+    for column in listed if len(pairs) * len(listed) <= MAX_ELAPSED else ():
+        seen, place = np.unique(rows[:, column], return_inverse=True)
+        groups = {x: np.flatnonzero(place == k) for k, x in enumerate(seen) if not np.isnan(x)}
+        if not 2 <= len(groups) <= MAX_VALUES:
             continue
-        seen = seen[np.argsort(-n_rows, kind="stable")]
-        for pair in permutations({*adding, *local} - {column}, 2):
+        groups = dict(sorted(groups.items(), key=lambda each: -len(each[1])))
+        for pair in pairs:
             if frozenset((*pair, column)) in told:
                 continue
             spans = [Elapsed] * (adding >= {*pair}) + [MonthsLater] * (local >= {*pair})
@@ -265,46 +269,59 @@ def elapsed_by_value_of(schema, rows, elapsed):
             if adding & local >= {*pair} and any(schema.columns[i].has_times for i in pair):
                 makes.append((DaysLaterByValue, [DaysLater]))
             for make, kinds in makes:
-                rule = spans_of(make, kinds, *pair, column, seen, rows)
+                rule = spans_of(make, kinds, *pair, column, groups, rows)
                 if rule is not None:
                     rules.append(rule)
                     break
     return rules
 
 
-def spans_of(make, kinds, first, target, column, seen, rows):
+def spans_of(make, kinds, first, target, column, groups, rows):
     """Return a date as another one plus a span for each value of a column, None if it is none.
 
-    The most frequent of the values that are seen come first. Some may have no span.
+    The groups are the rows of each value, most rows first. Some values may have no span.
     """
-    rows = rows[~np.isnan(rows[:, [first, column, target]]).any(axis=1)]
-    spans, is_exception, is_told = {}, np.zeros(len(rows), bool), np.zeros(len(rows), bool)
-    for value in seen:
-        some = np.flatnonzero(rows[:, column] == value)
-        if len(some) < LEAST_OF_VALUE:
-            continue
-        fits = [
-            kind.constant_and_errors(rows[some][:, [first]], (1.0,), rows[some, target])
-            for kind in kinds
-        ]
-        misses = [np.abs(errors) > SECOND / 2 for _, errors in fits]
-        best = int(np.argmin([each.sum() for each in misses]))
-        if misses[best].mean() <= 1 - LIKELY:
-            constant = fits[best][0]
-            spans[value] = constant if kinds[best] is MonthsLater else (0.0, constant)
-            is_told[some], is_exception[some] = True, misses[best]
-        elif not spans:  # quick, as most are no rule
+    is_known = ~np.isnan(rows[:, first] + rows[:, target])
+    groups = {value: some[is_known[some]] for value, some in groups.items()}
+    n_left = (1 - MOST_KNOWN) * sum(map(len, groups.values()))  # rows that may have no span
+    fits = {}
+    for value, some in groups.items():
+        for part in some[:N_SCREENED], some:  # few show that most combinations are no rule
+            x, y = rows[np.ix_(part, [first])], rows[part, target]
+            of_value = [span_and_misses(kind, x, y) for kind in kinds if len(part)]
+            is_span = len(part) >= LEAST_OF_VALUE
+            if not is_span or min(misses.mean() for _, misses in of_value) > 1 - LIKELY:
+                n_left -= len(some)
+                break
+        else:
+            fits[value] = of_value
+        if n_left < 0:
             return None
-    if len({*spans.values()}) < 2 or min(spans.values()) < (0.0, 0.0):
-        return None  # of two dates, the later one is the target
-    told, is_exception = rows[is_told], is_exception[is_told]
-    places = [[*spans.values()].index(spans[value]) for value in told[:, column]]
-    n_errors, n_exceptions = len(told) - np.bincount(places).max(), is_exception.sum()
+
+    def best(prefers_months):
+        return {
+            value: min(each, key=lambda fit: (fit[1].sum(), prefers_months and fit[0][1] != 0))
+            for value, each in fits.items()
+        }
+
+    chosen = best(False)
+    if any(months for (months, _), _ in chosen.values()):
+        chosen = best(True)  # of few rows, which may be in months of the same length
+    spans = {value: span for value, (span, _) in chosen.items()}
+    ordered, at_once = [*spans.values()], (0.0, 0.0)
+    if len({*ordered}) < 2 or ordered[0] < at_once or min(ordered) < at_once == ordered[0]:
+        return None  # of two dates, the one that is mostly later is the target
+    told = np.concatenate([groups[value] for value in spans])
+    is_exception = np.concatenate([misses for _, misses in chosen.values()])
+    n_rows = dict.fromkeys(ordered, 0)
+    for value, span in spans.items():
+        n_rows[span] += len(groups[value])
+    n_errors, n_exceptions = len(told) - max(n_rows.values()), is_exception.sum()
     if (
-        len(told) < max(LEAST_ROWS, MOST_KNOWN * len(rows))
+        len(told) < LEAST_ROWS
         or n_exceptions > min(MAX_EXCEPTIONS * len(told), MAX_RELATIVE * n_errors)
-        or np.ptp(told[:, first]) == 0
-        or not may_be_exceptions(is_exception, told, target)
+        or np.ptp(rows[told, first]) == 0
+        or not may_be_exceptions(is_exception, rows[told], target)
     ):
         return None
     values = sorted(spans)
@@ -313,6 +330,13 @@ def spans_of(make, kinds, first, target, column, seen, rows):
     rank = (round(float(is_exception.mean()), 3), 0.5, len(values), (-target,))
     line = tuple(values), months, seconds, None, 0.0
     return rank, (first, column), target, make, *line
+
+
+def span_and_misses(kind, x, y):
+    """Return the months and seconds between dates x and y, and which dates are not so far apart."""
+    constant, errors = kind.constant_and_errors(x, (1.0,), y)
+    span = constant if kind is MonthsLater else (0.0, constant)
+    return span, np.abs(errors) > SECOND / 2
 
 
 def span_of(make, determinants, factors, target, rows):

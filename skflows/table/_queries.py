@@ -246,15 +246,17 @@ def impute(density, values, method, pattern, keep_blanks):
             filled[unknown, j] = outcome.mean()
         else:
             filled[unknown, j] = outcome.median()
-    are_means, centres = method == "mean", filled.copy()
-    are_blank = pattern.are_blank(schema, filled) & np.isnan(values)
-    filled[are_blank] = np.nan
-    schema.rules.fill(schema, filled, np.isnan(values) & ~are_blank, are_means)
-    schema.rules.fill_by_possible(schema, values, filled, are_means)
-    filled[are_blank] = np.nan
-    if not keep_blanks and are_blank.any():
+    are_means, centres = method == "mean", filled
+    is_unknown, is_blank = np.isnan(values), np.zeros(values.shape, dtype=bool)
+    for _ in range(2):  # what is blank may depend on a category that rules tell
+        is_blank = pattern.are_blank(schema, filled) & is_unknown
+        filled = np.where(is_blank, np.nan, centres)
+        schema.rules.fill(schema, filled, is_unknown & ~is_blank, are_means)
+        schema.rules.fill_by_possible(schema, values, filled, are_means)
+    filled[is_blank] = np.nan
+    if not keep_blanks and is_blank.any():
         values = filled.copy()
-        filled[are_blank] = centres[are_blank]
-        schema.rules.fill(schema, filled, are_blank, are_means)
+        filled[is_blank] = centres[is_blank]
+        schema.rules.fill(schema, filled, is_blank, are_means)
         schema.rules.fill_by_possible(schema, values, filled, are_means)
     return filled
