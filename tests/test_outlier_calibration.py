@@ -330,12 +330,14 @@ def test_too_few_calibration_rows_for_fdr_give_a_warning():
         assert (fitted.predict(rows) == 1).all()
 
 
-def test_mixture_holds_out_all_rows_for_the_empirical_null():
-    outlier_detector = DensityOutlierDetector(calibration="empirical_null")
-    assert outlier_detector._with_folds(AutoDensity()).cv == 5
-    assert outlier_detector._with_folds(AutoDensity(cv=3)).cv == 3
-    outlier_detector.set_params(calibration="conformal")
-    assert outlier_detector._with_folds(AutoDensity()).cv == "auto"
+def test_mixture_holds_out_all_rows_that_are_judged_or_needed():
+    of_any = DensityOutlierDetector(calibration="empirical_null")
+    assert of_any._with_folds(AutoDensity(), 50_000).cv == 5
+    assert of_any._with_folds(AutoDensity(cv=3), 500).cv == 3
+    of_clean = of_any.set_params(calibration="conformal")
+    assert of_clean._with_folds(AutoDensity(), 1_200).cv == 5  # or the least p-value were 1 / 181
+    assert of_clean._with_folds(AutoDensity(), 50_000).cv == "auto"
+    assert of_any.set_params(calibration=None)._with_folds(AutoDensity(), 500).cv == "auto"
 
 
 def test_refit_removes_p_values():

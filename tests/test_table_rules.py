@@ -1718,6 +1718,16 @@ def test_what_rules_tell_is_no_evidence_that_it_is_there(orders_of_shop):
     assert (given["refund"].notna() == (given["status"] == "refunded")).all()
 
 
+def test_samples_follow_rules_beside_a_determinant_that_is_missing_at_random():
+    rng, n = np.random.default_rng(0), 500
+    table = pd.DataFrame({"job": rng.choice(["van", "car"], n), "hours": rng.integers(1, 30, n)})
+    table["labour"] = table["hours"] * table["job"].map({"van": 95.0, "car": 80.0})
+    table["hours"] = table["hours"].where(rng.uniform(size=n) < 0.8)
+    drawn = quick().fit(table).sample(400, random_state=0)
+    assert 40 < drawn["hours"].isna().sum() < 130
+    assert (drawn["labour"] % drawn["job"].map({"van": 95.0, "car": 80.0}) == 0).all()
+
+
 def staff(n=600, seed=0):
     """Return staff, of which salaried ones, mostly of the office, have no hours and no rate."""
     rng = np.random.default_rng(seed)

@@ -8,7 +8,6 @@ import numpy as np
 
 from ..callbacks._progress import with_lines
 from ..columns.arrays import is_missing
-from ..ensemble._folds import N_FOLDS
 from ..table import TableDensity
 from ._cells import NAMIBIA
 from ._columns import (
@@ -51,7 +50,6 @@ from ._tables import (
 
 TABLE_SECONDS = 30  # of the fit to a table with texts or missing values
 QUICK = {"time_limit": QUICK_SECONDS, "n_orders": 1, "cv": 2}
-MOST_WITH_FOLDS = 10_000  # rows of a reference, all of which are held out: more have enough
 N_ODDEST = 25  # rows, at least, that the report lists and, unless this takes long, scores explain
 # Such explanations take time in proportion to rows x columns^2 x models: this many, half a minute.
 MAX_EXPLAINED = 2_000_000
@@ -321,8 +319,6 @@ def fitted_detector(args, known, is_table, kinds=None):
     density, bars = None, []
     if is_table:
         settings = QUICK if args.quick else {"time_limit": TABLE_SECONDS, "n_jobs": -1}
-        if args.reference is not None and len(known) < MOST_WITH_FOLDS:
-            settings = {"cv": N_FOLDS} | settings
         density = table_density(args, kinds, **settings)
         if not args.quick:
             announce(known, "a model of mixed columns with missing values", "takes up to a minute")

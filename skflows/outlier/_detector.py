@@ -71,6 +71,7 @@ if TYPE_CHECKING:
 NULLS: dict[str, type[Ranks] | type[Tails]] = {"conformal": Ranks, "empirical_null": Tails}
 FITTED = {"models_", "held_out_scores_", "p_values_", "null_", "offset_"}
 ROWS_PER_COLUMN = 20  # with at least as many, leave-one-out scores are as good as held-out ones
+MOST_WITH_FOLDS = 10_000  # rows, all of which are held out to calibrate: a part of more is enough
 
 
 class DensityOutlierDetector(
@@ -129,7 +130,9 @@ class DensityOutlierDetector(
         takes the held-out scores that the estimator keeps (`AutoDensity`, `StackedDensity` and
         `TableDensity` do; with 20 rows per column or more, `OutlierEnsemble` and
         `AdaptiveKernelDensity`), otherwise 5 folds; without calibration it holds nothing out. With
-        the empirical null, which judges the rows of `fit` too, a mixture holds out all rows.
+        the empirical null, which judges the rows of `fit` too, a mixture holds out all rows, and
+        with conformal calibration it does if there are fewer than 10,000: a small held-out part has
+        no small p-values.
 
     alpha : float, default=0.05
         The p-value up to which `predict` flags a row, with calibration.
@@ -354,7 +357,7 @@ class DensityOutlierDetector(
             else:
                 estimator = AutoDensity(random_state=seed)
         self._check_parameters(estimator)
-        estimator = with_verbose(self._with_folds(estimator), self.verbose)
+        estimator = with_verbose(self._with_folds(estimator, len(X)), self.verbose)
         splits = self._splits(estimator, X, is_weighted, random_state)
         self._is_split = (
             self.calibration == "conformal"
@@ -433,10 +436,11 @@ class DensityOutlierDetector(
                 "pass the same columns in the same order."
             )
 
-    def _with_folds(self, estimator):
-        """Return the estimator; a mixture holds out every row if rows of `fit` are to be judged."""
+    def _with_folds(self, estimator, n_rows):
+        """Return the estimator; a mixture holds out every row if all are judged or needed."""
+        is_needed = self.calibration == "conformal" and n_rows < MOST_WITH_FOLDS
         is_judged = (
-            self.calibration == "empirical_null"
+            (is_needed or self.calibration == "empirical_null")
             and isinstance(estimator, MixtureMixin | TableDensity)
             and STATISTICS[self.statistic].held_out is not None
         )

@@ -322,13 +322,10 @@ class Completion:
         is_likely = np.ones(len(drawn), dtype=bool)
         functions = [*zip(self.rules.functions, exceptions.T, strict=True)]
         if self.pattern is not None:
-            # What is missing depends on values, which must be the ones that rules tell. Rows that
-            # lack a determinant may have any target.
-            sure = [
-                each
-                for each in functions
-                if not self.pattern.may_lack(self.schema, each[0].determinants)
-            ]
+            # What is missing depends on values, which must be the ones that rules tell. Rows of a
+            # category that lacks a determinant may have any target.
+            may_be_blank = {each.column for each in self.density._levels_without}
+            sure = [each for each in functions if may_be_blank.isdisjoint(each[0].determinants)]
             self._follow(sure, values, drawn, random_state)
             if lacks is None:
                 lacks = self.pattern.draw(self.schema, drawn, given, random_state)

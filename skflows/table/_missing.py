@@ -152,10 +152,6 @@ class MissingPattern:
             are_lacking[:, schema.of_place[column]] = (share >= NEARLY_ALL)[:, None]
         return are_lacking
 
-    def may_lack(self, schema, columns):
-        """Return whether rows may lack the value of some columns, as rows of the fit do."""
-        return any(schema.n_missing[schema.of_column[i][-1]] for i in columns)
-
     def draw(self, schema, values, given, random_state):
         """Return which variables are missing, ``(n, n_variables)``.
 
@@ -354,10 +350,6 @@ class BlankPattern(NamedTuple):
         """Return which variables rows lack by their levels, ``(n, n_variables)``."""
         are_blank = blank_columns(schema, self.levels, values)
         return np.repeat(are_blank, [*map(len, schema.of_column)], axis=1)
-
-    def may_lack(self, schema, columns):
-        """Return whether rows may lack the value of some columns."""
-        return not {*columns}.isdisjoint(each.column for each in self.levels)
 
     def draw(self, schema, values, given, random_state):
         """Return which variables are missing, as `MissingPattern.draw` does."""
