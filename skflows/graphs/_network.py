@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ..nn.mlp import mlp
 from ..training.losses import LikelihoodByAutograd
 from ._growth import LARGEST_RING, MOST_USED, N_RELATIONS, START, Growth, history
 from ._molecules import N_ORDERS_OF_BONDS
@@ -61,9 +62,7 @@ class Layer(nn.Module):
         self.attended, self.mixed = nn.LayerNorm(width), nn.LayerNorm(width)
         self.query_key_value = nn.Linear(width, 3 * width)
         self.output = nn.Linear(width, width)
-        self.mlp = nn.Sequential(
-            nn.Linear(width, 2 * width), nn.SiLU(), nn.Linear(2 * width, width)
-        )
+        self.mlp = mlp(width, 2 * width, width)
 
     def forward(self, x, bias, past=None):
         """Return the new states of tokens x ``(n, t, width)``, and keys and values of all.
@@ -94,11 +93,7 @@ class GrowthNetwork(nn.Module):
         self.relation = nn.Embedding(N_RELATIONS, N_HEADS)
         self.layers = nn.ModuleList(Layer(width) for _ in range(n_layers))
         self.last = nn.LayerNorm(width)
-        self.to_type = nn.Sequential(
-            nn.Linear(width, width),
-            nn.SiLU(),
-            nn.Linear(width, head.outputs_of_value * (n_types + 1)),
-        )
+        self.to_type = mlp(width, width, head.outputs_of_value * (n_types + 1))
         # Of a bond between the next atom and an earlier one.
         self.new, self.old = nn.Linear(width, width), nn.Linear(width, width)
         self.of_type = nn.Embedding(n_types, width)
@@ -107,12 +102,8 @@ class GrowthNetwork(nn.Module):
         self.of_used = nn.Embedding(MOST_USED + 1, width)
         self.of_bonded = nn.Linear(width, width, bias=False)
         self.by_order = nn.Embedding(N_ORDERS_OF_BONDS, width, padding_idx=0)
-        self.to_bond = nn.Sequential(
-            nn.SiLU(),
-            nn.Linear(width, width),
-            nn.SiLU(),
-            nn.Linear(width, head.outputs_of_value * N_ORDERS_OF_BONDS),
-        )
+        n_outputs = head.outputs_of_value * N_ORDERS_OF_BONDS
+        self.to_bond = nn.Sequential(nn.SiLU(), *mlp(width, width, n_outputs))
 
     def states(self, types, relations, past=None):
         """Return the states of tokens, the start and each atom, which know all up to them.

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ..bijections._flow import standard_normal_log_prob
+from ..nn.mlp import mlp
 from ..nn.random_draws import normal_draws, uniform_draws
 from ..training.losses import LikelihoodByAutograd
 
@@ -37,16 +38,8 @@ class Encoder(nn.Module):
     def __init__(self, n_features, code_size, width):
         super().__init__()
         self.code_size = code_size
-        self.of_point = nn.Sequential(
-            nn.Linear(n_features, width),
-            nn.SiLU(),
-            nn.Linear(width, width),
-            nn.SiLU(),
-            nn.Linear(width, width),
-        )
-        self.of_cloud = nn.Sequential(
-            nn.Linear(2 * width, width), nn.SiLU(), nn.Linear(width, 2 * code_size)
-        )
+        self.of_point = mlp(n_features, width, width, width)
+        self.of_cloud = mlp(2 * width, width, 2 * code_size)
 
     def forward(self, points):
         """Return the means and log-scales of codes from points ``(n, n_points, n_features)``."""
