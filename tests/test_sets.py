@@ -190,7 +190,7 @@ def test_arrays_lists_and_points_in_space():
         ([[1.0, 2.0], [3.0, 4.0]], r"Cloud 0 of X has shape \(2,\); .* \[X\] for a single cloud"),
         (np.zeros((2, 3, 4, 2)), r"Cloud 0 of X has shape \(3, 4, 2\); give an array of shape"),
         ([X[0], None], r"Cloud 1 of X has shape \(\); give"),
-        ([X[0]], "X has 1 cloud; at least 2"),
+        ([X[0]], "X has 1 row; at least 2"),
         ([X[0], X[1][:0]], r"Cloud 1 of X has shape \(0, 2\); .* with one point at least"),
         ([X[0], X[1][:, :1]], "Cloud 1 of X has points with 1 coordinates; it must have 2"),
         ([X[0], X[1] * np.nan], "Cloud 1 of X contains NaN or infinity; leave"),

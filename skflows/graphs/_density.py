@@ -141,9 +141,6 @@ class MoleculeDensity(ObjectDensity):
         if self.hidden_size % 8:
             raise ValueError(f"hidden_size={self.hidden_size}; it must be a multiple of 8.")
         graphs = read_graphs(X)
-        if len(graphs) < 2:
-            raise ValueError(f"X has {len(graphs)} molecule; at least 2 are needed.")
-
         from ._heads import HEADS
         from ._network import GrowthLikelihood, GrowthNetwork, arranged
 
@@ -160,8 +157,7 @@ class MoleculeDensity(ObjectDensity):
             sizes = len(self.atom_types_), self.hidden_size, self.n_layers
             return GrowthNetwork(HEADS[self.head](), *sizes), GrowthLikelihood(molecules)
 
-        identity = tuple(tensor.numpy() for tensor in molecules)
-        self._train(X, graphs, build, identity=identity, started=started)
+        self._train(X, graphs, build, started=started)
         return self
 
     def _scores_of(self, network, graphs):

@@ -7,7 +7,7 @@ Shi et al., "GraphAF: a Flow-based Autoregressive Model for Molecular Graph Gene
 Ying et al., "Do Transformers Really Perform Bad for Graph Representation?", 2021.
 """
 
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -269,8 +269,6 @@ class GrowthNetwork(nn.Module):
 
 class GrowthLikelihood(LikelihoodByAutograd):
     """The likelihood of growing molecules; a row is the number of a molecule."""
-
-    in_nats: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, molecules):
         self.molecules = molecules

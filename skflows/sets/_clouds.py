@@ -51,11 +51,6 @@ def read_clouds(X, n_features=None):
     return clouds
 
 
-def as_array(clouds):
-    """Return an array of clouds of the same number of points, others as the list they are."""
-    return np.stack(clouds) if len({*counts_of(clouds)}) == 1 else clouds
-
-
 def counts_of(clouds):
     """Return the number of points of each cloud."""
     return np.array([len(cloud) for cloud in clouds])
