@@ -118,10 +118,9 @@ class GrowthNetwork(nn.Module):
         x = self.atom(types) + self.used(used) + self.place(place)
         later = torch.ones_like(relations[0], dtype=torch.bool).triu(n_before + 1)
         bias = self.relation(relations).permute(0, 3, 1, 2).masked_fill(later, -torch.inf)
+        past = past or [None] * len(self.layers)
         for i, layer in enumerate(self.layers):
-            x, known = layer(x, bias, None if past is None else past[i])
-            if past is not None:
-                past[i] = known
+            x, past[i] = layer(x, bias, past[i])
         return self.last(x)
 
     def tokens(self, molecules):
@@ -229,12 +228,8 @@ class GrowthNetwork(nn.Module):
             olds.append(self.old(states[-1]))
             free = np.maximum(limit[types[:, :i]] - growth.used[:, :i], 0)  # of each atom
             open_ = (np.arange(i) >= growth.front[:, None]) & (free > 0)
-            allowed = torch.ones(n, n_types + 1, dtype=torch.bool)
-            if i:
-                can_grow = open_.any(axis=1)[:, None] & (limit[:-1] > 0)
-                allowed[:, :-1] = torch.from_numpy(can_grow)
-            else:
-                allowed[:, -1] = False
+            can_grow = open_.any(axis=1, keepdims=True) & (limit[:-1] > 0) | (i == 0)
+            allowed = torch.from_numpy(np.column_stack([can_grow, np.full(n, i > 0)]))
             new = head.draw(self.to_type(states[-1]), allowed, temperature, generator)
             growing &= new.numpy() < n_types
             if not growing.any():
