@@ -1,11 +1,4 @@
-"""A network that grows molecules: the next atom, then its bond to each atom that may have one.
-
-References
-----------
-Shi et al., "GraphAF: a Flow-based Autoregressive Model for Molecular Graph Generation", 2020.
-
-Ying et al., "Do Transformers Really Perform Bad for Graph Representation?", 2021.
-"""
+"""A network that grows molecules: the next atom, then its bond to each atom that may have one."""
 
 from typing import NamedTuple
 
@@ -55,7 +48,10 @@ def arranged(graphs, atom_types):
 
 
 class Layer(nn.Module):
-    """Attention to the atoms so far, by their relation to the latest, then a small network."""
+    """Attention to the atoms so far, by their relation to the latest, then a small network.
+
+    See Ying et al., "Do Transformers Really Perform Bad for Graph Representation?", 2021.
+    """
 
     def __init__(self, width):
         super().__init__()
@@ -123,10 +119,10 @@ class GrowthNetwork(nn.Module):
             x, past[i] = layer(x, bias, past[i])
         return self.last(x)
 
-    def tokens(self, molecules):
-        """Return the arguments of `states` for whole molecules."""
+    def states_of(self, molecules):
+        """Return the states of all tokens of whole molecules."""
         types = F.pad(molecules.types[:, :-1].clamp(min=0), (1, 0), value=self.n_types)
-        return types, F.pad(molecules.relations, (1, 0, 1, 0), value=START)
+        return self.states(types, F.pad(molecules.relations, (1, 0, 1, 0), value=START))
 
     def bond_outputs(self, new, old, types, relation, ring, used, bonded):
         """Return the outputs for bonds between next atoms and earlier ones.
@@ -149,7 +145,7 @@ class GrowthNetwork(nn.Module):
         allowed, and rows of the steps.
         """
         types, bonds = molecules.types, molecules.bonds
-        states = self.states(*self.tokens(molecules))
+        states = self.states_of(molecules)
         row, place = (types != PADDING).nonzero(as_tuple=True)
         values = types[row, place]
         values = values.where(values >= 0, self.n_types)
@@ -195,7 +191,7 @@ class GrowthNetwork(nn.Module):
 
     def mean_states(self, molecules):
         """Return the mean state of the atoms of each molecule."""
-        states = self.states(*self.tokens(molecules))[:, 1:]
+        states = self.states_of(molecules)[:, 1:]
         exists = (molecules.types[:, :-1] >= 0).to(states.dtype)[..., None]
         return (states * exists).sum(1) / exists.sum(1)
 

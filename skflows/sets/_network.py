@@ -1,11 +1,4 @@
-"""A variational autoencoder of clouds: an encoder, a prior of codes, and a flow of points.
-
-References
-----------
-Yang et al., "PointFlow: 3D Point Cloud Generation with Continuous Normalizing Flows", 2019.
-
-Zaheer et al., "Deep Sets", 2017.
-"""
+"""A variational autoencoder of clouds: an encoder, a prior of codes, and a flow of points."""
 
 import numpy as np
 import torch
@@ -14,7 +7,7 @@ from torch import nn
 from ..bijections._conditional import Conditional, FirstColumns
 from ..bijections._flow import Flow, standard_normal_log_prob
 from ..density._evaluation import map_rows
-from ..nn.mlp import mlp
+from ..nn.mlp import means_and_log_scales, mlp
 from ..nn.random_draws import normal_draws, uniform_draws
 from ..training.losses import LikelihoodByAutograd
 
@@ -26,7 +19,10 @@ SEEN_AT_ONCE = 2**14  # points, in scores of held-out clouds
 
 
 class Encoder(nn.Module):
-    """A normal distribution of the code of each cloud, whatever the order of its points."""
+    """A normal distribution of the code of each cloud, whatever the order of its points.
+
+    See Zaheer et al., "Deep Sets", 2017.
+    """
 
     def __init__(self, n_features, code_size, width):
         super().__init__()
@@ -37,8 +33,8 @@ class Encoder(nn.Module):
     def forward(self, points):
         """Return the means and log-scales of codes from points ``(n, n_points, n_features)``."""
         h = self.of_point(points)
-        mean, log_scale = self.of_cloud(torch.cat([h.mean(1), h.amax(1)], -1)).chunk(2, -1)
-        return mean, SCALE_BOUND * (log_scale / SCALE_BOUND).tanh()
+        outputs = self.of_cloud(torch.cat([h.mean(1), h.amax(1)], -1))
+        return means_and_log_scales(outputs, SCALE_BOUND)
 
 
 class CloudNetwork(nn.Module):
