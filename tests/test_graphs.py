@@ -264,6 +264,11 @@ def test_training(capsys):
     assert len(scores) == 4 and scores[-1] != scores[0]
 
 
+def test_steps_may_be_large_enough_for_several_threads():
+    large = small(batch_size=10_000, max_iter=1).fit(SMILES)
+    assert np.isfinite(large.score(SMILES))
+
+
 def test_what_scikit_learn_checks_without_tables():
     check_without_tables(small())
     search = GridSearchCV(small(max_iter=1), {"n_layers": [1, 2]}, cv=2)

@@ -46,7 +46,7 @@ class ObjectDensity(
         super().__init_subclass__(**kwargs)
         cls.__doc__ = _docstrings.fill(cls.__doc__, signature(cls).parameters)
 
-    def _train(self, X, objects, build, *, identity, started, log_det=None, n_each=1):
+    def _train(self, X, objects, build, *, started, n_each=1):
         """Train a network; held-out objects choose the best epoch.
 
         Parameters
@@ -57,12 +57,8 @@ class ObjectDensity(
             The objects, as `_scores_of` takes them.
         build : callable
             ``build()`` returns a new network and its objective, whose rows are numbers of objects.
-        identity : tuple
-            What determines the training, besides the estimator: for its checkpoint.
         started : float
             `clock` when `fit` began, from which the time limit counts.
-        log_det : ndarray of shape (n,), optional
-            Log-determinants of the preprocessing, to report scores in the units of X.
         n_each : int, default=1
             Rows of an object in a step of the network: large steps use several threads.
         """
@@ -73,6 +69,8 @@ class ObjectDensity(
         from ..training.trainer import Rows, train_in_phases
 
         n, random_state = len(objects), random_state_of(self)
+        if n < 2:
+            raise ValueError(f"X has {n} row; at least 2 are needed.")
         order = random_state.permutation(n)
         n_held_out = min(max(1, round(self.validation_fraction * n)), n - 1)
         seed = random_state.randint(2**31 - 1)
@@ -82,8 +80,7 @@ class ObjectDensity(
 
         def rows(part):
             numbers = torch.from_numpy(part.astype(float)[:, None])
-            mean = 0.0 if log_det is None else float(log_det[part].mean())
-            return Rows(numbers, torch.ones(len(part), dtype=numbers.dtype), mean)
+            return Rows(numbers, torch.ones(len(part), dtype=numbers.dtype))
 
         with fit_task(self, X, max_subtasks=self.max_iter) as task:
 
@@ -105,7 +102,7 @@ class ObjectDensity(
                     objective=objective,
                     on_epoch_begin=partial(task.begin, "epoch"),
                     on_epoch_end=on_epoch_end,
-                    file=training_file(self, seed, *identity),
+                    file=training_file(self, seed, objects),
                 )
             for name, value in fitted().items():
                 setattr(self, name, value)

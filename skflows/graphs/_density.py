@@ -141,9 +141,6 @@ class MoleculeDensity(ObjectDensity):
         if self.hidden_size % 8:
             raise ValueError(f"hidden_size={self.hidden_size}; it must be a multiple of 8.")
         graphs = read_graphs(X)
-        if len(graphs) < 2:
-            raise ValueError(f"X has {len(graphs)} molecule; at least 2 are needed.")
-
         from ._heads import HEADS
         from ._network import GrowthLikelihood, GrowthNetwork, arranged
 
@@ -160,8 +157,7 @@ class MoleculeDensity(ObjectDensity):
             sizes = len(self.atom_types_), self.hidden_size, self.n_layers
             return GrowthNetwork(HEADS[self.head](), *sizes), GrowthLikelihood(molecules)
 
-        identity = tuple(tensor.numpy() for tensor in molecules)
-        self._train(X, graphs, build, identity=identity, started=started)
+        self._train(X, graphs, build, started=started)
         return self
 
     def _scores_of(self, network, graphs):
@@ -251,15 +247,16 @@ class MoleculeDensity(ObjectDensity):
         temperature = checked_temperature(temperature)
         rng = check_random_state(random_state)
         network = copy.deepcopy(self.network_).float()  # draws in two thirds of the time
-        kept, n_kept, n_drawn = [], 0, 0
-        while n_kept < n_samples:
+        kept: list = []
+        n_drawn = 0
+        while len(kept) < n_samples:
             # As many as are likely to leave enough.
-            share = min(max(n_kept, 1) / max(n_drawn, 1), 1.0)
-            wanted = min(DRAWN_AT_ONCE, int(np.ceil((n_samples - n_kept) / share)))
+            share = max(len(kept), 1) / max(n_drawn, 1)
+            wanted = min(DRAWN_AT_ONCE, int(np.ceil((n_samples - len(kept)) / share)))
             drawn = self._drawn(network, wanted, rng, check_valency, temperature)
+            n_drawn += wanted
             if check_valency or where is not None:
                 drawn = drawn[drawn != None]  # noqa: E711
-            n_drawn += wanted
             if where is not None:
                 mask = np.asarray(where(drawn))
                 if mask.shape != drawn.shape or mask.dtype != bool:
@@ -268,15 +265,14 @@ class MoleculeDensity(ObjectDensity):
                         f"a boolean for each of {len(drawn)} molecules."
                     )
                 drawn = drawn[mask]
-            kept.append(drawn)
-            n_kept += len(drawn)
-            if not n_kept and n_drawn >= PATIENCE_OF_WHERE:
+            kept.extend(drawn)
+            if not kept and n_drawn >= PATIENCE_OF_WHERE:
                 raise ValueError(
                     f"where accepted none of {n_drawn} draws: loosen where, raise "
                     "temperature, or fit molecules that it accepts."
                 )
-        smiles = np.concatenate(kept)[:n_samples]
-        return (smiles, n_kept / n_drawn) if return_acceptance else smiles
+        smiles = np.array(kept[:n_samples], dtype=object)
+        return (smiles, len(kept) / n_drawn) if return_acceptance else smiles
 
     def _drawn(self, network, n, rng, check_valency, temperature):
         """Return drawn SMILES; those that RDKit refuses are None."""

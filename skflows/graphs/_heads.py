@@ -2,6 +2,8 @@
 
 import torch
 
+from ..nn.mlp import means_and_log_scales
+
 SCALE_BOUND = 0.25  # of log-scales: the points of an integral must resolve the smallest scale
 FARTHEST = 6.0  # standard deviations of a latent coordinate, in an integral over it
 N_POINTS = 23
@@ -35,8 +37,7 @@ class NormalFlow:
     outputs_of_value = 2
 
     def log_probs(self, outputs, values, allowed):
-        """Return the log-probability of each row's value among the allowed ones."""
-        means, log_scales = self._moments(outputs)
+        means, log_scales = means_and_log_scales(outputs, SCALE_BOUND)
         latent = torch.linspace(-FARTHEST, FARTHEST, N_POINTS).to(outputs)
         mean, log_scale = (part.gather(1, values[:, None]) for part in (means, log_scales))
         x = (mean + log_scale.exp() * latent)[..., None]  # (n, points, 1)
@@ -47,15 +48,10 @@ class NormalFlow:
         return (weights + smaller).logsumexp(-1)
 
     def draw(self, outputs, allowed, temperature, generator):
-        """Draw an allowed value for each row."""
-        mean, log_scale = self._moments(outputs)
+        mean, log_scale = means_and_log_scales(outputs, SCALE_BOUND)
         noise = torch.randn(mean.shape, dtype=torch.float64, generator=generator)
         x = mean + temperature * log_scale.exp() * noise
         return x.masked_fill(~allowed, -torch.inf).argmax(-1)
-
-    def _moments(self, outputs):
-        mean, log_scale = outputs.chunk(2, -1)
-        return mean, SCALE_BOUND * (log_scale / SCALE_BOUND).tanh()
 
 
 HEADS = {"categorical": Categorical, "flow": NormalFlow}

@@ -5,8 +5,6 @@ import reprlib
 import numpy as np
 from scipy.sparse.csgraph import breadth_first_order
 
-from ..columns.arrays import is_missing
-
 N_ORDERS_OF_BONDS = 4  # none, single, double, triple
 
 
@@ -27,7 +25,7 @@ def read_graphs(X, atom_types=None):
     chem = chemistry()
     if isinstance(X, str):
         raise ValueError(f"X is a single text; give a list of SMILES: [{X!r}].")
-    values = np.asarray(X.to_numpy() if hasattr(X, "to_numpy") else X, dtype=object)
+    values = np.asarray(X, dtype=object)
     if values.shape not in ((values.size,), (values.size, 1)) or not values.size:
         given = f"has shape {values.shape}" if values.ndim else f"is {reprlib.repr(X)}"
         raise ValueError(
@@ -36,7 +34,7 @@ def read_graphs(X, atom_types=None):
     graphs = []
     with chem.rdBase.BlockLogs():
         for row, text in enumerate(values.ravel().tolist()):
-            if not isinstance(text, str) or is_missing(text):
+            if not isinstance(text, str):
                 raise ValueError(f"Row {row} of X is {text!r}; it must be a SMILES, such as 'CCO'.")
             molecule, named = chem.MolFromSmiles(text), f"Row {row} of X, {text!r},"
             if molecule is None or not molecule.GetNumAtoms():
@@ -92,14 +90,13 @@ def graph_of(molecule):
 def smiles_of(atoms, bonds):
     """Return the canonical SMILES of a graph, or None if RDKit refuses the molecule."""
     chem = chemistry()
-    types = [None, chem.BondType.SINGLE, chem.BondType.DOUBLE, chem.BondType.TRIPLE]
     molecule = chem.RWMol()
     for symbol, charge in atoms:
         atom = chem.Atom(symbol)
         atom.SetFormalCharge(charge)
         molecule.AddAtom(atom)
     for i, j in np.argwhere(np.tril(bonds)):
-        molecule.AddBond(int(i), int(j), types[bonds[i, j]])
+        molecule.AddBond(int(i), int(j), chem.BondType.values[bonds[i, j]])
     with chem.rdBase.BlockLogs():
         try:
             chem.SanitizeMol(molecule)

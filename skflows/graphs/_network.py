@@ -1,19 +1,13 @@
-"""A network that grows molecules: the next atom, then its bond to each atom that may have one.
+"""A network that grows molecules: the next atom, then its bond to each atom that may have one."""
 
-References
-----------
-Shi et al., "GraphAF: a Flow-based Autoregressive Model for Molecular Graph Generation", 2020.
-
-Ying et al., "Do Transformers Really Perform Bad for Graph Representation?", 2021.
-"""
-
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ..nn.mlp import mlp
 from ..training.losses import LikelihoodByAutograd
 from ._growth import LARGEST_RING, MOST_USED, N_RELATIONS, START, Growth, history
 from ._molecules import N_ORDERS_OF_BONDS
@@ -54,16 +48,17 @@ def arranged(graphs, atom_types):
 
 
 class Layer(nn.Module):
-    """Attention to the atoms so far, by their relation to the latest, then a small network."""
+    """Attention to the atoms so far, by their relation to the latest, then a small network.
+
+    See Ying et al., "Do Transformers Really Perform Bad for Graph Representation?", 2021.
+    """
 
     def __init__(self, width):
         super().__init__()
         self.attended, self.mixed = nn.LayerNorm(width), nn.LayerNorm(width)
         self.query_key_value = nn.Linear(width, 3 * width)
         self.output = nn.Linear(width, width)
-        self.mlp = nn.Sequential(
-            nn.Linear(width, 2 * width), nn.SiLU(), nn.Linear(2 * width, width)
-        )
+        self.mlp = mlp(width, 2 * width, width)
 
     def forward(self, x, bias, past=None):
         """Return the new states of tokens x ``(n, t, width)``, and keys and values of all.
@@ -94,11 +89,7 @@ class GrowthNetwork(nn.Module):
         self.relation = nn.Embedding(N_RELATIONS, N_HEADS)
         self.layers = nn.ModuleList(Layer(width) for _ in range(n_layers))
         self.last = nn.LayerNorm(width)
-        self.to_type = nn.Sequential(
-            nn.Linear(width, width),
-            nn.SiLU(),
-            nn.Linear(width, head.outputs_of_value * (n_types + 1)),
-        )
+        self.to_type = mlp(width, width, head.outputs_of_value * (n_types + 1))
         # Of a bond between the next atom and an earlier one.
         self.new, self.old = nn.Linear(width, width), nn.Linear(width, width)
         self.of_type = nn.Embedding(n_types, width)
@@ -107,12 +98,8 @@ class GrowthNetwork(nn.Module):
         self.of_used = nn.Embedding(MOST_USED + 1, width)
         self.of_bonded = nn.Linear(width, width, bias=False)
         self.by_order = nn.Embedding(N_ORDERS_OF_BONDS, width, padding_idx=0)
-        self.to_bond = nn.Sequential(
-            nn.SiLU(),
-            nn.Linear(width, width),
-            nn.SiLU(),
-            nn.Linear(width, head.outputs_of_value * N_ORDERS_OF_BONDS),
-        )
+        n_outputs = head.outputs_of_value * N_ORDERS_OF_BONDS
+        self.to_bond = nn.Sequential(nn.SiLU(), *mlp(width, width, n_outputs))
 
     def states(self, types, relations, past=None):
         """Return the states of tokens, the start and each atom, which know all up to them.
@@ -127,16 +114,15 @@ class GrowthNetwork(nn.Module):
         x = self.atom(types) + self.used(used) + self.place(place)
         later = torch.ones_like(relations[0], dtype=torch.bool).triu(n_before + 1)
         bias = self.relation(relations).permute(0, 3, 1, 2).masked_fill(later, -torch.inf)
+        past = past or [None] * len(self.layers)
         for i, layer in enumerate(self.layers):
-            x, known = layer(x, bias, None if past is None else past[i])
-            if past is not None:
-                past[i] = known
+            x, past[i] = layer(x, bias, past[i])
         return self.last(x)
 
-    def tokens(self, molecules):
-        """Return the arguments of `states` for whole molecules."""
+    def states_of(self, molecules):
+        """Return the states of all tokens of whole molecules."""
         types = F.pad(molecules.types[:, :-1].clamp(min=0), (1, 0), value=self.n_types)
-        return types, F.pad(molecules.relations, (1, 0, 1, 0), value=START)
+        return self.states(types, F.pad(molecules.relations, (1, 0, 1, 0), value=START))
 
     def bond_outputs(self, new, old, types, relation, ring, used, bonded):
         """Return the outputs for bonds between next atoms and earlier ones.
@@ -159,7 +145,7 @@ class GrowthNetwork(nn.Module):
         allowed, and rows of the steps.
         """
         types, bonds = molecules.types, molecules.bonds
-        states = self.states(*self.tokens(molecules))
+        states = self.states_of(molecules)
         row, place = (types != PADDING).nonzero(as_tuple=True)
         values = types[row, place]
         values = values.where(values >= 0, self.n_types)
@@ -205,7 +191,7 @@ class GrowthNetwork(nn.Module):
 
     def mean_states(self, molecules):
         """Return the mean state of the atoms of each molecule."""
-        states = self.states(*self.tokens(molecules))[:, 1:]
+        states = self.states_of(molecules)[:, 1:]
         exists = (molecules.types[:, :-1] >= 0).to(states.dtype)[..., None]
         return (states * exists).sum(1) / exists.sum(1)
 
@@ -238,12 +224,8 @@ class GrowthNetwork(nn.Module):
             olds.append(self.old(states[-1]))
             free = np.maximum(limit[types[:, :i]] - growth.used[:, :i], 0)  # of each atom
             open_ = (np.arange(i) >= growth.front[:, None]) & (free > 0)
-            allowed = torch.ones(n, n_types + 1, dtype=torch.bool)
-            if i:
-                can_grow = open_.any(axis=1)[:, None] & (limit[:-1] > 0)
-                allowed[:, :-1] = torch.from_numpy(can_grow)
-            else:
-                allowed[:, -1] = False
+            can_grow = open_.any(axis=1, keepdims=True) & (limit[:-1] > 0) | (i == 0)
+            allowed = torch.from_numpy(np.column_stack([can_grow, np.full(n, i > 0)]))
             new = head.draw(self.to_type(states[-1]), allowed, temperature, generator)
             growing &= new.numpy() < n_types
             if not growing.any():
@@ -278,8 +260,6 @@ class GrowthNetwork(nn.Module):
 
 class GrowthLikelihood(LikelihoodByAutograd):
     """The likelihood of growing molecules; a row is the number of a molecule."""
-
-    in_nats: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, molecules):
         self.molecules = molecules

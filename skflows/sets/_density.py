@@ -17,7 +17,7 @@ from ..density._nsf import NSFDensity
 from ..density._objects import ObjectDensity
 from ..preprocessing.sklearn_compat import Interval
 from ..training.threads import fit_context
-from ._clouds import as_array, counts_of, read_clouds
+from ._clouds import counts_of, read_clouds
 
 POINTS = {"n_transforms": 3, "hidden_layer_sizes": (128, 128), "dropout": 0.0}
 CODES = {"n_transforms": 2, "autoregressive": False, "dropout": 0.0}
@@ -159,64 +159,35 @@ class PointCloudDensity(ObjectDensity):
         import torch
 
         from ..bijections import Asinh, Chain, Standardize
-        from ..bijections._conditional import Conditional, FirstColumns
-        from ..bijections._flow import Flow
         from ._network import CloudBound, CloudNetwork, Encoder
 
         started = clock()
         clouds = read_clouds(X)
-        if len(clouds) < 2:
-            raise ValueError(f"X has {len(clouds)} cloud; at least 2 are needed.")
-        self.n_features_in_ = clouds[0].shape[1]
+        d = self.n_features_in_ = clouds[0].shape[1]
         self.n_points_ = counts_of(clouds)
-        points = torch.from_numpy(np.concatenate(clouds))
-        standardize = Standardize(self.n_features_in_)
-        standardize.initialize(points)
-        preprocess = Chain([standardize, Asinh(TAIL_SCALE)])
-        points, log_det = preprocess(points)
-        ends = np.append(0, np.cumsum(self.n_points_))
 
         def build():
-            d, flow = self.n_features_in_, self.density or NSFDensity(**POINTS)
+            points = torch.from_numpy(np.concatenate(clouds))
+            preprocess = Chain([Standardize(d), Asinh(TAIL_SCALE)])
+            preprocess.initialize(points)
+            points, log_det = preprocess(points)
+            flow = self.density or NSFDensity(**POINTS)
             bijection, objective = architecture(flow, d, self.code_size)
-            network = CloudNetwork(
-                Encoder(d, self.code_size, self.hidden_size),
-                architecture(NSFDensity(**CODES), self.code_size)[0],
-                Flow(FirstColumns(preprocess, d), Conditional(bijection, d)),
-            )
-            inputs = points.float(), torch.from_numpy(ends), self.code_size, self.n_points
-            return network, CloudBound(objective, *inputs)
+            encoder = Encoder(d, self.code_size, self.hidden_size)
+            prior, _ = architecture(NSFDensity(**CODES), self.code_size)
+            network = CloudNetwork(encoder, prior, preprocess, bijection, d)
+            sizes = self.n_points_, self.code_size, self.n_points
+            return network, CloudBound(objective, points, log_det, *sizes)
 
-        log_det = np.add.reduceat(log_det.numpy(), ends[:-1])
-        self._train(
-            X,
-            clouds,
-            build,
-            identity=(points.numpy(), ends),
-            started=started,
-            log_det=log_det,
-            n_each=self.n_points,
-        )
+        self._train(X, clouds, build, started=started, n_each=self.n_points)
         return self
 
     def _scores_of(self, network, clouds):
         return logsumexp(self._log_weights(network, clouds), axis=1) / counts_of(clouds)
 
     def _log_weights(self, network, clouds):
-        """Return the log-weights of codes of each cloud, whose exponentials sum to its bound."""
-        from ..density import _evaluation
-
-        size = network.encoder.code_size
-        noise = np.random.default_rng(0).standard_normal((self.n_draws, size))
-        log_weights = np.empty((len(clouds), self.n_draws))
-        for row, cloud in enumerate(clouds):
-            codes, divergence = network.codes(cloud, noise)
-            rows = np.column_stack(
-                [np.tile(cloud, (len(codes), 1)), np.repeat(codes, len(cloud), axis=0)]
-            )
-            log_prob = _evaluation.map_rows(network.points, "log_prob", rows)[0]
-            log_weights[row] = log_prob.reshape(len(codes), -1).sum(axis=1) - divergence
-        return log_weights - np.log(self.n_draws)
+        noise = np.random.default_rng(0).standard_normal((self.n_draws, network.encoder.code_size))
+        return np.array([network.log_weights(cloud, noise) for cloud in clouds])
 
     def score_samples(self, X: ArrayLike, *, return_std: bool = False) -> Any:
         """Return a lower bound of the log-density of each cloud.
@@ -283,13 +254,8 @@ class PointCloudDensity(ObjectDensity):
             Where the prior maps the mean code that the encoder gives: standard normal if the fit is
             perfect.
         """
-        from ..density import _evaluation
-
         check_is_fitted(self)
-        clouds, network = read_clouds(X, self.n_features_in_), self.network_
-        no_noise = np.zeros((1, network.encoder.code_size))
-        means = np.vstack([network.codes(cloud, no_noise)[0] for cloud in clouds])
-        return _evaluation.map_rows(network.prior, "forward", means)[0]
+        return self.network_.encoded(read_clouds(X, self.n_features_in_))
 
     def inverse_transform(
         self, X: ArrayLike, n_points: Any = None, random_state: RandomState = None
@@ -312,8 +278,6 @@ class PointCloudDensity(ObjectDensity):
         clouds : ndarray of shape (n_clouds, n_points, n_features), or list of ndarray
             A list if numbers of points differ.
         """
-        from ..density import _evaluation
-
         check_is_fitted(self)
         latent = check_array(X, dtype=np.float64, input_name="X")
         if latent.shape[1] != (size := self.network_.encoder.code_size):
@@ -332,11 +296,9 @@ class PointCloudDensity(ObjectDensity):
         counts = np.broadcast_to(n_points, len(latent))
         for count in counts.tolist():
             check_integer("n_points", count)
-        codes = _evaluation.map_rows(self.network_.prior, "inverse", latent)[0]
         noise = rng.standard_normal((counts.sum(), self.n_features_in_))
-        rows = np.column_stack([noise, np.repeat(codes, counts, axis=0)])
-        points = _evaluation.map_rows(self.network_.points, "inverse", rows)[0]
-        return as_array(np.split(points, np.cumsum(counts)[:-1]))
+        clouds = self.network_.decoded(latent, counts, noise)
+        return np.stack(clouds) if len({*counts.tolist()}) == 1 else clouds
 
     def reconstruct(
         self, X: ArrayLike, n_points: Any = None, random_state: RandomState = None

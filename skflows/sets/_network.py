@@ -1,16 +1,13 @@
-"""A variational autoencoder of clouds: an encoder, a prior of codes, and a flow of points.
+"""A variational autoencoder of clouds: an encoder, a prior of codes, and a flow of points."""
 
-References
-----------
-Yang et al., "PointFlow: 3D Point Cloud Generation with Continuous Normalizing Flows", 2019.
-
-Zaheer et al., "Deep Sets", 2017.
-"""
-
+import numpy as np
 import torch
 from torch import nn
 
-from ..bijections._flow import standard_normal_log_prob
+from ..bijections._conditional import Conditional, FirstColumns
+from ..bijections._flow import Flow, standard_normal_log_prob
+from ..density._evaluation import map_rows
+from ..nn.mlp import means_and_log_scales, mlp
 from ..nn.random_draws import normal_draws, uniform_draws
 from ..training.losses import LikelihoodByAutograd
 
@@ -24,53 +21,33 @@ SEEN_AT_ONCE = 2**14  # points, in scores of held-out clouds
 class Encoder(nn.Module):
     """A normal distribution of the code of each cloud, whatever the order of its points.
 
-    Parameters
-    ----------
-    n_features : int
-        Number of coordinates of a point.
-    code_size : int
-        Size of the code.
-    width : int
-        Size of the hidden layers.
+    See Zaheer et al., "Deep Sets", 2017.
     """
 
     def __init__(self, n_features, code_size, width):
         super().__init__()
         self.code_size = code_size
-        self.of_point = nn.Sequential(
-            nn.Linear(n_features, width),
-            nn.SiLU(),
-            nn.Linear(width, width),
-            nn.SiLU(),
-            nn.Linear(width, width),
-        )
-        self.of_cloud = nn.Sequential(
-            nn.Linear(2 * width, width), nn.SiLU(), nn.Linear(width, 2 * code_size)
-        )
+        self.of_point = mlp(n_features, width, width, width)
+        self.of_cloud = mlp(2 * width, width, 2 * code_size)
 
     def forward(self, points):
         """Return the means and log-scales of codes from points ``(n, n_points, n_features)``."""
         h = self.of_point(points)
-        mean, log_scale = self.of_cloud(torch.cat([h.mean(1), h.amax(1)], -1)).chunk(2, -1)
-        return mean, SCALE_BOUND * (log_scale / SCALE_BOUND).tanh()
+        outputs = self.of_cloud(torch.cat([h.mean(1), h.amax(1)], -1))
+        return means_and_log_scales(outputs, SCALE_BOUND)
 
 
 class CloudNetwork(nn.Module):
     """All that is trained: an encoder, a prior of codes, and a flow of points with their codes.
 
-    Parameters
-    ----------
-    encoder : Encoder
-        Tells the code of a cloud.
-    prior : Bijection
-        Maps codes to a standard normal.
-    points : Flow
-        Maps points, each with the code of its cloud, to a standard normal.
+    The prior maps codes to a standard normal, the bijection preprocessed points given their code.
     """
 
-    def __init__(self, encoder, prior, points):
+    def __init__(self, encoder, prior, preprocess, bijection, n_features):
         super().__init__()
-        self.encoder, self.prior, self.points = encoder, prior, points
+        self.encoder, self.prior = encoder, prior
+        preprocess = FirstColumns(preprocess, n_features)
+        self.points = Flow(preprocess, Conditional(bijection, n_features))
 
     def is_sequential(self, inverse=False):
         """Whether a direction takes many small operations (see `Bijection.is_sequential`)."""
@@ -94,36 +71,46 @@ class CloudNetwork(nn.Module):
         points, _ = self.points.preprocess.bijection(points)
         return [tensor.numpy() for tensor in self.draw_codes(points[None], noise)]
 
+    def log_weights(self, cloud, noise):
+        """Return log-weights of codes, whose exponentials sum to the bound of a cloud."""
+        codes, divergence = self.codes(cloud, noise)
+        n = len(codes)
+        rows = np.column_stack([np.tile(cloud, (n, 1)), np.repeat(codes, len(cloud), axis=0)])
+        log_prob = map_rows(self.points, "log_prob", rows)[0]
+        return log_prob.reshape(n, -1).sum(axis=1) - divergence - np.log(n)
+
+    def encoded(self, clouds):
+        """Return where the prior maps the mean code of each cloud."""
+        no_noise = np.zeros((1, self.encoder.code_size))
+        means = np.vstack([self.codes(cloud, no_noise)[0] for cloud in clouds])
+        return map_rows(self.prior, "forward", means)[0]
+
+    def decoded(self, latent, counts, noise):
+        """Return as many points as ``counts`` says for each latent code, from noise for all."""
+        codes = map_rows(self.prior, "inverse", latent)[0]
+        rows = np.column_stack([noise, np.repeat(codes, counts, axis=0)])
+        points = map_rows(self.points, "inverse", rows)[0]
+        return np.split(points, np.cumsum(counts)[:-1])
+
 
 class CloudBound(LikelihoodByAutograd):
     """The variational bound; a row is the number of a cloud.
 
-    Parameters
-    ----------
-    objective : Likelihood
-        Trains the flow of points. Flow matching replaces their likelihood by the squared error
-        of the velocities, summed over the coordinates, times `MATCHING_WEIGHT`.
-    points : Tensor of shape (n_all, n_features)
-        The preprocessed points of all clouds.
-    ends : Tensor of shape (n + 1,)
-        Where each cloud begins, and the last one ends.
-    code_size : int
-        Size of a code.
-    n_points : int
-        Points of a cloud that a step draws, with replacement.
+    Points are preprocessed, with log-determinants, and all in one array: ``counts`` of each cloud.
+    A step draws ``n_points`` of a cloud, with replacement. The objective trains the flow of points.
+    Flow matching replaces their likelihood by the squared error of the velocities, summed over the
+    coordinates, times `MATCHING_WEIGHT`.
     """
 
-    in_nats: tuple[str, ...]  # type: ignore[misc]
-    validated_every: int  # type: ignore[misc]
-
-    def __init__(self, objective, points, ends, code_size, n_points):
-        self.objective, self.points, self.n_points = objective, points, n_points
-        self.start, self.count = ends[:-1], ends.diff()
-        self.in_nats = ("loss",) if "loss" in objective.in_nats else ()
-        self.validated_every = objective.validated_every
+    def __init__(self, objective, points, log_det, counts, code_size, n_points):
+        self.objective, self.points, self.n_points = objective, points.float(), n_points
+        self.validated_every = objective.validated_every  # type: ignore[misc]
+        self.count = torch.from_numpy(counts)
+        self.start = self.count.cumsum(0) - self.count
+        self.log_det = torch.stack([part.sum() for part in log_det.split(counts.tolist())])
         generator = torch.Generator().manual_seed(0)
-        self.noise = torch.randn(len(self.count), code_size, generator=generator)
-        self.factor = 1.0 if self.in_nats else MATCHING_WEIGHT * points.shape[1]
+        self.noise = torch.randn(len(counts), code_size, generator=generator)
+        self.factor = 1.0 if objective.in_nats else MATCHING_WEIGHT * points.shape[1]
 
     def _rows(self, network, cloud, places, noise):
         """Return rows of the flow of points, and the divergences of the codes in them.
@@ -147,7 +134,7 @@ class CloudBound(LikelihoodByAutograd):
             z, log_det = self.objective.latent(network.points.bijection, rows)
             log_prob = (standard_normal_log_prob(z) + log_det).unflatten(0, (len(cloud), -1))
             bounds.append(self.count[cloud] * log_prob.mean(1) - divergence)
-        return y[:, :0], torch.cat(bounds).to(y.dtype)
+        return y[:, :0], torch.cat(bounds) + self.log_det[y[:, 0].long()]
 
     def losses(self, network, y, weight):
         cloud = y[:, 0].long()
@@ -160,4 +147,5 @@ class CloudBound(LikelihoodByAutograd):
         flow = network.points.bijection
         of_points = self.objective.losses(flow, rows, share.repeat_interleave(n_each))["loss"]
         divergence = (weight * divergence).sum()
-        return {"loss": of_points + divergence, "divergence": divergence}
+        of_preprocessing = (weight * self.log_det[cloud]).sum()
+        return {"loss": of_points + divergence - of_preprocessing, "divergence": divergence}

@@ -167,7 +167,8 @@ def suitable_threads(module, n_rows):
     on a busy one they slow a fit down a hundredfold.
     """
     work = n_rows * sum(p.numel() for p in module.parameters())
-    is_small = work < MIN_SHARED_WORK or module.is_sequential()
+    is_sequential = hasattr(module, "is_sequential") and module.is_sequential()
+    is_small = work < MIN_SHARED_WORK or is_sequential
     was_forked = is_forked()
     if was_forked and not is_small:
         warnings.warn(
