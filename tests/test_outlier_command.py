@@ -445,3 +445,13 @@ def test_rows_that_break_a_rule_are_named(tmp_path, monkeypatch, capsys, one_cla
     assert main(f"{run} --id order".split()) == 0
     assert f"\nA&7, A&44 break {rule}" in capsys.readouterr().out
     assert "<td>A&amp;7, A&amp;44</td>" in (tmp_path / "r.html").read_text("utf-8")
+    # A rule of clean rows counts however many of the others break it.
+    table.drop([7, 44]).to_csv("clean.csv", index=False)
+    table.loc[[7, 44, 50]].to_csv("new.csv", index=False)
+    assert main("outliers new.csv --reference clean.csv -o new_flagged.csv --quick".split()) == 0
+    said = capsys.readouterr().out
+    assert "the rule total" not in said  # most rows break it
+    table.loc[[7, 44, *range(50, 60)]].to_csv("new.csv", index=False)
+    assert main("outliers new.csv --reference clean.csv -o new_flagged.csv --quick".split()) == 0
+    rule = rule.replace("others", "rows of the reference")
+    assert f"rows 1, 2 break {rule}" in capsys.readouterr().out

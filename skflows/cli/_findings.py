@@ -49,12 +49,15 @@ def breaks_of(density, table):
         yield rule.text(schema.names), rule.counts.share, rule.is_broken(rows)
 
 
-def broken_rules(density, table):
-    """Return the rules that few rows of a table break, and these rows, the fewest first."""
+def broken_rules(density, table, most=RARELY_BROKEN):
+    """Return the rules that few rows of a table break, and these rows, the fewest first.
+
+    A rule has few exceptions in the rows of the fit, and at most this share of them in the table.
+    """
     broken = [
         (text, np.flatnonzero(is_broken))
         for text, share, is_broken in breaks_of(density, table)
-        if is_broken.any() and max(share, is_broken.mean()) <= RARELY_BROKEN
+        if is_broken.any() and share <= RARELY_BROKEN and is_broken.mean() <= most
     ]
     return sorted(broken, key=lambda each: len(each[1]))
 

@@ -203,9 +203,10 @@ def say_broken(args, found):
     """Print the rows that break a rule which nearly all others follow."""
     from ._report import named_rows
 
+    others = "others" if found.reference is None else "rows of the reference"
     for text, rows in found.broken[:N_PRINTED]:
         verb = "breaks" if len(rows) == 1 else "break"
-        rule = f"the rule {text}, which nearly all others follow"
+        rule = f"the rule {text}, which nearly all {others} follow"
         say(f"{named_rows(found, rows)} {verb} {rule}", args.output)
 
 
@@ -222,7 +223,8 @@ def find_outliers(args, table, frame, known, form, is_table=False, kinds=None):
         warn_of_unseen(encoding_of(density).unseen(frame))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what scores warn of too
-            broken = broken_rules(density, frame)
+            most = () if args.reference is None else (MOST_FLAGGED,)
+            broken = broken_rules(density, frame, *most)
     if args.reference is None:
         scores, p_values = detector.held_out_scores_, detector.p_values_
     else:
