@@ -241,7 +241,7 @@ def test_kinds_decide_on_texts(one_class):
 
 def test_marks_of_thousands_are_stated(one_class):
     """As by --thousands in the command."""
-    table = pd.DataFrame({"n": [f"{i}.{500 + i}" for i in range(1, 61)], "x": range(60)})
+    table = pd.DataFrame({"n": [f"{i}.{500 + i}" for i in range(1, 61)], "x": [0.5, 1.5] * 30})
     read = TableDensity(columns={"n": ("count", "thousands", ".")}, max_iter=1, random_state=0)
     read.fit(table)
     assert read._encoding.encode(table)[:2, 0].tolist() == [1501, 2502]
