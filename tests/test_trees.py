@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pandas as pd
 import pytest
+from _densities import few_trees
 from numpy.testing import assert_allclose
 from scipy import stats
 from sklearn.base import clone
@@ -48,13 +49,9 @@ def steps(n, seed=0):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def few_trees():
+def with_few_trees():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_trees, "N_TREES", 15)
-        patch.setattr(_trees, "STAGES", (25, 50))
-        # Where it is the default of an argument, which holds what it was.
-        patch.setattr(_trees.TreeColumns._stages, "__defaults__", ((25, 50),))
-        patch.setattr(_trees, "N_FOLDS_OF_FEW", 4)
+        few_trees(patch)
         yield
 
 
