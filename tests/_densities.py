@@ -99,6 +99,18 @@ def banana(n, seed=0):
     return np.column_stack([x, x**2 + 0.4 * rng.standard_normal(n)])
 
 
+def few_trees(patch):
+    """Let trees beside conditional densities and classifiers be few, of few folds."""
+    from skflows.conditional import _probabilities, _trees
+
+    for module in _trees, _probabilities:
+        patch.setattr(module, "N_TREES", 15)
+        patch.setattr(module, "STAGES", (25, 50))
+    # Where it is the default of an argument, which holds what it was.
+    patch.setattr(_trees.TreeColumns._stages, "__defaults__", ((25, 50),))
+    patch.setattr(_trees, "N_FOLDS_OF_FEW", 4)
+
+
 class AtEpochEnd:
     """A callback that calls ``act(epoch, fitted_estimator)`` after each epoch."""
 

@@ -7,7 +7,7 @@ from itertools import count
 
 import numpy as np
 import pytest
-from _densities import NAMES, AtEpochEnd, banana, each_kind, small
+from _densities import NAMES, AtEpochEnd, banana, each_kind, few_trees, small
 from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator
 from sklearn.callback import ProgressBar, ScoringMonitor
@@ -168,7 +168,8 @@ def test_callbacks_follow_the_fit_inside_a_wrapper():
 
 
 @pytest.mark.parametrize("trees", [False, True])
-def test_the_largest_number_of_epochs_of_a_conditional_density_is_known(trees):
+def test_the_largest_number_of_epochs_of_a_conditional_density_is_known(trees, monkeypatch):
+    few_trees(monkeypatch)
     recorder = Propagated()
     flow = small("nsf", early_stopping=False)
     density = ConditionalDensity(flow, cv=2, trees=trees, random_state=0)

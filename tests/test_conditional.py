@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from _densities import NAMES, AtEpochEnd
+from _densities import NAMES, AtEpochEnd, few_trees
 from scipy import stats
 from scipy.integrate import trapezoid
 from sklearn.feature_selection import SelectKBest, f_regression
@@ -498,7 +498,8 @@ def fit_begun(density, X, y):
     return density._begin(density._read(X, y, None))
 
 
-def test_trees_beside_means_of_categories():
+def test_trees_beside_means_of_categories(monkeypatch):
+    few_trees(monkeypatch)
     rng = np.random.default_rng(0)
     X = pd.DataFrame({"shop": pd.Categorical(rng.integers(0, 15, 90)), "x": rng.normal(size=90)})
     density = ConditionalDensity(quick(), cv=2, trees=True, random_state=0)

@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import pytest
+from _densities import few_trees
 from _tables import two_components  # noqa: F401 - a fixture
 from scipy.special import log_expit
 from sklearn.base import clone
@@ -428,8 +429,9 @@ def test_the_densities_of_classes_of_a_table_sum_to_its_density():
     np.testing.assert_allclose(total, 1, atol=0.02)
 
 
-def test_rows_of_a_table_calibrate_by_members_that_have_not_seen_them():
+def test_rows_of_a_table_calibrate_by_members_that_have_not_seen_them(monkeypatch):
     """In a kernel of their own, rows would be far likelier."""
+    few_trees(monkeypatch)
     X, y = mixed_classes(120)
     density = TableDensity(max_iter=1, n_orders=1, cv=3)
     classifier = DensityClassifier(density, classifiers=True, random_state=0).fit(X, y)

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from _densities import few_trees
 from _tables import two_components  # noqa: F401 - a fixture
 from scipy import stats
 from test_cli import run
@@ -181,6 +182,7 @@ def test_models_of_arrays(folder, capsys):
 
 def test_classes_are_predicted_with_probabilities(folder, capsys, one_class, monkeypatch):
     """Also those of other columns than texts, if the user says so; the file needs no skops."""
+    few_trees(monkeypatch)
     monkeypatch.setitem(sys.modules, "skops.io", None)
     table = pd.read_csv("data.csv")
     table["n"] = (table["kind"] == "b") + 1
@@ -243,7 +245,8 @@ def test_classes_are_predicted_with_probabilities(folder, capsys, one_class, mon
 
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("target", ["price", "kind"])
-def test_texts_that_name_the_rows_are_left_out(folder, capsys, one_class, target):
+def test_texts_that_name_the_rows_are_left_out(folder, capsys, one_class, target, monkeypatch):
+    few_trees(monkeypatch)
     table = pd.read_csv("data.csv", usecols=["x", "kind", "price"]).fillna({"price": 0})
     names = [f"{i + 1:05d}" for i in range(60)]
     table.insert(0, "code", names)

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from _tables import quick
+from _tables import quick, two_components  # noqa: F401
 
 RULES = {
     "bmi = 10000 * weight / height**2",

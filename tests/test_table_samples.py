@@ -308,7 +308,7 @@ def test_what_only_a_group_has_does_not_change_its_share(keep_components):
         table[name] = rng.choice([*"xy"], n)
     for name in "pqrs":
         table[name] = pd.Series(rng.choice(["yes", "no"], n)).where(is_adult)
-    density = TableDensity(max_iter=60, n_orders=2, random_state=0).fit(table)
+    density = quick(max_iter=60).fit(table)
     share = is_adult.mean()
     proba = density.predict_proba("group", table[[*"abcd"]], as_frame=True)
     assert proba["adult"].mean() == pytest.approx(share, abs=0.08)

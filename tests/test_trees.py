@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pandas as pd
 import pytest
+from _densities import few_trees
 from numpy.testing import assert_allclose
 from scipy import stats
 from sklearn.base import clone
@@ -48,11 +49,9 @@ def steps(n, seed=0):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def few_trees():
+def with_few_trees():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_trees, "N_TREES", 15)
-        patch.setattr(_trees, "STAGES", (25, 50))
-        patch.setattr(_trees, "N_FOLDS_OF_FEW", 4)
+        few_trees(patch)
         yield
 
 
@@ -196,14 +195,14 @@ def test_means_are_mixed_with_the_trees_by_squared_error(calibration, n_outputs)
 
 def test_the_mean_consists_of_the_means(fitted):
     """With weights of the rows, for outputs of equal and of different shares."""
-    X, y = steps(80, seed=1)
+    X, y = steps(60, seed=1)
     Y = np.column_stack([y, y**2])
     density = ConditionalDensity(FLOW, trees=True, cv=2)
-    other = FlowRegressor(density, random_state=0).fit(X, Y, np.arange(80.0))
+    other = FlowRegressor(density, random_state=0).fit(X, Y, np.arange(60.0))
     rng = np.random.default_rng(0)
     for regressor in (fitted, other):
         density = regressor.density_
-        context = density._encoded(X)
+        context = density._encoded(X[:20])
         means = density._means(context)
         shape = len(means), density.n_outputs_
         equal = np.repeat(rng.dirichlet(np.ones(len(means)))[:, None], shape[1], axis=1)
@@ -319,8 +318,9 @@ def test_trees_that_cannot_be_are_an_error(params, message):
         ConditionalDensity(**{"trees": True} | params).fit(*steps(60))
 
 
-def test_a_short_time_limit_leaves_little_time_to_the_boosting():
-    X, y = steps(300)
+def test_a_short_time_limit_leaves_little_time_to_the_boosting(monkeypatch):
+    monkeypatch.setattr(_trees.TreeColumns._stages, "__defaults__", ((25, 50, 150),))
+    X, y = steps(100)
     sizes, seconds = [], []
     for limit in 600, 0.01:
         flow = clone(FLOW).set_params(time_limit=limit)

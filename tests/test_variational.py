@@ -177,7 +177,7 @@ def constrained(x):
     return total + Dirichlet(torch.tensor([2.0, 3.0, 4.0])).log_prob(x[:, 4:])
 
 
-def test_constrained_target(few_steps):
+def test_constrained_target(few_steps, monkeypatch):
     names = ["rate", "share", "low", "high", *"abc"]
     density = VariationalDensity(
         RealNVPDensity(n_transforms=3, hidden_layer_sizes=16),
@@ -198,6 +198,7 @@ def test_constrained_target(few_steps):
     assert np.abs(scores - constrained(torch.tensor(X[:100].to_numpy())).numpy()).mean() < 0.2
     assert density.score_samples(X[:1].assign(rate=-1.0))[0] == -np.inf
     assert density.transform(X[:5]).shape == (5, 6)
+    monkeypatch.setattr("skflows.variational._chains.LEARNED_STEPS", 8)
     as_frame, as_array = (
         density.refine(5, 0, n_chains=8, max_steps=10, as_frame=each).X for each in (True, False)
     )
@@ -250,8 +251,9 @@ def test_start_beside_a_hard_zero():
     assert density.log_evidence_ == pytest.approx(LOG_EVIDENCE + math.log(share), abs=0.03)
 
 
-def test_modes_beside_hard_zeros():
+def test_modes_beside_hard_zeros(monkeypatch):
     """Weights of 0 make the fit unreliable, though the upper tail of the weights is light."""
+    monkeypatch.setattr("skflows.variational._chains.WARM_UP_STEPS", 10)
 
     def target(x):
         return two_modes(x).masked_fill(x[:, 0].abs() > 6, -math.inf)
