@@ -214,9 +214,9 @@ def test_rows_without_a_shape(length, shape):
     [
         ((5, 5), IMAGES, r"shape \(40, 12, 16, 1\).* give .*\(n_samples, 5, 5, 1\)"),
         ((5, 5, 1), IMAGES.reshape(40, -1), r"\(40, 192\).* flattened, \(n_samples, 25\)"),
-        ((5, 0), IMAGES, r"shape \(5, 0\): give the height, the width"),
-        ((192,), IMAGES, r"shape \(192,\): give the height, the width"),
-        (None, IMAGES[None], r"shape \(40, 12, 16, 1\): give the height"),
+        ((5, 0), IMAGES, r"image_shape=\(5, 0, 1\); give three"),
+        ((192,), IMAGES, r"image_shape=\(192,\); give three"),
+        (None, IMAGES[None], r"image_shape=\(40, 12, 16, 1\); give three"),
     ],
 )
 def test_wrong_shapes(shape, X, message):

@@ -244,10 +244,15 @@ def row_shape(estimator):
     return getattr(estimator, "_row_shape", None)
 
 
-def is_grid_shape(shape):
-    """Return whether a shape describes a grid: height, width and channels, positive integers."""
+def grid_shape(name, shape):
+    """Return the shape of grids, height, width and channels, or raise an error that names it."""
     are_sizes = [not isinstance(n, bool) and isinstance(n, Integral) and int(n) > 0 for n in shape]
-    return len(are_sizes) == 3 and all(are_sizes)
+    if len(are_sizes) != 3 or not all(are_sizes):
+        raise ValueError(
+            f"{name}={shape!r}; give three positive integers, the height, the width and the "
+            "number of channels, such as (28, 28, 1)."
+        )
+    return tuple(shape)
 
 
 def flat_rows(X, shape, name):
@@ -260,8 +265,12 @@ def flat_rows(X, shape, name):
         known = tuple(given[1] if side is None else side for side in shape)
         if given[1:] in (known, known[:-1] if shape[-1] == 1 else known):
             return np.reshape(X, (given[0], -1))
-    elif len(given) < 2 or None in shape or given[1] == math.prod(shape):
+    elif len(given) < 2:
         return X
+    else:
+        n_grids, rest = divmod(given[1], math.prod(side or 1 for side in shape))
+        if not rest and (None in shape or n_grids == 1):
+            return X
     sides = ["length" if side is None else str(side) for side in shape]
     d = " * ".join(sides) if None in shape else math.prod(shape)
     raise ValueError(

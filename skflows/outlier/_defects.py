@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 from ..callbacks._progress import VERBOSE
 from ..callbacks._run import clock, fit_task
 from ..callbacks._support import CallbackSupportMixin
-from ..columns.arrays import is_grid_shape, validate_rows
+from ..columns.arrays import grid_shape, validate_rows
 from ..columns.types import Floats, Table
 from ..conditional import ConditionalDensity
 from ..density import RealNVPDensity
@@ -93,10 +93,6 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
         The p-value up to which `predict` flags an image. The smallest p-value of ``n`` images is
         ``1 / (n + 1)``.
 
-    contamination : float, "auto" or None, default="auto"
-        Fraction of defective images in `fit`, in place of the threshold by `alpha`; see
-        `DensityOutlierDetector`.
-
     time_limit : float, default=None
         Seconds that the fit may take, approximately. Each fold has an equal share, of which its
         density gets what the features leave. The estimator must have a ``time_limit`` too.
@@ -156,7 +152,6 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
         "calibration": [StrOptions(set(NULLS)), None],
         "cv": [StrOptions({"auto"}), "cv_object"],
         "alpha": [Interval(Real, 0, 1, closed="neither")],
-        "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right"), None],
         "time_limit": [Interval(Real, 0, None, closed="neither"), None],
         "random_state": ["random_state"],
         "verbose": VERBOSE,
@@ -172,7 +167,6 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
         calibration="conformal",
         cv="auto",
         alpha=0.05,
-        contamination="auto",
         time_limit=None,
         random_state=None,
         verbose="auto",
@@ -184,7 +178,6 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
         self.calibration = calibration
         self.cv = cv
         self.alpha = alpha
-        self.contamination = contamination
         self.time_limit = time_limit
         self.random_state = random_state
         self.verbose = verbose
@@ -223,7 +216,6 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
             calibration=self.calibration,
             cv=self.cv,
             alpha=self.alpha,
-            contamination=self.contamination,
             random_state=random_state.randint(2**31 - 1),
             verbose=self.verbose,
         )
@@ -240,23 +232,20 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
             self.detector_ = fit_subtask(task, detector, rows)
             self.offset_ = self.detector_.offset_
             self.held_out_scores_ = self.detector_.held_out_scores_
-            self._judges_held_out = self.detector_._judges_held_out
         return self
 
     def _shape_of(self, X):
         """Return the shape of the images of `fit`, or None for rows without one."""
         shape, given = self.image_shape, X.shape if hasattr(X, "shape") else np.asarray(X).shape
-        if shape is None:
-            shape = given[1:] if len(given) > 2 else None
-        if shape is None:
+        if shape is None and len(given) <= 2:
             return None
-        sizes = tuple(shape) + (1,) * (len(shape) == 2)
-        if not is_grid_shape(sizes):
-            raise ValueError(
-                f"The images have the shape {tuple(shape)}: give the height, the width and, unless "
-                "they are grey, the number of channels, as positive integers such as (64, 64, 3)."
-            )
-        return sizes
+        shape = given[1:] if shape is None else shape
+        return grid_shape("image_shape", tuple(shape) + (1,) * (len(shape) == 2))
+
+    def _detector_of(self, X):
+        """Return the fitted detector and flattened images."""
+        check_is_fitted(self)
+        return self.detector_, validate_rows(self, X, reset=False)
 
     def score_samples(self, X: Table) -> Floats:
         """Return the score of each image: the lower, the more probably it has a defect.
@@ -272,10 +261,8 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
             Mean log-density of the features, in nats, at the 3 % of the places where it is lowest,
             averaged over rotations and folds.
         """
-        return super().score_samples(X)
-
-    def _score_rows(self, X):
-        return self.detector_.score_samples(X)
+        detector, rows = self._detector_of(X)
+        return detector.score_samples(rows)
 
     def p_values(self, X: Table) -> Floats:
         """Return the p-value of each image under the distribution of images without defects.
@@ -290,8 +277,8 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
         p_values : ndarray of shape (n_samples,)
             Between 0 and 1; see `DensityOutlierDetector.p_values`.
         """
-        check_is_fitted(self)
-        return self.detector_.p_values(validate_rows(self, X, reset=False))
+        detector, rows = self._detector_of(X)
+        return detector.p_values(rows)
 
     def defect_map(self, X: Table, *, sigma: float = 2.0) -> Floats:
         """Return the sensitivity of each image's anomaly score to its pixels.
@@ -315,12 +302,11 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
         """
         from scipy.ndimage import gaussian_filter
 
-        check_is_fitted(self)
         if not (isinstance(sigma, Real) and 0 <= sigma < math.inf):
             raise ValueError(f"sigma={sigma!r}; it must be a number of at least 0, in pixels.")
-        X = validate_rows(self, X, reset=False)
-        slopes = np.mean([m.density.score_gradient(X) for m in self.detector_.models_], axis=0)
-        pixels = np.abs(slopes).reshape(len(X), *self.image_shape_).sum(axis=-1)
+        detector, rows = self._detector_of(X)
+        slopes = np.mean([m.density.score_gradient(rows) for m in detector.models_], axis=0)
+        pixels = np.abs(slopes).reshape(len(rows), *self.image_shape_).sum(axis=-1)
         return gaussian_filter(pixels, (0, sigma, sigma), mode="nearest")
 
 
