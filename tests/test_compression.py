@@ -210,7 +210,7 @@ def test_colour_photographs_are_stored_by_an_image_codec(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with pytest.raises(ValueError, match="which Pillow refuses: increase PIL"):
         compressor.decompress(data)
-    monkeypatch.setitem(sys.modules, "PIL", None)
+    monkeypatch.setitem(sys.modules, "PIL.Image", None)
     with pytest.raises(ImportError, match="needs Pillow: pip install pillow"):
         compressor.decompress(data)
     without = compressor.compress(rows)

@@ -145,10 +145,12 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
         self : object
             The fitted compressor.
         """
-        import_constriction()
         import torch  # takes long to import
 
         from ..bijections._standardize import weighted_moments
+        from ._bits import import_constriction
+
+        import_constriction()
 
         frozen = is_frozen(self.estimator)
         flow = self.estimator.estimator if frozen else self.estimator
@@ -203,7 +205,6 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
         ImportError
             If `constriction` is not installed.
         """
-        constriction = import_constriction()
         check_is_fitted(self)
         quality = self.quality if quality is None else quality
         if not (isinstance(quality, Real) and 0 <= float(quality) <= 100):
@@ -212,7 +213,7 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
         rows = np.asarray(validate_rows(self.estimator_, X, reset=False), dtype=np.float64)
         rows = rows + 0.0  # no negative zeros
         with few_threads(rows):
-            n_mapped, words, of_rows = self._code(step).encoded(constriction, rows)
+            n_mapped, words, of_rows = self._code(step).encoded(rows)
         fields = *rows.shape, step, n_mapped, len(words)
         header = HEADER.pack(MAGIC, VERSION, self._fingerprint(), *fields)
         content = words.astype("<u4").tobytes().ljust(least_length(rows.size), b"\0")
@@ -243,7 +244,6 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
         ImportError
             If `constriction` is not installed, or Pillow, where data has an image in PNG or WebP.
         """
-        constriction = import_constriction()
         check_is_fitted(self)
         if not isinstance(data, bytes | bytearray | memoryview):
             raise TypeError(f"data is a {type(data).__name__}; give the bytes of compress.")
@@ -282,7 +282,7 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
             check(least <= step <= COARSEST, f"it claims a step of {step}")
         words = np.frombuffer(content[:size], "<u4").astype(np.uint32)
         with few_threads(np.broadcast_to(step, (n, d))):
-            rows, of_rows = self._code(step).decoded(constriction, words, n, n_mapped)
+            rows, of_rows = self._code(step).decoded(words, n, n_mapped)
         if zlib.crc32(header, of_rows) != checksum_of_rows:
             raise ValueError(
                 "the rows differ from those that were compressed: the flow rounds differently on "
@@ -309,14 +309,3 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
         for _, grid, _ in self.estimator_._dequantizer.groups():
             content.update(grid)
         return content.digest()[:8]
-
-
-def import_constriction():
-    """Return the library of the range coder, or raise an error that says how to install it."""
-    try:
-        import constriction
-    except ImportError as error:
-        raise ImportError(
-            "FlowCompressor needs constriction, which is not installed: pip install constriction"
-        ) from error
-    return constriction

@@ -38,7 +38,7 @@ class ExactRows:
         self.flow, self.shape = flow, shape
         self.pitch = 1 if shape is None else math.prod(shape[1:])  # pixels above each other
 
-    def encoded(self, constriction, X):
+    def encoded(self, X):
         """Return the number of rows that the flow maps, 32-bit words, and the CRC-32 of all rows.
 
         Other codecs take rows with values outside the lattices of their columns.
@@ -82,7 +82,7 @@ class ExactRows:
         most = min(most, len(mapped))
         by_flow, start = mapped[bisect_left(range(most), True, key=is_enough) :], 0
         code, of_all = code_beside(len(by_flow))
-        stack = Stack(constriction, words_of(code))
+        stack = Stack(words_of(code))
         try:
             while start < len(by_flow):
                 rows = by_flow[start : start + most_rows(d)]
@@ -96,15 +96,15 @@ class ExactRows:
         except OverflowError:  # rows that the flow maps too far away
             codes = []
         code, of_all = code_beside(0, slowly=self.shape is not None)
-        codes.append((0, Stack(constriction, words_of(code)).coder.get_compressed(), of_all))
+        codes.append((0, Stack(words_of(code)).coder.get_compressed(), of_all))
         return min(codes, key=lambda code: len(code[1]))
 
-    def decoded(self, constriction, words, n, n_mapped):
+    def decoded(self, words, n, n_mapped):
         """Return the n rows that `encoded` wrote, and their CRC-32."""
         d = len(self.flow.least)
         blocks, n_left = [np.empty((0, d), dtype=np.int64)], n_mapped
         try:
-            stack = Stack(constriction, words, is_decoder=True)
+            stack = Stack(words, is_decoder=True)
             while n_left:
                 size = 2 ** int(stack.pop(np.array([POWERS]))[0])
                 if size > min(n_left, most_rows(d)):

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 
+from ..columns.optional import optional
 from ._checks import check
 
 FORMATS = "PNG", "WEBP"
@@ -16,10 +17,7 @@ SLOW_SETTINGS = ({"method": 6}, 2**18), ({"method": 6, "quality": 100}, 2**12)
 
 def pillow():
     """Return ``PIL.Image``, or raise an error that says how to install it."""
-    try:
-        from PIL import Image
-    except ImportError:
-        raise ImportError("reading and writing images needs Pillow: pip install pillow") from None
+    Image = optional("PIL.Image", "reading and writing images needs Pillow", "pillow")
     Image.init()  # its formats
     return Image
 
