@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from decimal import Decimal
-from numbers import Integral
+from numbers import Integral, Real
 
 import numpy as np
 from scipy.sparse import issparse
@@ -171,6 +171,14 @@ def check_integer(name, value, least=1):
     """Raise an error if the value of a parameter is not an integer of at least ``least``."""
     if not isinstance(value, Integral) or value < least:
         raise ValueError(f"{name}={value!r}; it must be an integer of at least {least}.")
+
+
+def checked_number(name, value, most=math.inf):
+    """Return the value of a parameter as a float from 0 to ``most``, or raise an error."""
+    if not (isinstance(value, Real) and 0 <= float(value) <= most and float(value) < math.inf):
+        bounds = "of at least 0" if most == math.inf else f"from 0 to {most:g}"
+        raise ValueError(f"{name}={value!r}; it must be a number {bounds}.")
+    return float(value)
 
 
 def check_different(names, what):

@@ -3,7 +3,6 @@
 import hashlib
 import struct
 import zlib
-from numbers import Real
 from typing import Self
 
 import numpy as np
@@ -12,13 +11,13 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..callbacks._run import fit_task
 from ..callbacks._support import CallbackSupportMixin
-from ..columns.arrays import row_shape, validate_rows
+from ..columns.arrays import checked_number, row_shape, validate_rows
 from ..columns.encoding import copy_names
 from ..columns.types import Floats, Table
 from ..density import GlowDensity, MAFDensity, NICEDensity, NSFDensity, RealNVPDensity
 from ..density._third_party import fit_subtask, is_frozen
 from ..persistence.mixin import PersistenceMixin
-from ..preprocessing.sklearn_compat import HasMethods, Interval
+from ..preprocessing.sklearn_compat import HasMethods
 from ..preprocessing.validation import prepare_table
 from ..training.threads import few_threads, fit_context
 from ._checks import check, least_length
@@ -64,11 +63,6 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
         `RealNVPDensity`, `NICEDensity` or `MAFDensity`, without whitening. Pass a fitted one as
         ``sklearn.frozen.FrozenEstimator(density)``. Decompression is slow if the flow is
         autoregressive.
-
-    quality : float, default=50
-        From 0 to 100. The step is ``4 * 2 ** (-quality / 10)`` standard deviations of a column or,
-        for images, of all pixels. Discrete columns have an odd number of neighbouring values in a
-        step, so they are exact from a certain quality on. Without loss, it has no effect.
 
     lossless : bool, default=False
         Whether `decompress` returns the rows exactly. All columns must be discrete.
@@ -117,13 +111,11 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
 
     _parameter_constraints: dict = {
         "estimator": [HasMethods(["fit", "transform", "inverse_transform"])],
-        "quality": [Interval(Real, 0, 100, closed="both")],
         "lossless": ["boolean"],
     }
 
-    def __init__(self, estimator, *, quality=50, lossless=False):
+    def __init__(self, estimator, *, lossless=False):
         self.estimator = estimator
-        self.quality = quality
         self.lossless = lossless
 
     @fit_context(prefer_skip_nested_validation=False)
@@ -181,7 +173,7 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
             self.scale_ = np.full(d, scale.numpy())
         return self
 
-    def compress(self, X: Table, quality: float | None = None) -> bytes:
+    def compress(self, X: Table, quality: float = 50) -> bytes:
         """Return rows as bytes.
 
         Parameters
@@ -189,8 +181,11 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
         X : array-like of shape (n_samples, n_features)
             The rows. Each call adds 45 bytes of header and checksums, so compress many at once.
 
-        quality : float, default=None
-            If None, the parameter ``quality``. It has no effect without loss.
+        quality : float, default=50
+            From 0 to 100. The step is ``4 * 2 ** (-quality / 10)`` standard deviations of a column
+            or, for images, of all pixels. Discrete columns have an odd number of neighbouring
+            values in a step, so they are exact from a certain quality on. Without loss, it has no
+            effect.
 
         Returns
         -------
@@ -206,10 +201,8 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
             If `constriction` is not installed.
         """
         check_is_fitted(self)
-        quality = self.quality if quality is None else quality
-        if not (isinstance(quality, Real) and 0 <= float(quality) <= 100):
-            raise ValueError(f"quality={quality!r}; it must be a number from 0 to 100.")
-        step = 0.0 if self.lossless else COARSEST * 2.0 ** (-float(quality) / HALVING)
+        quality = checked_number("quality", quality, 100)
+        step = 0.0 if self.lossless else COARSEST * 2.0 ** (-quality / HALVING)
         rows = np.asarray(validate_rows(self.estimator_, X, reset=False), dtype=np.float64)
         rows = rows + 0.0  # no negative zeros
         with few_threads(rows):

@@ -1,11 +1,11 @@
 """The base of flows of grids with several levels: images and videos."""
 
 import math
-from numbers import Integral, Real
+from numbers import Integral
 
 import numpy as np
 
-from ..columns.arrays import flat_rows, grid_shape
+from ..columns.arrays import checked_number, flat_rows, grid_shape
 from ..columns.types import Floats, RandomState, Rows, Table
 from ..preprocessing.sklearn_compat import Interval
 from ._flow_density import FlowDensity
@@ -134,12 +134,5 @@ class MultiscaleDensity(FlowDensity):
         X : ndarray or DataFrame of shape (n_samples, n_features)
             The rows.
         """
-        temperature = checked_temperature(temperature)
+        temperature = checked_number("temperature", temperature)
         return self._sample(n_samples, random_state, as_frame, temperature=temperature)
-
-
-def checked_temperature(temperature):
-    """Return a temperature as a float, or raise an error."""
-    if not (isinstance(temperature, Real) and 0 <= float(temperature) < math.inf):
-        raise ValueError(f"temperature={temperature!r}; it must be a number of at least 0.")
-    return float(temperature)

@@ -8,10 +8,10 @@ from numpy.typing import ArrayLike
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_array, check_is_fitted
 
-from ..columns.arrays import check_integer, flat_rows
+from ..columns.arrays import check_integer, checked_number, flat_rows
 from ..columns.types import Floats, RandomState
 from ..preprocessing.sklearn_compat import Interval
-from ._multiscale import MultiscaleDensity, checked_temperature
+from ._multiscale import MultiscaleDensity
 
 N_LAYERS = 4  # of the network that sees the frames before
 
@@ -207,7 +207,7 @@ class VideoFlowDensity(MultiscaleDensity):
             The frames.
         """
         check_is_fitted(self)
-        temperature = checked_temperature(temperature)
+        temperature = checked_number("temperature", temperature)
         check_integer("n_steps", n_steps)
         _, *shape = self._row_shape
         n_seen, size = self.n_context_frames, math.prod(shape)

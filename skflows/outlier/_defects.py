@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 from ..callbacks._progress import VERBOSE
 from ..callbacks._run import clock, fit_task
 from ..callbacks._support import CallbackSupportMixin
-from ..columns.arrays import grid_shape, validate_rows
+from ..columns.arrays import checked_number, grid_shape, validate_rows
 from ..columns.types import Floats, Table
 from ..conditional import ConditionalDensity
 from ..density import RealNVPDensity
@@ -302,8 +302,7 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
         """
         from scipy.ndimage import gaussian_filter
 
-        if not (isinstance(sigma, Real) and 0 <= sigma < math.inf):
-            raise ValueError(f"sigma={sigma!r}; it must be a number of at least 0, in pixels.")
+        sigma = checked_number("sigma", sigma)
         detector, rows = self._detector_of(X)
         slopes = np.mean([m.density.score_gradient(rows) for m in detector.models_], axis=0)
         pixels = np.abs(slopes).reshape(len(rows), *self.image_shape_).sum(axis=-1)
