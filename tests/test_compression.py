@@ -475,8 +475,8 @@ def test_many_rows_of_few_bits(compressor, monkeypatch):
     """They are padded, because few bytes may not claim many rows."""
     rows = np.repeat(NEW[:1], 1000, axis=0)
     alone = len(compressor.compress(rows, 0))
-    monkeypatch.setattr("skflows.compression._checks.FREE_VALUES", 1000)
-    monkeypatch.setattr("skflows.compression._checks.VALUES_PER_BYTE", 30)
+    monkeypatch.setattr("skflows.compression._compressor.FREE_VALUES", 1000)
+    monkeypatch.setattr("skflows.compression._compressor.VALUES_PER_BYTE", 30)
     data = compressor.compress(rows, 0)
     assert alone < len(data) == HEADER.size + (64_000 - 1000) // 30 + 2 * CHECKSUM.size
     np.testing.assert_array_equal(

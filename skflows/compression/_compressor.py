@@ -20,7 +20,7 @@ from ..persistence.mixin import PersistenceMixin
 from ..preprocessing.sklearn_compat import HasMethods
 from ..preprocessing.validation import prepare_table
 from ..training.threads import few_threads, fit_context
-from ._checks import check, least_length
+from ._images import check
 
 MAGIC, VERSION = b"SKFC", 7
 # Magic, version, fingerprint, rows, columns, step (0 without loss), rows by the flow, words.
@@ -28,6 +28,8 @@ HEADER = struct.Struct("<4sB8sIIdII")
 CHECKSUM = struct.Struct("<I")
 COARSEST = 4.0  # step at quality 0, in standard deviations of a column
 HALVING = 10  # points of quality that halve the step
+# No short stream becomes a large table: beyond the free values, a byte stands for this many.
+FREE_VALUES, VALUES_PER_BYTE = 2**20, 128
 FLOWS = GlowDensity, MAFDensity, NICEDensity, NSFDensity, RealNVPDensity
 
 
@@ -302,3 +304,8 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
         for _, grid, _ in self.estimator_._dequantizer.groups():
             content.update(grid)
         return content.digest()[:8]
+
+
+def least_length(n_values):
+    """Return the fewest bytes of a stream of many values."""
+    return max(0, (n_values - FREE_VALUES) // VALUES_PER_BYTE)
