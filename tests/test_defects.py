@@ -17,7 +17,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from skflows import ConditionalDensity, load
 from skflows.nn.filter_bank import FilterBank
 from skflows.outlier import DefectDetector
-from skflows.outlier._defects import GivenSurroundings, rotated
+from skflows.outlier._defects import GivenSurroundings
 
 SHAPE = (12, 16, 1)
 RNG = np.random.default_rng(0)
@@ -62,7 +62,7 @@ def test_map_shows_where(fitted):
 GIVEN_SURROUNDINGS = ConditionalDensity(FLOW, cv=2)
 
 
-@pytest.mark.parametrize("n_rotations", [1, 4, 6])
+@pytest.mark.parametrize("n_rotations", [1, 2, 4])
 def test_map_is_the_gradient_of_the_score(n_rotations):
     params = {"calibration": None, "cv": "auto", "n_rotations": n_rotations}
     model = detector(image_shape=(8, 8, 2), **params).fit(RNG.standard_normal((20, 128)))
@@ -169,18 +169,6 @@ def test_quarter_turns_do_not_change_the_score(fitted):
         model.score_samples(np.rot90(square, 1, (1, 2))), model.score_samples(square)
     )
     assert not np.allclose(model.score_samples(other), model.score_samples(square))
-
-
-def test_a_full_turn_in_six_steps_keeps_the_middle():
-    y, x = torch.meshgrid(torch.arange(31.0), torch.arange(31.0), indexing="ij")
-    image = torch.exp(-((x - 15) ** 2 + (y - 11) ** 2) / 20)[None, None]
-    turned = image
-    for _ in range(6):
-        turned = rotated(turned, 1, 6)
-    assert (turned - image).abs().max() < 0.15
-    peak = rotated(image, 1, 12)[0, 0].argmax()
-    # By 30 degrees, in the direction of `rot90`: counterclockwise.
-    assert divmod(int(peak), 31) == (12, 13)
 
 
 def test_flat_rows_and_arrays_are_the_same(fitted):

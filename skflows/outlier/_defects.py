@@ -29,7 +29,7 @@ from ..density._third_party import (
 )
 from ..ensemble._stacked import clone_with_seeds
 from ..persistence.mixin import PersistenceMixin
-from ..preprocessing.sklearn_compat import HasMethods, Interval, StrOptions
+from ..preprocessing.sklearn_compat import HasMethods, Interval, Options, StrOptions
 from ..training.threads import fit_context, one_thread_if_forked
 from ._detector import NULLS, DensityOutlierDetector
 
@@ -77,10 +77,9 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
         out for early stopping; folds are of places. None is a `ConditionalDensity` of a
         `RealNVPDensity`, with ``cv=None``, or that flow alone if images have fewer than 64 places.
 
-    n_rotations : int, default=4
+    n_rotations : {1, 2, 4}, default=4
         Number of rotated copies of each image, by multiples of ``360 / n_rotations`` degrees, in
-        `fit` and in scores. Multiples of 90 degrees are exact, others interpolate pixels. Choose 1
-        if the orientation of the images is fixed and matters.
+        `fit` and in scores. Choose 1 if the orientation of the images is fixed and matters.
 
     calibration : {"conformal", "empirical_null"} or None, default="conformal"
         How scores become p-values; see `DensityOutlierDetector`. None fits a single density, and
@@ -148,7 +147,7 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
         "image_shape": ["array-like", None],
         "features": [callable, HasMethods(["fit", "transform"]), None],
         "estimator": [HasMethods(["fit", "score_samples"]), ConditionalDensity, None],
-        "n_rotations": [Interval(Integral, 1, None, closed="left")],
+        "n_rotations": [Options(Integral, {1, 2, 4})],
         "calibration": [StrOptions(set(NULLS)), None],
         "cv": [StrOptions({"auto"}), "cv_object"],
         "alpha": [Interval(Real, 0, 1, closed="neither")],
@@ -553,7 +552,8 @@ class FeatureDensity(PersistenceMixin, OutlierMixin, BaseEstimator):
 
         n = len(images)
         for i in range(self.n_rotations):
-            maps = torch.as_tensor(self.features_(rotated(images, i, self.n_rotations)))
+            turned = torch.rot90(images, 4 * i // self.n_rotations, (2, 3))
+            maps = torch.as_tensor(self.features_(turned))
             if maps.dim() not in (2, 4) or len(maps) != n:
                 raise ValueError(
                     f"features returned an array of shape {tuple(maps.shape)} for {n} images; it "
@@ -577,18 +577,3 @@ def blur(n):
     from scipy.ndimage import gaussian_filter1d
 
     return torch.from_numpy(gaussian_filter1d(np.eye(n), SIGMA, axis=0, mode="nearest"))
-
-
-def rotated(images, i, n):
-    """Return images rotated by i of n equal parts of a full turn, exactly if these are quarters."""
-    import torch
-    from torch.nn import functional as F
-
-    if 4 * i % n == 0:
-        return torch.rot90(images, 4 * i // n, (2, 3))
-    angle = 2 * math.pi * i / n
-    height, width = images.shape[2:]
-    cos, sin = math.cos(angle), math.sin(angle)
-    turn = images.new_tensor([[cos, -sin * height / width, 0], [sin * width / height, cos, 0]])
-    grid = F.affine_grid(turn.expand(len(images), 2, 3), list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
