@@ -21,7 +21,6 @@ from ..conditional import ConditionalDensity
 from ..density import RealNVPDensity
 from ..density._outlier_labels import OutlierLabelsMixin
 from ..density._third_party import (
-    fit_density,
     fit_subtask,
     time_limits,
     was_interrupted,
@@ -330,13 +329,7 @@ def default_flow():
 
 
 class GivenSurroundings(PersistenceMixin, BaseEstimator):
-    """Rows of features and of their surroundings: the density of the first half given the other.
-
-    Parameters
-    ----------
-    estimator : ConditionalDensity
-        The density.
-    """
+    """Rows of features and of their surroundings: the density of the first half given the other."""
 
     def __init__(self, estimator):
         self.estimator = estimator
@@ -380,13 +373,7 @@ class GivenSurroundings(PersistenceMixin, BaseEstimator):
 
 
 class TransformedImages(PersistenceMixin):
-    """Features of images by a fitted transformer of flattened images.
-
-    Parameters
-    ----------
-    transformer : transformer
-        The transformer.
-    """
+    """Features of images by a fitted transformer of flattened images."""
 
     def __init__(self, transformer):
         self.transformer = transformer
@@ -401,20 +388,7 @@ class TransformedImages(PersistenceMixin):
 class FeatureDensity(PersistenceMixin, OutlierMixin, BaseEstimator):
     """Images, as rows of pixels, by the log-density of their features at the worst places.
 
-    Parameters
-    ----------
-    image_shape : tuple of int
-        Height, width and channels.
-    features : callable, transformer or None
-        The features, as of `DefectDetector`.
-    estimator : estimator or None
-        Their density, as of `DefectDetector`.
-    n_rotations : int
-        Number of rotated copies.
-    random_state : int
-        Seed.
-    time_limit : float
-        Seconds of a fit.
+    Parameters are as of `DefectDetector`.
     """
 
     def __init__(
@@ -449,14 +423,12 @@ class FeatureDensity(PersistenceMixin, OutlierMixin, BaseEstimator):
         n_held_out = len(X) // HELD_OUT if has_fit_parameter(estimator, "X_val") else 0
         order = random_state.permutation(len(X))
         rows = self._some_places(X[order[n_held_out:]], MAX_PLACES, random_state)
+        held_out = {}
         if n_held_out:  # whole images, because their places and copies resemble each other
-            held_out = X[order[:n_held_out]]
-            held_out = self._some_places(held_out, MAX_PLACES // HELD_OUT, random_state)
+            images = X[order[:n_held_out]]
+            held_out["X_val"] = self._some_places(images, MAX_PLACES // HELD_OUT, random_state)
         estimator = with_time_limit(estimator, self.time_limit - (clock() - started))
-        if n_held_out:
-            self.density_ = estimator.fit(rows, X_val=held_out)
-        else:
-            self.density_ = fit_density(estimator, rows)
+        self.density_ = estimator.fit(rows, **held_out)
         self._interrupted = was_interrupted(self.density_)
         return self
 
@@ -484,8 +456,7 @@ class FeatureDensity(PersistenceMixin, OutlierMixin, BaseEstimator):
         parts = []
         for images in self._batches(X):
             share = math.ceil(most * len(images) / (len(X) * self.n_rotations))
-            for places in self._copies(images):
-                rows = places.reshape(-1, places.shape[-1]).detach().numpy()
+            for rows in self._rows(images):
                 if len(rows) > share:
                     rows = rows[np.sort(random_state.choice(len(rows), share, replace=False))]
                 parts.append(rows)
@@ -493,16 +464,14 @@ class FeatureDensity(PersistenceMixin, OutlierMixin, BaseEstimator):
 
     @one_thread_if_forked()
     def score_samples(self, X):
-        def scores(images):
-            means = []
-            for places in self._copies(images):
-                rows = places.reshape(-1, places.shape[-1]).detach().numpy()
-                scores = np.asarray(self.density_.score_samples(rows), dtype=np.float64)
-                scores = np.sort(scores.reshape(len(images), -1), axis=1)
-                means.append(scores[:, : n_worst(scores.shape[1])].mean(axis=1))
-            return np.mean(means, axis=0)
+        import torch
 
-        return np.concatenate([scores(images) for images in self._batches(X)])
+        scores = []
+        for images in self._batches(X):
+            found = np.stack([self.density_.score_samples(rows) for rows in self._rows(images)])
+            places = torch.from_numpy(found).double().view(len(found), len(images), -1)
+            scores.append(mean_of_worst(places).mean(0))
+        return torch.cat(scores).numpy()
 
     @one_thread_if_forked()
     def score_gradient(self, X):
@@ -515,15 +484,11 @@ class FeatureDensity(PersistenceMixin, OutlierMixin, BaseEstimator):
                 f"{type(self.density_).__name__} is not one: give a flow, such as RealNVPDensity."
             )
         log_prob, slopes = self.density_.distribution().log_prob, []
-
-        def score(places):
-            scores = log_prob(places)
-            return scores.topk(n_worst(scores.shape[1]), largest=False).values.mean(1)
-
         for images in self._batches(X):
             images.requires_grad_()
             try:
-                total = sum(score(places).sum() for places in self._copies(images))
+                scores = [mean_of_worst(log_prob(places)) for places in self._copies(images)]
+                total = torch.stack(scores).sum()
                 (slope,) = torch.autograd.grad(total / self.n_rotations, images)
             except RuntimeError as error:
                 raise ValueError(
@@ -542,6 +507,11 @@ class FeatureDensity(PersistenceMixin, OutlierMixin, BaseEstimator):
         for start in range(0, len(X), size):
             rows = torch.tensor(X[start : start + size], dtype=dtype)
             yield rows.view(-1, *self.image_shape).permute(0, 3, 1, 2).contiguous()
+
+    def _rows(self, images):
+        """Yield the features at all places of each rotated copy of images, as rows."""
+        for places in self._copies(images):
+            yield places.flatten(0, 1).detach().numpy()
 
     def _copies(self, images):
         """Yield the features of each rotated copy of images, of shape (n, places, k).
@@ -569,6 +539,11 @@ class FeatureDensity(PersistenceMixin, OutlierMixin, BaseEstimator):
 def n_worst(n_places):
     """Return the number of places that make the score of an image."""
     return max(1, round(WORST * n_places))
+
+
+def mean_of_worst(scores):
+    """Return the mean score of the worst places, which are the last axis."""
+    return scores.topk(n_worst(scores.shape[-1]), largest=False).values.mean(-1)
 
 
 def blur(n):
