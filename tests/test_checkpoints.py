@@ -317,7 +317,7 @@ def test_folder_that_cannot_be_made(tmp_path):
 
 @pytest.mark.parametrize("every", [-1, np.nan, "10"])
 def test_every_is_a_number_of_seconds(every):
-    with pytest.raises(ValueError, match=r"every=.* number of seconds"):
+    with pytest.raises(ValueError, match=r"every=.*; it must be a number of at least 0"):
         Checkpoint("folder", every=every)
 
 

@@ -47,7 +47,7 @@ def compressor():
     density = GlowDensity(
         image_shape=(8, 8, 1), hidden_layer_sizes=8, n_transforms=1, max_iter=3, random_state=0
     )
-    return FlowCompressor(density, quality=20).fit(X[:200])
+    return FlowCompressor(density).fit(X[:200])
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +210,7 @@ def test_colour_photographs_are_stored_by_an_image_codec(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with pytest.raises(ValueError, match="which Pillow refuses: increase PIL"):
         compressor.decompress(data)
-    monkeypatch.setitem(sys.modules, "PIL", None)
+    monkeypatch.setitem(sys.modules, "PIL.Image", None)
     with pytest.raises(ImportError, match="needs Pillow: pip install pillow"):
         compressor.decompress(data)
     without = compressor.compress(rows)
@@ -304,7 +304,7 @@ def test_callbacks_see_the_fit(compressor):
 
 def test_one_row(compressor, lossless):
     for each in (compressor, lossless):
-        assert each.decompress(each.compress(NEW[:1])).shape == (1, 64)
+        assert each.decompress(each.compress(NEW[:1], 20)).shape == (1, 64)
 
 
 def test_damaged_bytes_are_an_error(lossless):
@@ -330,8 +330,8 @@ def sealed(body):
 
 def test_crafted_bytes_are_an_error(compressor):
     """Whatever is changed, the rows are the same or there is the documented error."""
-    expected = compressor.decompress(compressor.compress(NEW[:3]))
-    body = compressor.compress(NEW[:3])[: -CHECKSUM.size]
+    expected = compressor.decompress(compressor.compress(NEW[:3], 20))
+    body = compressor.compress(NEW[:3], 20)[: -CHECKSUM.size]
     rng = np.random.default_rng(0)
     n_refused = 0
     for i in range(200):
@@ -373,7 +373,7 @@ def test_crafted_bytes_are_an_error(compressor):
 )
 def test_crafted_headers_are_an_error(kind, field, values, request):
     compressor = request.getfixturevalue(kind)
-    body = compressor.compress(NEW)[: -CHECKSUM.size]
+    body = compressor.compress(NEW, 20)[: -CHECKSUM.size]
     for value in values:
         header = list(HEADER.unpack_from(body))
         if value == header[field]:
@@ -421,7 +421,7 @@ def test_small_bytes_take_little_memory(lossless):
 
 def test_points_of_cells_take_little_memory(compressor, monkeypatch):
     """They are few at once, and rows are looked at once."""
-    expected = compressor.decompress(compressor.compress(NEW))
+    expected = compressor.decompress(compressor.compress(NEW, 20))
     sizes = []
 
     def counted(flow, x, gap, share, point_of_cell=Flow.point_of_cell):
@@ -431,7 +431,7 @@ def test_points_of_cells_take_little_memory(compressor, monkeypatch):
 
     monkeypatch.setattr(Flow, "point_of_cell", counted)
     monkeypatch.setattr("skflows.compression._exact_rows.MOST_VALUES", 640)
-    data = compressor.compress(NEW)
+    data = compressor.compress(NEW, 20)
     assert max(sizes) == 640 and sum(sizes) == N_POINTS * NEW.size
     sizes.clear()
     np.testing.assert_array_equal(compressor.decompress(data), expected)
@@ -475,8 +475,8 @@ def test_many_rows_of_few_bits(compressor, monkeypatch):
     """They are padded, because few bytes may not claim many rows."""
     rows = np.repeat(NEW[:1], 1000, axis=0)
     alone = len(compressor.compress(rows, 0))
-    monkeypatch.setattr("skflows.compression._checks.FREE_VALUES", 1000)
-    monkeypatch.setattr("skflows.compression._checks.VALUES_PER_BYTE", 30)
+    monkeypatch.setattr("skflows.compression._compressor.FREE_VALUES", 1000)
+    monkeypatch.setattr("skflows.compression._compressor.VALUES_PER_BYTE", 30)
     data = compressor.compress(rows, 0)
     assert alone < len(data) == HEADER.size + (64_000 - 1000) // 30 + 2 * CHECKSUM.size
     np.testing.assert_array_equal(
@@ -494,11 +494,11 @@ def test_another_flow_is_an_error(compressor):
     same = FlowCompressor(FrozenEstimator(compressor.estimator_)).fit(X)
     for each in (other, same):
         with pytest.raises(ValueError, match="another flow, or with one fitted to other rows"):
-            each.decompress(compressor.compress(NEW[:2]))
+            each.decompress(compressor.compress(NEW[:2], 20))
 
 
 def test_saved_compressor_reads_what_was_written(compressor, tmp_path):
-    data = compressor.compress(NEW[:5])
+    data = compressor.compress(NEW[:5], 20)
     compressor.save(tmp_path / "compressor.skflows")
     expected = compressor.decompress(data)
     for again in (

@@ -17,7 +17,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from skflows import ConditionalDensity, load
 from skflows.nn.filter_bank import FilterBank
 from skflows.outlier import DefectDetector
-from skflows.outlier._defects import GivenSurroundings, rotated
+from skflows.outlier._defects import GivenSurroundings
 
 SHAPE = (12, 16, 1)
 RNG = np.random.default_rng(0)
@@ -62,7 +62,7 @@ def test_map_shows_where(fitted):
 GIVEN_SURROUNDINGS = ConditionalDensity(FLOW, cv=2)
 
 
-@pytest.mark.parametrize("n_rotations", [1, 4, 6])
+@pytest.mark.parametrize("n_rotations", [1, 2, 4])
 def test_map_is_the_gradient_of_the_score(n_rotations):
     params = {"calibration": None, "cv": "auto", "n_rotations": n_rotations}
     model = detector(image_shape=(8, 8, 2), **params).fit(RNG.standard_normal((20, 128)))
@@ -171,18 +171,6 @@ def test_quarter_turns_do_not_change_the_score(fitted):
     assert not np.allclose(model.score_samples(other), model.score_samples(square))
 
 
-def test_a_full_turn_in_six_steps_keeps_the_middle():
-    y, x = torch.meshgrid(torch.arange(31.0), torch.arange(31.0), indexing="ij")
-    image = torch.exp(-((x - 15) ** 2 + (y - 11) ** 2) / 20)[None, None]
-    turned = image
-    for _ in range(6):
-        turned = rotated(turned, 1, 6)
-    assert (turned - image).abs().max() < 0.15
-    peak = rotated(image, 1, 12)[0, 0].argmax()
-    # By 30 degrees, in the direction of `rot90`: counterclockwise.
-    assert divmod(int(peak), 31) == (12, 13)
-
-
 def test_flat_rows_and_arrays_are_the_same(fitted):
     flat = detector(image_shape=SHAPE[:2]).fit(IMAGES.reshape(40, -1))
     expected = fitted.score_samples(SCRATCHED)
@@ -214,9 +202,9 @@ def test_rows_without_a_shape(length, shape):
     [
         ((5, 5), IMAGES, r"shape \(40, 12, 16, 1\).* give .*\(n_samples, 5, 5, 1\)"),
         ((5, 5, 1), IMAGES.reshape(40, -1), r"\(40, 192\).* flattened, \(n_samples, 25\)"),
-        ((5, 0), IMAGES, r"shape \(5, 0\): give the height, the width"),
-        ((192,), IMAGES, r"shape \(192,\): give the height, the width"),
-        (None, IMAGES[None], r"shape \(40, 12, 16, 1\): give the height"),
+        ((5, 0), IMAGES, r"image_shape=\(5, 0, 1\); give three"),
+        ((192,), IMAGES, r"image_shape=\(192,\); give three"),
+        (None, IMAGES[None], r"image_shape=\(40, 12, 16, 1\); give three"),
     ],
 )
 def test_wrong_shapes(shape, X, message):

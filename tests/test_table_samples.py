@@ -7,7 +7,7 @@ import pytest
 from _tables import few_components, keep_components, quick  # noqa: F401
 
 import skflows
-from skflows import DensityClassifier, DensityOutlierDetector, TableDensity
+from skflows import DensityClassifier, DensityOutlierDetector
 from skflows.columns.checks import ColumnWarning
 from skflows.inspection import ConditionalDensityDisplay
 from skflows.table import _missing

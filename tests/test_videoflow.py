@@ -99,11 +99,14 @@ def test_next_frames_have_the_density_of_the_next_frames():
     [
         (lambda d: d.predict_next(X[:3, :1]), "1 frames in each row; at least n_context_frames=2"),
         (lambda d: d.predict_next(np.zeros((3, 2, 5, 4, 1))), r"\(n_samples, length, 4, 4, 1\)"),
-        (lambda d: d.predict_next(np.zeros((3, 40))), "rows of 40 values, which are not frames of"),
+        (
+            lambda d: d.predict_next(np.zeros((3, 40))),
+            r"\(n_samples, length \* 4 \* 4 \* 1\)",
+        ),
         (lambda d: d.predict_next(X[:3], n_steps=0), "n_steps=0"),
         (lambda d: d.predict_next(X[:3], temperature=-1), "temperature=-1"),
         (lambda d: d.score_samples(X[:3, :, :3]), r"grids of shape \(length, 4, 4, 1\)"),
-        (lambda d: videoflow().fit(np.zeros((5, 40))), r"\(n_samples, n_frames, 4, 4, 1\)"),
+        (lambda d: videoflow().fit(np.zeros((5, 40))), r"\(n_samples, length, 4, 4, 1\)"),
         (lambda d: videoflow(frame_shape=(4, 4)).fit(X), "give three positive integers"),
         (lambda d: videoflow(n_levels=3).fit(X), "no even height or width in level 3"),
         (

@@ -7,12 +7,13 @@ import sys
 import time
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from numbers import Number, Real
+from numbers import Number
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..columns.arrays import checked_number
 from ..persistence.atomic import replace_file
 from ..persistence.model_file import read, write
 from ..persistence.plain_state import Flattener, Restorer, package_version
@@ -84,10 +85,8 @@ class Checkpoint:
     max_propagation_depth = None  # scikit-learn passes the callback on to all estimators inside
 
     def __init__(self, path, *, every=10.0):
-        if not isinstance(every, Real) or not 0 <= float(every) < math.inf:
-            raise ValueError(f"every={every!r}; it must be a number of seconds, at least 0.")
         self.path = Path(path)
-        self.every = every
+        self.every = checked_number("every", every)
 
     def setup(self, estimator: object, context: "CallbackContext") -> None:
         """Use the folder in the fit that begins."""

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from ..columns.arrays import check_different
 from ..columns.dates import MICROSECONDS
+from ..columns.optional import optional
 from ..persistence.atomic import check_replaceable, naming, replace_file
 from ._cells import (
     GAPS,
@@ -46,24 +47,13 @@ BYTES_PER_VALUE, BYTES_PER_ROW = 40, 64
 
 def import_pandas():
     """Return pandas, or raise an error that says how to install it."""
-    try:
-        import pandas
-    except ImportError:
-        raise ImportError(
-            "reading and writing CSV files needs pandas: pip install pandas"
-        ) from None
-    return pandas
+    return optional("pandas", "reading and writing CSV files needs pandas", "pandas")
 
 
 def import_parquet():
     """Return ``pyarrow.parquet``, or raise an error that says how to install it."""
-    try:
-        import pyarrow.parquet
-    except ImportError:
-        raise ImportError(
-            "reading and writing Parquet files needs pyarrow: pip install pyarrow"
-        ) from None
-    return pyarrow.parquet
+    needed = "reading and writing Parquet files needs pyarrow"
+    return optional("pyarrow.parquet", needed, "pyarrow")
 
 
 def open_table(

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from decimal import Decimal
-from numbers import Integral
+from numbers import Integral, Real
 
 import numpy as np
 from scipy.sparse import issparse
@@ -173,6 +173,14 @@ def check_integer(name, value, least=1):
         raise ValueError(f"{name}={value!r}; it must be an integer of at least {least}.")
 
 
+def checked_number(name, value, most=math.inf):
+    """Return the value of a parameter as a float from 0 to ``most``, or raise an error."""
+    if not (isinstance(value, Real) and 0 <= float(value) <= most and float(value) < math.inf):
+        bounds = "of at least 0" if most == math.inf else f"from 0 to {most:g}"
+        raise ValueError(f"{name}={value!r}; it must be a number {bounds}.")
+    return float(value)
+
+
 def check_different(names, what):
     """Raise an error if several columns have the same name."""
     if twice := [name for name, count in Counter(names).items() if count > 1]:
@@ -244,10 +252,15 @@ def row_shape(estimator):
     return getattr(estimator, "_row_shape", None)
 
 
-def is_grid_shape(shape):
-    """Return whether a shape describes a grid: height, width and channels, positive integers."""
+def grid_shape(name, shape):
+    """Return the shape of grids, height, width and channels, or raise an error that names it."""
     are_sizes = [not isinstance(n, bool) and isinstance(n, Integral) and int(n) > 0 for n in shape]
-    return len(are_sizes) == 3 and all(are_sizes)
+    if len(are_sizes) != 3 or not all(are_sizes):
+        raise ValueError(
+            f"{name}={shape!r}; give three positive integers, the height, the width and the "
+            "number of channels, such as (28, 28, 1)."
+        )
+    return tuple(shape)
 
 
 def flat_rows(X, shape, name):
@@ -260,8 +273,12 @@ def flat_rows(X, shape, name):
         known = tuple(given[1] if side is None else side for side in shape)
         if given[1:] in (known, known[:-1] if shape[-1] == 1 else known):
             return np.reshape(X, (given[0], -1))
-    elif len(given) < 2 or None in shape or given[1] == math.prod(shape):
+    elif len(given) < 2:
         return X
+    else:
+        n_grids, rest = divmod(given[1], math.prod(side or 1 for side in shape))
+        if not rest and (None in shape or n_grids == 1):
+            return X
     sides = ["length" if side is None else str(side) for side in shape]
     d = " * ".join(sides) if None in shape else math.prod(shape)
     raise ValueError(

@@ -4,6 +4,7 @@ import numpy as np
 from scipy.special import ndtr
 
 from ..bijections._integers import ONE
+from ..columns.optional import optional
 
 CHUNK = 96  # values for which digits are popped before others are pushed
 FARTHEST = 64  # standard deviations of preprocessed values, and of latent ones without an escape
@@ -12,13 +13,19 @@ SHARES = 2**16  # in which a cell is divided among its bins
 DIGIT = 2**16  # of numbers that are pushed as they are
 
 
+def import_constriction():
+    """Return the library of the range coder, or raise an error that says how to install it."""
+    return optional("constriction", "FlowCompressor needs constriction", "constriction")
+
+
 class Stack:
     """A stack of bits, from which whole numbers are popped, and to which they are pushed.
 
     An empty stack pops zeros, and forgets none of them.
     """
 
-    def __init__(self, constriction, words, is_decoder=False):
+    def __init__(self, words, is_decoder=False):
+        constriction = import_constriction()
         self.coder = constriction.stream.stack.AnsCoder(words, seal=not is_decoder)
         self.uniform = constriction.stream.model.Uniform()
         bound = FARTHEST * ONE // BIN

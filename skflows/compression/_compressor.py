@@ -3,7 +3,6 @@
 import hashlib
 import struct
 import zlib
-from numbers import Real
 from typing import Self
 
 import numpy as np
@@ -12,16 +11,16 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..callbacks._run import fit_task
 from ..callbacks._support import CallbackSupportMixin
-from ..columns.arrays import row_shape, validate_rows
+from ..columns.arrays import checked_number, row_shape, validate_rows
 from ..columns.encoding import copy_names
 from ..columns.types import Floats, Table
 from ..density import GlowDensity, MAFDensity, NICEDensity, NSFDensity, RealNVPDensity
 from ..density._third_party import fit_subtask, is_frozen
 from ..persistence.mixin import PersistenceMixin
-from ..preprocessing.sklearn_compat import HasMethods, Interval
+from ..preprocessing.sklearn_compat import HasMethods
 from ..preprocessing.validation import prepare_table
 from ..training.threads import few_threads, fit_context
-from ._checks import check, least_length
+from ._images import check
 
 MAGIC, VERSION = b"SKFC", 7
 # Magic, version, fingerprint, rows, columns, step (0 without loss), rows by the flow, words.
@@ -29,6 +28,8 @@ HEADER = struct.Struct("<4sB8sIIdII")
 CHECKSUM = struct.Struct("<I")
 COARSEST = 4.0  # step at quality 0, in standard deviations of a column
 HALVING = 10  # points of quality that halve the step
+# No short stream becomes a large table: beyond the free values, a byte stands for this many.
+FREE_VALUES, VALUES_PER_BYTE = 2**20, 128
 FLOWS = GlowDensity, MAFDensity, NICEDensity, NSFDensity, RealNVPDensity
 
 
@@ -64,11 +65,6 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
         `RealNVPDensity`, `NICEDensity` or `MAFDensity`, without whitening. Pass a fitted one as
         ``sklearn.frozen.FrozenEstimator(density)``. Decompression is slow if the flow is
         autoregressive.
-
-    quality : float, default=50
-        From 0 to 100. The step is ``4 * 2 ** (-quality / 10)`` standard deviations of a column or,
-        for images, of all pixels. Discrete columns have an odd number of neighbouring values in a
-        step, so they are exact from a certain quality on. Without loss, it has no effect.
 
     lossless : bool, default=False
         Whether `decompress` returns the rows exactly. All columns must be discrete.
@@ -117,13 +113,11 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
 
     _parameter_constraints: dict = {
         "estimator": [HasMethods(["fit", "transform", "inverse_transform"])],
-        "quality": [Interval(Real, 0, 100, closed="both")],
         "lossless": ["boolean"],
     }
 
-    def __init__(self, estimator, *, quality=50, lossless=False):
+    def __init__(self, estimator, *, lossless=False):
         self.estimator = estimator
-        self.quality = quality
         self.lossless = lossless
 
     @fit_context(prefer_skip_nested_validation=False)
@@ -145,10 +139,12 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
         self : object
             The fitted compressor.
         """
-        import_constriction()
         import torch  # takes long to import
 
         from ..bijections._standardize import weighted_moments
+        from ._bits import import_constriction
+
+        import_constriction()
 
         frozen = is_frozen(self.estimator)
         flow = self.estimator.estimator if frozen else self.estimator
@@ -179,7 +175,7 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
             self.scale_ = np.full(d, scale.numpy())
         return self
 
-    def compress(self, X: Table, quality: float | None = None) -> bytes:
+    def compress(self, X: Table, quality: float = 50) -> bytes:
         """Return rows as bytes.
 
         Parameters
@@ -187,8 +183,11 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
         X : array-like of shape (n_samples, n_features)
             The rows. Each call adds 45 bytes of header and checksums, so compress many at once.
 
-        quality : float, default=None
-            If None, the parameter ``quality``. It has no effect without loss.
+        quality : float, default=50
+            From 0 to 100. The step is ``4 * 2 ** (-quality / 10)`` standard deviations of a column
+            or, for images, of all pixels. Discrete columns have an odd number of neighbouring
+            values in a step, so they are exact from a certain quality on. Without loss, it has no
+            effect.
 
         Returns
         -------
@@ -203,16 +202,13 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
         ImportError
             If `constriction` is not installed.
         """
-        constriction = import_constriction()
         check_is_fitted(self)
-        quality = self.quality if quality is None else quality
-        if not (isinstance(quality, Real) and 0 <= float(quality) <= 100):
-            raise ValueError(f"quality={quality!r}; it must be a number from 0 to 100.")
-        step = 0.0 if self.lossless else COARSEST * 2.0 ** (-float(quality) / HALVING)
+        quality = checked_number("quality", quality, 100)
+        step = 0.0 if self.lossless else COARSEST * 2.0 ** (-quality / HALVING)
         rows = np.asarray(validate_rows(self.estimator_, X, reset=False), dtype=np.float64)
         rows = rows + 0.0  # no negative zeros
         with few_threads(rows):
-            n_mapped, words, of_rows = self._code(step).encoded(constriction, rows)
+            n_mapped, words, of_rows = self._code(step).encoded(rows)
         fields = *rows.shape, step, n_mapped, len(words)
         header = HEADER.pack(MAGIC, VERSION, self._fingerprint(), *fields)
         content = words.astype("<u4").tobytes().ljust(least_length(rows.size), b"\0")
@@ -243,7 +239,6 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
         ImportError
             If `constriction` is not installed, or Pillow, where data has an image in PNG or WebP.
         """
-        constriction = import_constriction()
         check_is_fitted(self)
         if not isinstance(data, bytes | bytearray | memoryview):
             raise TypeError(f"data is a {type(data).__name__}; give the bytes of compress.")
@@ -282,7 +277,7 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
             check(least <= step <= COARSEST, f"it claims a step of {step}")
         words = np.frombuffer(content[:size], "<u4").astype(np.uint32)
         with few_threads(np.broadcast_to(step, (n, d))):
-            rows, of_rows = self._code(step).decoded(constriction, words, n, n_mapped)
+            rows, of_rows = self._code(step).decoded(words, n, n_mapped)
         if zlib.crc32(header, of_rows) != checksum_of_rows:
             raise ValueError(
                 "the rows differ from those that were compressed: the flow rounds differently on "
@@ -311,12 +306,6 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
         return content.digest()[:8]
 
 
-def import_constriction():
-    """Return the library of the range coder, or raise an error that says how to install it."""
-    try:
-        import constriction
-    except ImportError as error:
-        raise ImportError(
-            "FlowCompressor needs constriction, which is not installed: pip install constriction"
-        ) from error
-    return constriction
+def least_length(n_values):
+    """Return the fewest bytes of a stream of many values."""
+    return max(0, (n_values - FREE_VALUES) // VALUES_PER_BYTE)

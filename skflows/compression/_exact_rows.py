@@ -10,8 +10,7 @@ from functools import cache
 import numpy as np
 
 from ._bits import CHUNK, Stack
-from ._checks import check
-from ._images import FORMATS, image_files, rows_of_file
+from ._images import FORMATS, check, image_files, rows_of_file
 
 N_GENERAL = 3  # codecs, zlib, bz2 and LZMA; codecs of images follow
 WHOLE = "u1", "<u2", "<i4"
@@ -38,7 +37,7 @@ class ExactRows:
         self.flow, self.shape = flow, shape
         self.pitch = 1 if shape is None else math.prod(shape[1:])  # pixels above each other
 
-    def encoded(self, constriction, X):
+    def encoded(self, X):
         """Return the number of rows that the flow maps, 32-bit words, and the CRC-32 of all rows.
 
         Other codecs take rows with values outside the lattices of their columns.
@@ -50,61 +49,52 @@ class ExactRows:
         mapped = np.flatnonzero((is_near & has_place).all(axis=1))
 
         @cache
-        def code_beside(n_mapped, slowly=False):
+        def words_beside(n_mapped):
             """Return the shortest code of the rows that the flow does not map, and the CRC-32."""
             alone = ~np.isin(np.arange(len(X)), mapped[len(mapped) - n_mapped :])
-            narrow = [narrowest(X[alone], len(WHOLE))]
+            found = [narrowest(X[alone], len(WHOLE))]
             if is_near[alone].all():
-                numbers = narrowest(number[alone], 0)
-                differ = not np.array_equal(number[alone], X[alone])
-                narrow = [numbers, *narrow] if differ else [numbers]
-            narrow.sort(key=lambda each: each[1].itemsize)
-            codes = [code_beside(n_mapped)] if slowly else []
-            for i, (kind, rows) in enumerate(narrow):
-                head = (np.packbits(alone).tobytes() if n_mapped else b"") + bytes([kind])
-                content, found = head + rows.tobytes(), []
-                if not slowly and i == 0:
-                    most = most_bytes(len(X), d, alone.sum())
-                    found += packed(content, most, self.pitch * rows.itemsize)
-                if rows.dtype == np.uint8:
-                    for k, file in image_files(rows, self.shape, slowly):
-                        found.append(bytes([N_GENERAL + k, 0]) + zlib.compress(head, 9) + file)
-                of_all = checksum(number[~alone], content)
-                codes += [(code, of_all) for code in found]
-            return min(codes, key=lambda each: len(each[0]))
+                found.insert(0, narrowest(number[alone], 0))
+            kind, rows = min(found, key=lambda each: each[1].itemsize)
+            head = (np.packbits(alone).tobytes() if n_mapped else b"") + bytes([kind])
+            content, most = head + rows.tobytes(), most_bytes(len(X), d, alone.sum())
+            codes = packed(content, most, self.pitch * rows.itemsize)
+            for i, file in image_files(rows, self.shape, slowly=not n_mapped):
+                codes.append(bytes([N_GENERAL + i, 0]) + zlib.compress(head, 9) + file)
+            code = min(codes, key=len)
+            words = np.frombuffer(code + bytes(-len(code) % 4), "<u4").astype(np.uint32)
+            return words, zlib.crc32(content, zlib.crc32(number[~alone].tobytes()))
 
         def is_enough(n):
-            return most_values(32 * len(words_of(code_beside(len(mapped) - n)[0]))) >= d
+            return most_values(32 * len(words_beside(len(mapped) - n)[0])) >= d
 
         most = 1  # rows that give their bits
         while most < len(mapped) and not is_enough(most):
             most *= 2
         most = min(most, len(mapped))
         by_flow, start = mapped[bisect_left(range(most), True, key=is_enough) :], 0
-        code, of_all = code_beside(len(by_flow))
-        stack = Stack(constriction, words_of(code))
+        words, of_all = words_beside(len(by_flow))
+        stack = Stack(words)
         try:
             while start < len(by_flow):
-                rows = by_flow[start : start + most_rows(d)]
-                n = min(len(rows), max(most_values(stack.coder.num_bits()) // d, 1))
-                power = n.bit_length() - 1
-                rows = rows[: 2**power]
-                self.flow.push(number[rows], stack)
+                most = max(most_values(stack.coder.num_bits()) // d, 1)
+                power = min(len(by_flow) - start, most_rows(d), most).bit_length() - 1
+                self.flow.push(number[by_flow[start : start + 2**power]], stack)
                 stack.push(np.array([power]), np.array([POWERS]))
-                start += len(rows)
+                start += 2**power
             codes = [(len(by_flow), stack.coder.get_compressed(), of_all)]
         except OverflowError:  # rows that the flow maps too far away
             codes = []
-        code, of_all = code_beside(0, slowly=self.shape is not None)
-        codes.append((0, Stack(constriction, words_of(code)).coder.get_compressed(), of_all))
+        words, of_all = words_beside(0)
+        codes.append((0, Stack(words).coder.get_compressed(), of_all))
         return min(codes, key=lambda code: len(code[1]))
 
-    def decoded(self, constriction, words, n, n_mapped):
+    def decoded(self, words, n, n_mapped):
         """Return the n rows that `encoded` wrote, and their CRC-32."""
         d = len(self.flow.least)
         blocks, n_left = [np.empty((0, d), dtype=np.int64)], n_mapped
         try:
-            stack = Stack(constriction, words, is_decoder=True)
+            stack = Stack(words, is_decoder=True)
             while n_left:
                 size = 2 ** int(stack.pop(np.array([POWERS]))[0])
                 if size > min(n_left, most_rows(d)):
@@ -135,7 +125,7 @@ class ExactRows:
         X = np.concatenate([*map(self.flow.values, blocks_of(number))])
         if not listed:
             X[alone] = rows
-        return X, checksum(number[~alone], content)
+        return X, zlib.crc32(content, zlib.crc32(number[~alone].tobytes()))
 
 
 def narrowest(rows, kind):
@@ -144,16 +134,6 @@ def narrowest(rows, kind):
         while (rows.astype(DTYPES[kind]) != rows).any():
             kind += 1
     return kind, rows.astype(DTYPES[kind])
-
-
-def words_of(code):
-    """Return the 32-bit words of a code, padded by zeros."""
-    return np.frombuffer(code + bytes(-len(code) % 4), "<u4").astype(np.uint32)
-
-
-def checksum(number, content):
-    """Return the CRC-32 of the numbers of rows by the flow, and of the bytes of the others."""
-    return zlib.crc32(content, zlib.crc32(number))
 
 
 def blocks_of(rows):

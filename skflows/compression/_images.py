@@ -5,21 +5,25 @@ import math
 
 import numpy as np
 
-from ._checks import check
+from ..columns.optional import optional
 
 FORMATS = "PNG", "WEBP"
 LONGEST = 2**14 - 1  # side of a WebP image
-MOST_PIXELS = 2**26  # Pillow warns of images that are a little larger
-# Slower settings of WebP, with the most pixels for which they take less than about a second.
-SLOW_SETTINGS = ({"method": 6}, 2**18), ({"method": 6, "quality": 100}, 2**12)
+# The index of a format, settings, and the most pixels: Pillow warns of a little more than 2**26,
+# and the slower settings take less than about a second.
+SETTINGS: tuple = (0, {"optimize": True}, 2**26), (1, {}, 2**26)
+SLOW_SETTINGS: tuple = (1, {"method": 6}, 2**18), (1, {"method": 6, "quality": 100}, 2**12)
+
+
+def check(is_so, otherwise):
+    """Raise the error of damaged data, with what is wrong with it, unless all is well."""
+    if not is_so:
+        raise ValueError(f"data is damaged, although it has the right checksum: {otherwise}.")
 
 
 def pillow():
     """Return ``PIL.Image``, or raise an error that says how to install it."""
-    try:
-        from PIL import Image
-    except ImportError:
-        raise ImportError("reading and writing images needs Pillow: pip install pillow") from None
+    Image = optional("PIL.Image", "reading and writing images needs Pillow", "pillow")
     Image.init()  # its formats
     return Image
 
@@ -35,22 +39,16 @@ def layout(n, shape):
 
 
 def image_files(rows, shape, slowly):
-    """Return files of images with one or three channels, each after the index of its format.
+    """Return files of images, each after the index of its format.
 
-    Parameters
-    ----------
-    rows : ndarray of uint8, of shape (n, height * width * channels)
-        The images.
-    shape : tuple or None
-        Height, width and channels; None if rows are not images.
-    slowly : bool
-        Whether to return files by slower settings of WebP, rather than one of each format.
+    There are none of rows that are not bytes of one or three channels. There are more of few
+    pixels, by slower settings of WebP, if ``slowly``.
     """
-    if shape is None or shape[2] not in (1, 3) or not len(rows):
+    if rows.dtype != np.uint8 or shape is None or shape[2] not in (1, 3) or not len(rows):
         return []
     (down, across), (height, width, channels) = layout(len(rows), shape), shape
     sides = down * height, across * width
-    if max(sides) > LONGEST or math.prod(sides) > MOST_PIXELS:
+    if max(sides) > LONGEST:
         return []
     try:
         Image = pillow()
@@ -60,12 +58,10 @@ def image_files(rows, shape, slowly):
     tiles[: len(rows)] = rows.reshape(-1, *shape)
     pixels = tiles.reshape(down, across, *shape).swapaxes(1, 2).reshape(*sides, channels)
     image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
-    settings: list = [(0, {"optimize": True}), (1, {})]
-    if slowly:
-        settings = [(1, given) for given, most in SLOW_SETTINGS if math.prod(sides) <= most]
     files = []
-    for i, given in settings:
-        if FORMATS[i] in Image.SAVE:  # Pillow may be built without WebP
+    for i, given, most in SETTINGS + SLOW_SETTINGS if slowly else SETTINGS:
+        # Pillow may be built without WebP.
+        if math.prod(sides) <= most and FORMATS[i] in Image.SAVE:
             file = io.BytesIO()
             image.save(file, FORMATS[i], lossless=True, **given)
             files.append((i, file.getvalue()))

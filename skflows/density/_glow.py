@@ -79,6 +79,8 @@ class GlowDensity(MultiscaleDensity):
         "image_shape": ["array-like", None],
     }
 
+    _shape_parameter = "image_shape"
+
     def __init__(
         self,
         *,
@@ -136,19 +138,14 @@ class GlowDensity(MultiscaleDensity):
 
     @property
     def _row_shape(self):
-        return None if self.image_shape is None else self._grid_shape("image_shape")
-
-    def _start_fit(self, *args):
-        if self.image_shape is not None:
-            self._squeezes("image_shape")  # raises an error before columns are prepared
-        return super()._start_fit(*args)
+        return self._grid_shape
 
     def _build_bijection(self, n_features, n_context=0):
         from ..bijections import ActNorm, Chain, Coupling, LULinear
 
         network = self._network(n_context)
         if self.image_shape is not None:
-            levels = self._levels(self._squeezes("image_shape"), network)
+            levels = self._levels(self._squeezes(), network)
             return Chain([*levels, ActNorm(n_features)])
         steps = []
         for _ in range(self.n_transforms):

@@ -1,11 +1,11 @@
 """The base of flows of grids with several levels: images and videos."""
 
 import math
-from numbers import Integral, Real
+from numbers import Integral
 
 import numpy as np
 
-from ..columns.arrays import is_grid_shape
+from ..columns.arrays import checked_number, flat_rows, grid_shape
 from ..columns.types import Floats, RandomState, Rows, Table
 from ..preprocessing.sklearn_compat import Interval
 from ._flow_density import FlowDensity
@@ -14,35 +14,40 @@ from ._flow_density import FlowDensity
 class MultiscaleDensity(FlowDensity):
     """Base of flows with steps as in Glow, at each of several levels of a grid."""
 
+    _shape_parameter: str  # the name of the parameter that gives the shape of grids
+
     _parameter_constraints: dict = {
         **FlowDensity._parameter_constraints,
         "n_bins": [Interval(Integral, 2, 512, closed="both"), None],
         "n_levels": [Interval(Integral, 1, None, closed="left")],
     }
 
-    def _grid_shape(self, name):
-        """Return the height, width and channels that a parameter gives."""
-        shape = tuple(getattr(self, name))
-        if not is_grid_shape(shape):
-            raise ValueError(
-                f"{name}={getattr(self, name)!r}; give three positive integers, the height, the "
-                "width and the number of channels, such as (28, 28, 1)."
-            )
-        return shape
+    @property
+    def _grid_shape(self):
+        """The height, width and channels of grids, or None if rows are not grids."""
+        shape = getattr(self, self._shape_parameter)
+        return None if shape is None else grid_shape(self._shape_parameter, shape)
 
-    def _squeezes(self, name):
-        """Return the squeeze of each level of a grid of the shape that a parameter gives."""
+    def _start_fit(self, table, *args):
+        if self._grid_shape is not None:  # raise errors before columns are prepared
+            rows = table.X[:, : table.X.shape[1] - table.n_context]
+            flat_rows(rows, self._row_shape, type(self).__name__)
+            self._squeezes()
+        return super()._start_fit(table, *args)
+
+    def _squeezes(self):
+        """Return the squeeze of each level of a grid."""
         from ..bijections import Squeeze
 
         squeezes = []
-        height, width, n_channels = self._grid_shape(name)
+        height, width, n_channels = self._grid_shape
         for level in range(self.n_levels):
             factors = 2 - height % 2, 2 - width % 2
             if factors == (1, 1) and (level or n_channels == 1):
                 remedy = "choose fewer levels, or pad" if level else "pad"
                 raise ValueError(
-                    f"{name}={getattr(self, name)} has no even height or width in level "
-                    f"{level + 1} of n_levels={self.n_levels}, where the grid is {height} x "
+                    f"{self._shape_parameter}={self._grid_shape} has no even height or width in "
+                    f"level {level + 1} of n_levels={self.n_levels}, where the grid is {height} x "
                     f"{width}: {remedy} the images."
                 )
             squeezes.append(Squeeze((height, width, n_channels), factors))
@@ -129,12 +134,5 @@ class MultiscaleDensity(FlowDensity):
         X : ndarray or DataFrame of shape (n_samples, n_features)
             The rows.
         """
-        temperature = checked_temperature(temperature)
+        temperature = checked_number("temperature", temperature)
         return self._sample(n_samples, random_state, as_frame, temperature=temperature)
-
-
-def checked_temperature(temperature):
-    """Return a temperature as a float, or raise an error."""
-    if not (isinstance(temperature, Real) and 0 <= float(temperature) < math.inf):
-        raise ValueError(f"temperature={temperature!r}; it must be a number of at least 0.")
-    return float(temperature)

@@ -8,10 +8,10 @@ from numpy.typing import ArrayLike
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_array, check_is_fitted
 
-from ..columns.arrays import flat_rows
+from ..columns.arrays import check_integer, checked_number, flat_rows
 from ..columns.types import Floats, RandomState
 from ..preprocessing.sklearn_compat import Interval
-from ._multiscale import MultiscaleDensity, checked_temperature
+from ._multiscale import MultiscaleDensity
 
 N_LAYERS = 4  # of the network that sees the frames before
 
@@ -88,6 +88,8 @@ class VideoFlowDensity(MultiscaleDensity):
         "n_context_frames": [Interval(Integral, 1, None, closed="left")],
     }
 
+    _shape_parameter = "frame_shape"
+
     def __init__(
         self,
         *,
@@ -146,44 +148,19 @@ class VideoFlowDensity(MultiscaleDensity):
         self.n_levels = n_levels
 
     @property
-    def _shape(self):
-        return (1, 1, 1) if self.frame_shape is None else self._grid_shape("frame_shape")
-
-    @property
     def _row_shape(self):
-        return None, *self._shape
-
-    def _start_fit(self, table, *args):
-        self._n_frames(table.X.shape[1] - table.n_context)  # raises errors early
-        self._frame_squeezes()
-        return super()._start_fit(table, *args)
-
-    def _n_frames(self, n_features):
-        """Return the number of frames of a row."""
-        n_frames, rest = divmod(n_features, size := math.prod(self._shape))
-        if rest:
-            axes = ", ".join(map(str, self._shape))
-            raise ValueError(
-                f"X has rows of {n_features} values, which are not frames of "
-                f"frame_shape={self.frame_shape}, {size} values each: give an array of shape "
-                f"(n_samples, n_frames, {axes}) or, flattened, (n_samples, n_frames * {size})."
-            )
-        return n_frames
-
-    def _frame_squeezes(self):
-        """Return the squeeze of each level."""
-        from ..bijections import Squeeze
-
-        if self.frame_shape is None:
-            return [Squeeze(self._shape, (1, 1))]
-        return self._squeezes("frame_shape")
+        return None, *(self._grid_shape or (1, 1, 1))
 
     def _build_bijection(self, n_features, n_context=0):
-        from ..bijections import ActNorm, Chain, FrameAutoregressive, Pointwise
+        from ..bijections import ActNorm, Chain, FrameAutoregressive, Pointwise, Squeeze
 
+        if self.frame_shape is None:
+            squeezes = [Squeeze((1, 1, 1), (1, 1))]
+        else:
+            squeezes = self._squeezes()
         network = self._network(n_context)
         n_hidden = network["hidden_layer_sizes"][0]
-        squeeze, *_ = squeezes = self._frame_squeezes()
+        squeeze = squeezes[0]
         height, width, _ = squeeze.shape
         features = {
             "context_grid": (height, width),
@@ -191,7 +168,7 @@ class VideoFlowDensity(MultiscaleDensity):
             "output_size": 1,  # features know the surroundings, and larger kernels take longer
         }
         _, *levels = self._levels(squeezes, network | features)  # squeezed for the network already
-        size = math.prod(self._shape)
+        size = math.prod(squeeze.shape)
         network["hidden_layer_sizes"] = (n_hidden,) * (N_LAYERS + 1)
         frames = FrameAutoregressive(
             Chain([*levels, ActNorm(size)]), squeeze.shape, self.n_context_frames, **network
@@ -230,11 +207,11 @@ class VideoFlowDensity(MultiscaleDensity):
             The frames.
         """
         check_is_fitted(self)
-        temperature = checked_temperature(temperature)
-        if not isinstance(n_steps, Integral) or isinstance(n_steps, bool) or n_steps < 1:
-            raise ValueError(f"n_steps={n_steps!r}; it must be an integer of at least 1.")
-        n_seen, size = self.n_context_frames, math.prod(self._shape)
-        n_new = self._n_frames(self.n_features_in_) - n_seen
+        temperature = checked_number("temperature", temperature)
+        check_integer("n_steps", n_steps)
+        _, *shape = self._row_shape
+        n_seen, size = self.n_context_frames, math.prod(shape)
+        n_new = self.n_features_in_ // size - n_seen
         if n_new < 1:
             raise ValueError(
                 f"The rows of fit had {n_new + n_seen} frames, and no frame with "
@@ -242,20 +219,19 @@ class VideoFlowDensity(MultiscaleDensity):
             )
         rows = flat_rows(frames, self._row_shape, type(self).__name__)
         rows = check_array(rows, dtype=np.float64, input_name="frames")
-        if (given := self._n_frames(rows.shape[1])) < n_seen:
+        if (given := rows.shape[1] // size) < n_seen:
             raise ValueError(
                 f"frames has {given} frames in each row; at least n_context_frames={n_seen} are "
                 "needed."
             )
         rng = check_random_state(random_state)
-        known, drawn = rows[:, -n_seen * size :], []
+        n_known = n_seen * size
+        rows = rows[:, -n_known:]
         for _ in range(0, n_steps, n_new):
-            window = np.hstack([known, np.tile(known[:, -size:], n_new)])  # to be replaced
+            window = np.hstack([rows[:, -n_known:], np.tile(rows[:, -size:], n_new)])
             window = self._dequantizer.add_random_noise(window, rng)
             latent = self._map_rows("forward", window)[0]
-            new = latent[:, n_seen * size :]
-            new[:] = temperature * rng.standard_normal(new.shape)
+            latent[:, n_known:] = temperature * rng.standard_normal((len(rows), n_new * size))
             window = self._dequantizer.round(self._map_rows("inverse", latent)[0])
-            drawn.append(window[:, n_seen * size :])
-            known = np.hstack([known, drawn[-1]])[:, -n_seen * size :]
-        return np.hstack(drawn).reshape(len(rows), -1, *self._shape)[:, :n_steps]
+            rows = np.hstack([rows, window[:, n_known:]])
+        return rows[:, n_known:].reshape(len(rows), -1, *shape)[:, :n_steps]

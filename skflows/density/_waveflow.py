@@ -28,9 +28,8 @@ class WaveFlowDensity(FlowDensity):
         Number of autoregressive maps. The order of the rows is reversed between them.
 
     height : int or "auto", default="auto"
-        Number of rows of the grid, which divides the length of the windows; at least 2, unless
-        windows have a single sample. "auto" is the largest divisor up to 16: choose a length that
-        16, or a number near it, divides.
+        Number of rows of the grid, at least 2, which divides the length of the windows. "auto" is
+        the largest divisor up to 16: choose a length that 16, or a number near it, divides.
 
     n_frames : int, default=1
         Number of frames of which a context consists, such as the frames of a mel spectrogram, one
@@ -71,7 +70,7 @@ class WaveFlowDensity(FlowDensity):
 
     _parameter_constraints: dict = {
         **FlowDensity._parameter_constraints,
-        "height": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "height": [StrOptions({"auto"}), Interval(Integral, 2, None, closed="left")],
         "n_frames": [Interval(Integral, 1, None, closed="left")],
     }
 
@@ -130,25 +129,17 @@ class WaveFlowDensity(FlowDensity):
         self.height = height
         self.n_frames = n_frames
 
-    def _start_fit(self, table, *args):
-        self._folded_shape(table.X.shape[1] - table.n_context)  # raises errors early
-        return super()._start_fit(table, *args)
-
     def _folded_shape(self, length):
         """Return the height and width of the grid into which a window is folded."""
         height = self.height
         if height == "auto":
             height = max(n for n in range(1, MAX_HEIGHT + 1) if length % n == 0)
-        if self.height == 1 and length > 1:
-            raise ValueError("height=1 leaves no row above to depend on; choose 2 or more.")
-        if length % height or (height == 1 and length > 1):
-            unit = MAX_HEIGHT if self.height == "auto" else self.height
-            ceil = -(-length // unit) * unit
-            near = f"{ceil - unit} or {ceil}" if ceil > unit else f"{ceil}"
+        if length % height or 1 == height < length:
+            unit = MAX_HEIGHT if self.height == "auto" else height
             raise ValueError(
                 f"X has windows of {length} samples, and height={self.height!r} needs a length "
-                f"that a height above 1 divides: cut or pad the windows to {near} samples, or "
-                "choose another height."
+                f"that a height above 1 divides: cut or pad the windows to a multiple of {unit} "
+                "samples, or choose another height."
             )
         return height, length // height
 

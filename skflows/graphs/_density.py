@@ -10,9 +10,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from ..callbacks._run import clock
-from ..columns.arrays import check_integer
+from ..columns.arrays import check_integer, checked_number
 from ..columns.types import Floats, RandomState
-from ..density._multiscale import checked_temperature
 from ..density._objects import ObjectDensity
 from ..preprocessing.sklearn_compat import Interval, StrOptions
 from ..training.threads import fit_context
@@ -244,7 +243,7 @@ class MoleculeDensity(ObjectDensity):
         """
         check_is_fitted(self)
         check_integer("n_samples", n_samples)
-        temperature = checked_temperature(temperature)
+        temperature = checked_number("temperature", temperature)
         rng = check_random_state(random_state)
         network = copy.deepcopy(self.network_).float()  # draws in two thirds of the time
         kept: list = []

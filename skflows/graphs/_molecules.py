@@ -5,16 +5,14 @@ import reprlib
 import numpy as np
 from scipy.sparse.csgraph import breadth_first_order
 
+from ..columns.optional import optional
+
 N_ORDERS_OF_BONDS = 4  # none, single, double, triple
 
 
 def chemistry():
     """Return RDKit's module of molecules, or raise an error that says how to install it."""
-    try:
-        from rdkit import Chem
-    except ImportError as error:
-        raise ImportError("MoleculeDensity needs RDKit: pip install rdkit.") from error
-    return Chem
+    return optional("rdkit.Chem", "MoleculeDensity needs RDKit", "rdkit")
 
 
 def read_graphs(X, atom_types=None):

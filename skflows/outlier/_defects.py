@@ -15,13 +15,12 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 from ..callbacks._progress import VERBOSE
 from ..callbacks._run import clock, fit_task
 from ..callbacks._support import CallbackSupportMixin
-from ..columns.arrays import is_grid_shape, validate_rows
+from ..columns.arrays import checked_number, grid_shape, validate_rows
 from ..columns.types import Floats, Table
 from ..conditional import ConditionalDensity
 from ..density import RealNVPDensity
 from ..density._outlier_labels import OutlierLabelsMixin
 from ..density._third_party import (
-    fit_density,
     fit_subtask,
     time_limits,
     was_interrupted,
@@ -29,7 +28,7 @@ from ..density._third_party import (
 )
 from ..ensemble._stacked import clone_with_seeds
 from ..persistence.mixin import PersistenceMixin
-from ..preprocessing.sklearn_compat import HasMethods, Interval, StrOptions
+from ..preprocessing.sklearn_compat import HasMethods, Interval, Options, StrOptions
 from ..training.threads import fit_context, one_thread_if_forked
 from ._detector import NULLS, DensityOutlierDetector
 
@@ -77,10 +76,9 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
         out for early stopping; folds are of places. None is a `ConditionalDensity` of a
         `RealNVPDensity`, with ``cv=None``, or that flow alone if images have fewer than 64 places.
 
-    n_rotations : int, default=4
+    n_rotations : {1, 2, 4}, default=4
         Number of rotated copies of each image, by multiples of ``360 / n_rotations`` degrees, in
-        `fit` and in scores. Multiples of 90 degrees are exact, others interpolate pixels. Choose 1
-        if the orientation of the images is fixed and matters.
+        `fit` and in scores. Choose 1 if the orientation of the images is fixed and matters.
 
     calibration : {"conformal", "empirical_null"} or None, default="conformal"
         How scores become p-values; see `DensityOutlierDetector`. None fits a single density, and
@@ -92,10 +90,6 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
     alpha : float, default=0.05
         The p-value up to which `predict` flags an image. The smallest p-value of ``n`` images is
         ``1 / (n + 1)``.
-
-    contamination : float, "auto" or None, default="auto"
-        Fraction of defective images in `fit`, in place of the threshold by `alpha`; see
-        `DensityOutlierDetector`.
 
     time_limit : float, default=None
         Seconds that the fit may take, approximately. Each fold has an equal share, of which its
@@ -152,11 +146,10 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
         "image_shape": ["array-like", None],
         "features": [callable, HasMethods(["fit", "transform"]), None],
         "estimator": [HasMethods(["fit", "score_samples"]), ConditionalDensity, None],
-        "n_rotations": [Interval(Integral, 1, None, closed="left")],
+        "n_rotations": [Options(Integral, {1, 2, 4})],
         "calibration": [StrOptions(set(NULLS)), None],
         "cv": [StrOptions({"auto"}), "cv_object"],
         "alpha": [Interval(Real, 0, 1, closed="neither")],
-        "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right"), None],
         "time_limit": [Interval(Real, 0, None, closed="neither"), None],
         "random_state": ["random_state"],
         "verbose": VERBOSE,
@@ -172,7 +165,6 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
         calibration="conformal",
         cv="auto",
         alpha=0.05,
-        contamination="auto",
         time_limit=None,
         random_state=None,
         verbose="auto",
@@ -184,7 +176,6 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
         self.calibration = calibration
         self.cv = cv
         self.alpha = alpha
-        self.contamination = contamination
         self.time_limit = time_limit
         self.random_state = random_state
         self.verbose = verbose
@@ -223,7 +214,6 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
             calibration=self.calibration,
             cv=self.cv,
             alpha=self.alpha,
-            contamination=self.contamination,
             random_state=random_state.randint(2**31 - 1),
             verbose=self.verbose,
         )
@@ -240,23 +230,20 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
             self.detector_ = fit_subtask(task, detector, rows)
             self.offset_ = self.detector_.offset_
             self.held_out_scores_ = self.detector_.held_out_scores_
-            self._judges_held_out = self.detector_._judges_held_out
         return self
 
     def _shape_of(self, X):
         """Return the shape of the images of `fit`, or None for rows without one."""
         shape, given = self.image_shape, X.shape if hasattr(X, "shape") else np.asarray(X).shape
-        if shape is None:
-            shape = given[1:] if len(given) > 2 else None
-        if shape is None:
+        if shape is None and len(given) <= 2:
             return None
-        sizes = tuple(shape) + (1,) * (len(shape) == 2)
-        if not is_grid_shape(sizes):
-            raise ValueError(
-                f"The images have the shape {tuple(shape)}: give the height, the width and, unless "
-                "they are grey, the number of channels, as positive integers such as (64, 64, 3)."
-            )
-        return sizes
+        shape = given[1:] if shape is None else shape
+        return grid_shape("image_shape", tuple(shape) + (1,) * (len(shape) == 2))
+
+    def _detector_of(self, X):
+        """Return the fitted detector and flattened images."""
+        check_is_fitted(self)
+        return self.detector_, validate_rows(self, X, reset=False)
 
     def score_samples(self, X: Table) -> Floats:
         """Return the score of each image: the lower, the more probably it has a defect.
@@ -272,10 +259,8 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
             Mean log-density of the features, in nats, at the 3 % of the places where it is lowest,
             averaged over rotations and folds.
         """
-        return super().score_samples(X)
-
-    def _score_rows(self, X):
-        return self.detector_.score_samples(X)
+        detector, rows = self._detector_of(X)
+        return detector.score_samples(rows)
 
     def p_values(self, X: Table) -> Floats:
         """Return the p-value of each image under the distribution of images without defects.
@@ -290,8 +275,8 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
         p_values : ndarray of shape (n_samples,)
             Between 0 and 1; see `DensityOutlierDetector.p_values`.
         """
-        check_is_fitted(self)
-        return self.detector_.p_values(validate_rows(self, X, reset=False))
+        detector, rows = self._detector_of(X)
+        return detector.p_values(rows)
 
     def defect_map(self, X: Table, *, sigma: float = 2.0) -> Floats:
         """Return the sensitivity of each image's anomaly score to its pixels.
@@ -315,12 +300,10 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
         """
         from scipy.ndimage import gaussian_filter
 
-        check_is_fitted(self)
-        if not (isinstance(sigma, Real) and 0 <= sigma < math.inf):
-            raise ValueError(f"sigma={sigma!r}; it must be a number of at least 0, in pixels.")
-        X = validate_rows(self, X, reset=False)
-        slopes = np.mean([m.density.score_gradient(X) for m in self.detector_.models_], axis=0)
-        pixels = np.abs(slopes).reshape(len(X), *self.image_shape_).sum(axis=-1)
+        sigma = checked_number("sigma", sigma)
+        detector, rows = self._detector_of(X)
+        slopes = np.mean([m.density.score_gradient(rows) for m in detector.models_], axis=0)
+        pixels = np.abs(slopes).reshape(len(rows), *self.image_shape_).sum(axis=-1)
         return gaussian_filter(pixels, (0, sigma, sigma), mode="nearest")
 
 
@@ -346,13 +329,7 @@ def default_flow():
 
 
 class GivenSurroundings(PersistenceMixin, BaseEstimator):
-    """Rows of features and of their surroundings: the density of the first half given the other.
-
-    Parameters
-    ----------
-    estimator : ConditionalDensity
-        The density.
-    """
+    """Rows of features and of their surroundings: the density of the first half given the other."""
 
     def __init__(self, estimator):
         self.estimator = estimator
@@ -396,13 +373,7 @@ class GivenSurroundings(PersistenceMixin, BaseEstimator):
 
 
 class TransformedImages(PersistenceMixin):
-    """Features of images by a fitted transformer of flattened images.
-
-    Parameters
-    ----------
-    transformer : transformer
-        The transformer.
-    """
+    """Features of images by a fitted transformer of flattened images."""
 
     def __init__(self, transformer):
         self.transformer = transformer
@@ -417,20 +388,7 @@ class TransformedImages(PersistenceMixin):
 class FeatureDensity(PersistenceMixin, OutlierMixin, BaseEstimator):
     """Images, as rows of pixels, by the log-density of their features at the worst places.
 
-    Parameters
-    ----------
-    image_shape : tuple of int
-        Height, width and channels.
-    features : callable, transformer or None
-        The features, as of `DefectDetector`.
-    estimator : estimator or None
-        Their density, as of `DefectDetector`.
-    n_rotations : int
-        Number of rotated copies.
-    random_state : int
-        Seed.
-    time_limit : float
-        Seconds of a fit.
+    Parameters are as of `DefectDetector`.
     """
 
     def __init__(
@@ -465,14 +423,12 @@ class FeatureDensity(PersistenceMixin, OutlierMixin, BaseEstimator):
         n_held_out = len(X) // HELD_OUT if has_fit_parameter(estimator, "X_val") else 0
         order = random_state.permutation(len(X))
         rows = self._some_places(X[order[n_held_out:]], MAX_PLACES, random_state)
+        held_out = {}
         if n_held_out:  # whole images, because their places and copies resemble each other
-            held_out = X[order[:n_held_out]]
-            held_out = self._some_places(held_out, MAX_PLACES // HELD_OUT, random_state)
+            images = X[order[:n_held_out]]
+            held_out["X_val"] = self._some_places(images, MAX_PLACES // HELD_OUT, random_state)
         estimator = with_time_limit(estimator, self.time_limit - (clock() - started))
-        if n_held_out:
-            self.density_ = estimator.fit(rows, X_val=held_out)
-        else:
-            self.density_ = fit_density(estimator, rows)
+        self.density_ = estimator.fit(rows, **held_out)
         self._interrupted = was_interrupted(self.density_)
         return self
 
@@ -500,8 +456,7 @@ class FeatureDensity(PersistenceMixin, OutlierMixin, BaseEstimator):
         parts = []
         for images in self._batches(X):
             share = math.ceil(most * len(images) / (len(X) * self.n_rotations))
-            for places in self._copies(images):
-                rows = places.reshape(-1, places.shape[-1]).detach().numpy()
+            for rows in self._rows(images):
                 if len(rows) > share:
                     rows = rows[np.sort(random_state.choice(len(rows), share, replace=False))]
                 parts.append(rows)
@@ -509,16 +464,14 @@ class FeatureDensity(PersistenceMixin, OutlierMixin, BaseEstimator):
 
     @one_thread_if_forked()
     def score_samples(self, X):
-        def scores(images):
-            means = []
-            for places in self._copies(images):
-                rows = places.reshape(-1, places.shape[-1]).detach().numpy()
-                scores = np.asarray(self.density_.score_samples(rows), dtype=np.float64)
-                scores = np.sort(scores.reshape(len(images), -1), axis=1)
-                means.append(scores[:, : n_worst(scores.shape[1])].mean(axis=1))
-            return np.mean(means, axis=0)
+        import torch
 
-        return np.concatenate([scores(images) for images in self._batches(X)])
+        scores = []
+        for images in self._batches(X):
+            found = np.stack([self.density_.score_samples(rows) for rows in self._rows(images)])
+            places = torch.from_numpy(found).double().view(len(found), len(images), -1)
+            scores.append(mean_of_worst(places).mean(0))
+        return torch.cat(scores).numpy()
 
     @one_thread_if_forked()
     def score_gradient(self, X):
@@ -531,15 +484,11 @@ class FeatureDensity(PersistenceMixin, OutlierMixin, BaseEstimator):
                 f"{type(self.density_).__name__} is not one: give a flow, such as RealNVPDensity."
             )
         log_prob, slopes = self.density_.distribution().log_prob, []
-
-        def score(places):
-            scores = log_prob(places)
-            return scores.topk(n_worst(scores.shape[1]), largest=False).values.mean(1)
-
         for images in self._batches(X):
             images.requires_grad_()
             try:
-                total = sum(score(places).sum() for places in self._copies(images))
+                scores = [mean_of_worst(log_prob(places)) for places in self._copies(images)]
+                total = torch.stack(scores).sum()
                 (slope,) = torch.autograd.grad(total / self.n_rotations, images)
             except RuntimeError as error:
                 raise ValueError(
@@ -559,6 +508,11 @@ class FeatureDensity(PersistenceMixin, OutlierMixin, BaseEstimator):
             rows = torch.tensor(X[start : start + size], dtype=dtype)
             yield rows.view(-1, *self.image_shape).permute(0, 3, 1, 2).contiguous()
 
+    def _rows(self, images):
+        """Yield the features at all places of each rotated copy of images, as rows."""
+        for places in self._copies(images):
+            yield places.flatten(0, 1).detach().numpy()
+
     def _copies(self, images):
         """Yield the features of each rotated copy of images, of shape (n, places, k).
 
@@ -568,7 +522,8 @@ class FeatureDensity(PersistenceMixin, OutlierMixin, BaseEstimator):
 
         n = len(images)
         for i in range(self.n_rotations):
-            maps = torch.as_tensor(self.features_(rotated(images, i, self.n_rotations)))
+            turned = torch.rot90(images, 4 * i // self.n_rotations, (2, 3))
+            maps = torch.as_tensor(self.features_(turned))
             if maps.dim() not in (2, 4) or len(maps) != n:
                 raise ValueError(
                     f"features returned an array of shape {tuple(maps.shape)} for {n} images; it "
@@ -586,24 +541,14 @@ def n_worst(n_places):
     return max(1, round(WORST * n_places))
 
 
+def mean_of_worst(scores):
+    """Return the mean score of the worst places, which are the last axis."""
+    return scores.topk(n_worst(scores.shape[-1]), largest=False).values.mean(-1)
+
+
 def blur(n):
     """Return the matrix ``(n, n)`` that blurs n places in a line."""
     import torch
     from scipy.ndimage import gaussian_filter1d
 
     return torch.from_numpy(gaussian_filter1d(np.eye(n), SIGMA, axis=0, mode="nearest"))
-
-
-def rotated(images, i, n):
-    """Return images rotated by i of n equal parts of a full turn, exactly if these are quarters."""
-    import torch
-    from torch.nn import functional as F
-
-    if 4 * i % n == 0:
-        return torch.rot90(images, 4 * i // n, (2, 3))
-    angle = 2 * math.pi * i / n
-    height, width = images.shape[2:]
-    cos, sin = math.cos(angle), math.sin(angle)
-    turn = images.new_tensor([[cos, -sin * height / width, 0], [sin * width / height, cos, 0]])
-    grid = F.affine_grid(turn.expand(len(images), 2, 3), list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)

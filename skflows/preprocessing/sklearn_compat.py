@@ -32,6 +32,7 @@ PRIVATE_NAMES = {
     "BaseComposition": ("sklearn.utils.metaestimators", "_BaseComposition"),
     "HasMethods": ("sklearn.utils._param_validation", "HasMethods"),
     "Interval": ("sklearn.utils._param_validation", "Interval"),
+    "Options": ("sklearn.utils._param_validation", "Options"),
     "StrOptions": ("sklearn.utils._param_validation", "StrOptions"),
     "Tree": ("sklearn.tree._tree", "Tree"),
     "TreePredictor": (
