@@ -84,13 +84,7 @@ class Stack:
 
 
 class CellBins:
-    """Bins of cells, with shares of each cell as under a standard normal distribution.
-
-    Parameters
-    ----------
-    low, high : ndarray of shape (n,)
-        The ends of the cells.
-    """
+    """Bins of cells, with shares of each cell as under a standard normal distribution."""
 
     def __init__(self, low, high):
         (low, high), self.cell = np.unique(np.stack([low, high]), axis=1, return_inverse=True)

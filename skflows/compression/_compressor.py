@@ -45,13 +45,8 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
     draws the noise in the cell of a value from the bits of other rows, which get them back (iFlow).
     The first rows, which have no others, and rows with values of another kind are written by
     zlib, bz2, LZMA or, if Pillow is installed and they are images with one or three channels and
-    integers from 0 to 255, as PNG or WebP, whichever is smallest. So are all rows if that is
-    smaller. Images are then side by side; PNG and WebP are left out if these have more than 2**26
-    pixels, or more than 16,383 in a side. WebP has Pillow's default settings or, for all rows,
-    ``method=6`` if that is smaller (up to 2**18 pixels), also with ``quality=100`` (up to 2**12).
-
-    Bytes are padded to one for each 128 values beyond 2**20, so files of very regular rows are
-    larger than by other codecs.
+    integers from 0 to 255, side by side as PNG or WebP, whichever is smallest. So are all rows if
+    that is smaller.
 
     With loss, values are rounded to multiples of a step, and these are written exactly. No value
     is off by more than a step. Rows that are compressed again give the same bytes.
@@ -89,8 +84,9 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
     compute exact sums, so that other instruction sets give the same results; elementary
     functions still differ between machines, if rarely in the digits that count. `decompress` then
     raises an error: don't use the bytes as an archive. The checksums find damage, not forgery:
-    whoever has the compressor can write any rows. Decompression takes memory and time in proportion
-    to the rows that the bytes claim: at most 2**20 values, and 128 more for each byte.
+    whoever has the compressor can write any rows. Bytes hold at most 2**20 values and 128 more for
+    each byte, which bounds the memory and time of decompression: those of very regular rows are
+    padded.
 
     References
     ----------
@@ -194,13 +190,6 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
         data : bytes
             What `decompress` reads: a header with the version and a fingerprint of the compressor,
             the code, and two checksums.
-
-        Raises
-        ------
-        ValueError
-            If the quality is not between 0 and 100.
-        ImportError
-            If `constriction` is not installed.
         """
         check_is_fitted(self)
         quality = checked_number("quality", quality, 100)
@@ -237,7 +226,7 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
         TypeError
             If data is not bytes.
         ImportError
-            If `constriction` is not installed, or Pillow, where data has an image in PNG or WebP.
+            If Pillow is not installed, where data has an image in PNG or WebP.
         """
         check_is_fitted(self)
         if not isinstance(data, bytes | bytearray | memoryview):

@@ -23,15 +23,7 @@ BITS_OF_CHUNK = 16  # more, for each value of a chunk
 
 
 class ExactRows:
-    """The code of rows by a flow of integers, general codecs and codecs of images.
-
-    Parameters
-    ----------
-    flow : IntegerFlow
-        The flow of the rows.
-    shape : tuple or None
-        Height, width and channels, if rows are images.
-    """
+    """The code of rows by an `IntegerFlow`, general codecs and, given a shape, those of images."""
 
     def __init__(self, flow, shape):
         self.flow, self.shape = flow, shape

@@ -21,15 +21,8 @@ class IntegerFlow:
 
     Values are numbered along the lattice of their column. The cell around a value has a place on
     the axis that preprocessing makes, from which a point is popped: by a normal distribution.
-
-    Parameters
-    ----------
-    flow : Flow
-        The flow.
-    dequantizer : Dequantizer
-        Of the columns, which are all discrete if there is no step.
-    step : ndarray of shape (d,)
-        The widths of cells, at least one value of a discrete column; 0 without loss.
+    Cells are as wide as the step of their column, at least one value of a discrete column; 0 is
+    without loss, and then all columns are discrete.
     """
 
     def __init__(self, flow, dequantizer, step):
