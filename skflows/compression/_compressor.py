@@ -20,7 +20,7 @@ from ..persistence.mixin import PersistenceMixin
 from ..preprocessing.sklearn_compat import HasMethods
 from ..preprocessing.validation import prepare_table
 from ..training.threads import few_threads, fit_context
-from ._images import check
+from ._checks import check
 
 MAGIC, VERSION = b"SKFC", 7
 # Magic, version, fingerprint, rows, columns, step (0 without loss), rows by the flow, words.
@@ -85,7 +85,7 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
     functions still differ between machines, if rarely in the digits that count. `decompress` then
     raises an error: don't use the bytes as an archive. The checksums find damage, not forgery:
     whoever has the compressor can write any rows. Bytes hold at most 2**20 values and 128 more for
-    each byte, which bounds the memory and time of decompression: those of very regular rows are
+    each byte, which bounds the memory and time of decompression; the bytes of very regular rows are
     padded.
 
     References

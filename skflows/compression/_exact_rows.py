@@ -10,7 +10,8 @@ from functools import cache
 import numpy as np
 
 from ._bits import CHUNK, Stack
-from ._images import FORMATS, check, image_files, rows_of_file
+from ._checks import check
+from ._images import FORMATS, image_files, rows_of_file
 
 N_GENERAL = 3  # codecs, zlib, bz2 and LZMA; codecs of images follow
 WHOLE = "u1", "<u2", "<i4"
@@ -23,7 +24,7 @@ BITS_OF_CHUNK = 16  # more, for each value of a chunk
 
 
 class ExactRows:
-    """The code of rows by an `IntegerFlow`, general codecs and, given a shape, those of images."""
+    """The code of rows by an `IntegerFlow`, general codecs and, given a shape, image formats."""
 
     def __init__(self, flow, shape):
         self.flow, self.shape = flow, shape

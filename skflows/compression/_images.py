@@ -6,6 +6,7 @@ import math
 import numpy as np
 
 from ..columns.optional import optional
+from ._checks import check
 
 FORMATS = "PNG", "WEBP"
 LONGEST = 2**14 - 1  # side of a WebP image
@@ -13,12 +14,6 @@ LONGEST = 2**14 - 1  # side of a WebP image
 # and the slower settings take less than about a second.
 SETTINGS: tuple = (0, {"optimize": True}, 2**26), (1, {}, 2**26)
 SLOW_SETTINGS: tuple = (1, {"method": 6}, 2**18), (1, {"method": 6, "quality": 100}, 2**12)
-
-
-def check(is_so, otherwise):
-    """Raise the error of damaged data, with what is wrong with it, unless all is well."""
-    if not is_so:
-        raise ValueError(f"data is damaged, although it has the right checksum: {otherwise}.")
 
 
 def pillow():
