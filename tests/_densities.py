@@ -106,8 +106,6 @@ def few_trees(patch):
     for module in _trees, _probabilities:
         patch.setattr(module, "N_TREES", 15)
         patch.setattr(module, "STAGES", (25, 50))
-    # Where it is the default of an argument, which holds what it was.
-    patch.setattr(_trees.TreeColumns._stages, "__defaults__", ((25, 50),))
     patch.setattr(_trees, "N_FOLDS_OF_FEW", 4)
 
 

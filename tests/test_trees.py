@@ -319,7 +319,7 @@ def test_trees_that_cannot_be_are_an_error(params, message):
 
 
 def test_a_short_time_limit_leaves_little_time_to_the_boosting(monkeypatch):
-    monkeypatch.setattr(_trees.TreeColumns._stages, "__defaults__", ((25, 50, 150),))
+    monkeypatch.setattr(_trees, "STAGES", (25, 50, 150))
     X, y = steps(100)
     sizes, seconds = [], []
     for limit in 600, 0.01:

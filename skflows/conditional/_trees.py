@@ -80,7 +80,7 @@ class TreeColumns(PersistenceMixin, BaseEstimator):
         X = np.where(np.isnan(X).all(axis=0), 0.0, X)
         return boosting.fit(X, y, uneven(weight))  # with weights, it draws many rows to sort
 
-    def _stages(self, boosting, X, y, weight, n_fits, seconds, stages=STAGES):
+    def _stages(self, boosting, X, y, weight, n_fits, seconds, stages):
         """Return the numbers of iterations to choose from: few, or none, if the time is short."""
         if seconds is None:
             return stages
@@ -152,7 +152,7 @@ class TreePredictions(TreeColumns):
             for size in LEAF_SIZES
         ]
         n_fits = (n_folds + 1) * len(self.loc_) * len(boosting)
-        sizes = self._stages(boosting[0], X, y, weight, n_fits, self.seconds) or STAGES[:1]
+        sizes = self._stages(boosting[0], X, y, weight, n_fits, self.seconds, STAGES) or STAGES[:1]
         stages = np.full((len(boosting), len(sizes), len(X)), np.inf)
         of_forests = np.empty((len(forests), len(X)))
         squares, most = np.zeros(stages.shape[:2]), np.full(len(boosting), len(sizes))
