@@ -392,8 +392,8 @@ class Encoding:
     def values(self, rows, roles):
         """Return the known values of the columns of some roles, except identifiers, by name."""
         return {
-            self.keys[j]: column.values[column.known]
-            for j, column in enumerate(self.frame(rows).columns)
+            self.keys[j]: self.named(j, rows[~np.isnan(rows[:, j]), j])
+            for j, column in enumerate(self.columns)
             if column.role in roles and j not in self.identifiers
         }
 
