@@ -49,7 +49,7 @@ def breaks_of(density, table):
         yield rule.text(schema.names), rule.counts.share, rule.is_broken(rows)
 
 
-def broken_rules(density, table, most=RARELY_BROKEN):
+def broken_rules(density, table, most):
     """Return the rules that few rows of a table break, and these rows, the fewest first.
 
     A rule has few exceptions in the rows of the fit, and at most this share of them in the table.

@@ -212,7 +212,7 @@ def say_broken(args, found):
 
 def find_outliers(args, table, frame, known, form, is_table=False, kinds=None):
     """Judge the rows of ``frame``, the usable part of a table, by a detector of known rows."""
-    from ._findings import Findings, broken_rules
+    from ._findings import RARELY_BROKEN, Findings, broken_rules
 
     started = time.perf_counter()
     labels = select(table, ids(args), args.data).astype(str)
@@ -223,8 +223,8 @@ def find_outliers(args, table, frame, known, form, is_table=False, kinds=None):
         warn_of_unseen(encoding_of(density).unseen(frame))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what scores warn of too
-            most = () if args.reference is None else (MOST_FLAGGED,)
-            broken = broken_rules(density, frame, *most)
+            most = RARELY_BROKEN if args.reference is None else MOST_FLAGGED
+            broken = broken_rules(density, frame, most)
     if args.reference is None:
         scores, p_values = detector.held_out_scores_, detector.p_values_
     else:
