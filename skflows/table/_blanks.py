@@ -170,11 +170,6 @@ def with_told_blanks(schema, rows, values, solve):
     if not is_blank.any():
         return values
 
-    def with_unknown(values, cells):
-        """Return variables without the values of some columns."""
-        cells = np.repeat(cells, [*map(len, schema.of_column)], axis=1)
-        return np.where(cells, np.nan, values)
-
     def broken(values):
         """Yield the columns of each function, and which rows break it."""
         encoded = schema.rules.encoded(schema, values)
@@ -182,7 +177,7 @@ def with_told_blanks(schema, rows, values, solve):
             yield list(rule.columns), rule.is_broken(encoded)
 
     # What known values tell without blanks, such as a net amount by the gross amount.
-    told = solve(with_unknown(values, is_blank))
+    told = solve(np.where(schema.variables_of(is_blank), np.nan, values))
     told = np.where(np.isnan(told), values, told)
     is_open = np.zeros_like(is_blank)
     for places, is_broken in broken(told):
@@ -206,5 +201,5 @@ def with_told_blanks(schema, rows, values, solve):
         told[some[fits]] = trial[fits]
         n_ways[some[fits]] += 1
     several = (n_ways != 1) & (is_open.sum(axis=1) > 1)
-    told = with_unknown(told, is_open & several[:, None])
-    return np.where(np.repeat(is_blank, [*map(len, schema.of_column)], axis=1), told, values)
+    told[schema.variables_of(is_open & several[:, None])] = np.nan
+    return np.where(schema.variables_of(is_blank), told, values)

@@ -21,7 +21,7 @@ from ..columns.types import Floats, RandomState
 from ..distribution.distribution import broadcast_to_entries, checked_probabilities, in_blocks
 from ..training.threads import in_one_thread
 from ._columns import Weeks
-from ._formulas import Elapsed, ElapsedByValue, MonthsLater
+from ._formulas import Elapsed, MonthsLater
 from ._predictive import OneVariable, without
 from ._variables import ROWS_AT_ONCE
 from ._view import LEAST_MASS, TableView
@@ -257,10 +257,8 @@ class DateDistribution:
         rows[:, place] = 0.0  # a midnight
         rules = [rule for rule in schema.rules.functions if isinstance(rule, Elapsed)]
         rules = [rule for rule in rules if place in rule.columns]
-        others = (MonthsLater, ElapsedByValue)
-        with_numbers = [
-            rule for rule in rules if len(rule.determinants) > 1 and not isinstance(rule, others)
-        ]
+        with_numbers = [rule for rule in rules if len(rule.determinants) > 1]
+        with_numbers = [rule for rule in with_numbers if not isinstance(rule, MonthsLater)]
         with_numbers.sort(key=lambda rule: rule.kind != "span")
 
         def add(rule, moments, j=None, unit=1.0):

@@ -975,7 +975,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         drawn, is_filled = draw(values)
         lacks = np.isnan(drawn) & np.isnan(values)
         if keeps_ranges and self._schema.ranges:
-            self._keep_ranges(draw, values, drawn, is_filled, random_state, pattern is None)
+            is_complete = not isinstance(pattern, MissingPattern)
+            self._keep_ranges(draw, values, drawn, is_filled, random_state, is_complete)
         rows = np.arange(len(values))
         for _ in range(ROUNDS_FAR_OUT):
             is_far = far_out(drawn[rows], rows)
@@ -1151,11 +1152,13 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         pattern = BlankPattern(self._levels_without)
         if method == "draw":
             random_state = check_random_state(random_state)
-            draws = [self._complete(values, random_state, pattern=pattern) for _ in range(n_draws)]
+            of_draws = pattern if pattern.levels else None
+            draws = [self._complete(values, random_state, pattern=of_draws) for _ in range(n_draws)]
             schema.rules.warn_of_broken_draws(schema, values, draws[0])
-            for drawn in draws if self._levels_without and not keep_blanks else ():
-                # They change no other value, so some may break a rule.
-                drawn[:] = self._complete(drawn, random_state, n_rounds=1)
+            for drawn in () if keep_blanks else draws:
+                some = np.flatnonzero(np.isnan(drawn).any(axis=1))
+                if len(some):  # blanks change no other value, so some may break a rule
+                    drawn[some] = self._complete(drawn[some], random_state, n_rounds=1)
         elif method in ("mean", "median", "mode"):
             if n_draws != 1:
                 raise ValueError(f"n_draws={n_draws} needs method='draw', not {method!r}.")

@@ -29,6 +29,7 @@ from ._formulas import (
     nonzero,
     rounded,
 )
+from ._missing import columns_of_levels
 from ._rule_exceptions import FEW_EXCEPTIONS, MAX_EXCEPTIONS, MAX_RELATIVE, are_random, codes_of
 from ._rule_kinds import ROUNDING
 
@@ -252,16 +253,10 @@ def elapsed_by_value_of(schema, rows, elapsed):
     adding, rules = {*dates_that_add(schema)}, []
     local = {i for i in dates_of(schema) if schema.columns[i].zone is None}
     pairs = [*permutations(sorted(adding | local), 2)]
-    listed = [
-        i for i, each in enumerate(schema.columns) if each.is_levels and each.kind != "datetime"
-    ]
+    listed = columns_of_levels(schema)
     for column in listed if len(pairs) * len(listed) <= MAX_ELAPSED else ():
-        seen, place = np.unique(rows[:, column], return_inverse=True)
-        groups = {x: np.flatnonzero(place == k) for k, x in enumerate(seen) if not np.isnan(x)}
-        if not 2 <= len(groups) <= MAX_VALUES:
-            continue
-        groups = dict(sorted(groups.items(), key=lambda each: -len(each[1])))
-        for pair in pairs:
+        groups = rows_by_value(rows[:, column])
+        for pair in pairs if groups else ():
             if frozenset((*pair, column)) in told:
                 continue
             spans = [Elapsed] * (adding >= {*pair}) + [MonthsLater] * (local >= {*pair})
@@ -286,7 +281,8 @@ def spans_of(make, kinds, first, target, column, groups, rows):
     n_left = (1 - MOST_KNOWN) * sum(map(len, groups.values()))  # rows that may have no span
     fits = {}
     for value, some in groups.items():
-        for part in some[:N_SCREENED], some:  # few show that most combinations are no rule
+        for n in sorted({min(N_SCREENED, len(some)), len(some)}):  # few show that most are no rule
+            part = some[:n]
             x, y = rows[np.ix_(part, [first])], rows[part, target]
             of_value = [span_and_misses(kind, x, y) for kind in kinds if len(part)]
             is_span = len(part) >= LEAST_OF_VALUE
@@ -760,26 +756,32 @@ def multiples_by_value_of(rows, numbers, steps):
     if rows.shape[1] * len(numbers) ** 2 > MAX_TRIPLES:
         return
     for column in range(rows.shape[1]):
-        seen, n_rows = np.unique(rows[:, column], return_counts=True)
-        seen, n_rows = seen[~np.isnan(seen)], n_rows[~np.isnan(seen)]
         others = [j for j in numbers if j != column]
-        if not 2 <= len(seen) <= MAX_VALUES or len(others) < 2:
-            continue
+        groups = rows_by_value(rows[:, column]) if len(others) >= 2 else {}
         pairs: dict = {}
-        for value in seen[np.argsort(-n_rows)][:N_VALUES]:  # some may have a factor of 0
-            some = rows[rows[:, column] == value][: 2 * N_SCREENED]
-            pairs = pairs_of_multiples(some, others, steps) | pairs
+        for some in [*groups.values()][:N_VALUES]:  # some may have a factor of 0
+            pairs = pairs_of_multiples(rows[some[: 2 * N_SCREENED]], others, steps) | pairs
         # The column with larger steps tells the other one exactly.
         for x, y in sorted(
             pairs, key=lambda pair: abs(pairs[pair]) * steps[pair[0]] < steps[pair[1]]
         ):
             factors = {
-                value: factor_of(rows[rows[:, column] == value][:, [x, y]], steps[y])
-                for value in seen.tolist()
+                value: factor_of(rows[np.ix_(groups[value], [x, y])], steps[y])
+                for value in sorted(groups)
             }
             factors = {value: each for value, each in factors.items() if not np.isnan(each)}
             if len({*factors.values()}) > 1:
                 yield (x, column), y, tuple(factors), tuple(factors.values())
+
+
+def rows_by_value(column):
+    """Return the rows of each value of a column, most rows first; none unless values are few."""
+    seen, place = np.unique(column, return_inverse=True)
+    seen = seen[~np.isnan(seen)].tolist()
+    if not 2 <= len(seen) <= MAX_VALUES:
+        return {}
+    groups = {value: np.flatnonzero(place == k) for k, value in enumerate(seen)}
+    return dict(sorted(groups.items(), key=lambda each: -len(each[1])))
 
 
 def pairs_of_multiples(rows, numbers, steps):

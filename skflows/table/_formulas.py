@@ -419,22 +419,24 @@ class MonthsLater(Elapsed):
             fits.append(((float(constant), float(np.median(rest))), rest - np.median(rest)))
         return min(fits, key=lambda fit: np.count_nonzero(fit[1]))
 
-    def months(self, rows):
-        """Return the months between both dates."""
+    def span(self, rows):
+        """Return the months between both dates, and the seconds after or before that moment."""
         numbers = rows[:, self.determinants[1:]] @ np.array(self.coefficients[1:])
-        return np.rint(numbers + self.constant[0])
+        return np.rint(numbers + self.constant[0]), self.constant[1]
 
     def total(self, rows):
         """Return the date in each row."""
-        return months_later(rows[:, self.determinants[0]], self.months(rows)) + self.constant[1]
+        months, seconds = self.span(rows)
+        return months_later(rows[:, self.determinants[0]], months) + seconds
 
     def rest(self, rows, i):
         """Return what column i should be: the number, or a first date of which there are several
         if it is cut off at the end of a month.
         """
-        later = rows[:, self.target.column] - self.constant[1]
+        months, seconds = self.span(rows)
+        later = rows[:, self.target.column] - seconds
         if i == self.determinants[0]:
-            return months_later(later, -self.months(rows))
+            return months_later(later, -months)
         between = np.floor(months_of(later)) - np.floor(months_of(rows[:, self.determinants[0]]))
         return (between - self.constant[0]) / self.coefficients[1]
 
@@ -762,7 +764,7 @@ class FactorByValue(ByValue):
         return f"{names[self.target.column]} = {number} * a factor of {column}"
 
 
-class ElapsedByValue(ByValue, Elapsed):
+class ElapsedByValue(ByValue, MonthsLater):
     """A date as another one plus a span of time for each value of a column.
 
     For example, the end of a subscription, which depends on the plan.
@@ -790,31 +792,16 @@ class ElapsedByValue(ByValue, Elapsed):
     def line(self):
         return self.seen, self.months, self.seconds
 
-    def _span(self, rows):
+    def span(self, rows):
         """Return the months and the seconds of each row, NaN where there are none."""
         value = rows[:, self.determinants[1]]
         return [number_of_value(value, self.seen, each) for each in (self.months, self.seconds)]
 
-    def total(self, rows):
-        """Return the date in each row."""
-        months, seconds = self._span(rows)
-        return months_later(rows[:, self.determinants[0]], months) + seconds
-
-    def rest(self, rows, i):
-        """Return what the first date should be, one of several where a month ends."""
-        if i != self.determinants[0]:
-            return np.full(len(rows), np.nan)
-        months, seconds = self._span(rows)
-        return months_later(rows[:, self.target.column] - seconds, -months)
-
     def told(self, schema, rows, i):
-        """Return what column i should be; of several first dates, one that keeps the rule stays."""
-        if i == self.determinants[1]:
+        """Return what column i should be, NaN where no possible value fits the other columns."""
+        if i == self.determinants[1]:  # a value that has a span, not a date
             return Formula.told(self, schema, rows, i)
-        told = super().told(schema, rows, i)
-        if i == self.target.column:
-            return told
-        return np.where(self.error(rows) <= self.target.tolerance, rows[:, i], told)
+        return super().told(schema, rows, i)
 
     def text(self, names):
         """Return the rule as text."""

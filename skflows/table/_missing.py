@@ -292,7 +292,7 @@ def levels_without(schema, values, is_missing):
     are_known = (~lacks[:, columns]).astype(float)
     log_share = np.log1p(-are_known.mean(axis=0))
     found = []
-    for k in _columns_of_levels(schema):
+    for k in columns_of_levels(schema):
         code, n_levels = level_codes(schema, values, k)
         rows = np.flatnonzero((code >= 0) & (code < n_levels))
         entries = np.ones(len(rows)), (code[rows], rows)
@@ -348,8 +348,7 @@ class BlankPattern(NamedTuple):
 
     def are_blank(self, schema, values):
         """Return which variables rows lack by their levels, ``(n, n_variables)``."""
-        are_blank = blank_columns(schema, self.levels, values)
-        return np.repeat(are_blank, [*map(len, schema.of_column)], axis=1)
+        return schema.variables_of(blank_columns(schema, self.levels, values))
 
     def draw(self, schema, values, given, random_state):
         """Return which variables are missing, as `MissingPattern.draw` does."""
@@ -418,7 +417,8 @@ def name_of_level(column, code):
     return f"{level:g}" if column.is_number else str(level)
 
 
-def _columns_of_levels(schema):
+def columns_of_levels(schema):
+    """Return the columns of categories and other listed values, except dates."""
     return [
         k
         for k, column in enumerate(schema.columns[: len(schema.places)])  # spans are no columns

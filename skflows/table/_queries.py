@@ -246,17 +246,23 @@ def impute(density, values, method, pattern, keep_blanks):
             filled[unknown, j] = outcome.mean()
         else:
             filled[unknown, j] = outcome.median()
-    are_means, centres = method == "mean", filled
-    is_unknown, is_blank = np.isnan(values), np.zeros(values.shape, dtype=bool)
-    for _ in range(2):  # what is blank may depend on a category that rules tell
-        is_blank = pattern.are_blank(schema, filled) & is_unknown
-        filled = np.where(is_blank, np.nan, centres)
-        schema.rules.fill(schema, filled, is_unknown & ~is_blank, are_means)
-        schema.rules.fill_by_possible(schema, values, filled, are_means)
-    filled[is_blank] = np.nan
-    if not keep_blanks and is_blank.any():
-        values = filled.copy()
-        filled[is_blank] = centres[is_blank]
-        schema.rules.fill(schema, filled, is_blank, are_means)
-        schema.rules.fill_by_possible(schema, values, filled, are_means)
-    return filled
+
+    def followed(values, is_blank):
+        """Return rows in which the centres of unknown values, except blanks, follow the rules."""
+        rows = np.where(is_blank, np.nan, np.where(np.isnan(values), filled, values))
+        schema.rules.fill(schema, rows, np.isnan(values) & ~is_blank, method == "mean")
+        schema.rules.fill_by_possible(schema, values, rows, method == "mean")
+        rows[is_blank] = np.nan
+        return rows
+
+    def blanks_of(rows):
+        return pattern.are_blank(schema, rows) & np.isnan(values)
+
+    is_blank = blanks_of(filled)
+    rows = followed(values, is_blank)
+    if (blanks_of(rows) != is_blank).any():  # which depend on a category that a rule tells
+        is_blank = blanks_of(rows)
+        rows = followed(values, is_blank)
+    if keep_blanks or not is_blank.any():
+        return rows
+    return followed(rows, np.zeros_like(is_blank))

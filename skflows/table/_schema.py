@@ -516,6 +516,10 @@ class Schema:
         """Return the place of the column that has variable j."""
         return next(i for i, variables in enumerate(self.of_column) if j in variables)
 
+    def variables_of(self, cells):
+        """Return a mask of variables from one of columns, of the same rows."""
+        return np.repeat(cells, [*map(len, self.of_column)], axis=1)
+
     def mask_of(self, names):
         """Return a mask of the variables of some columns."""
         mask = np.zeros(len(self.variables), dtype=bool)
