@@ -39,12 +39,12 @@ def test_probabilities_are_those_of_the_joint_distribution():
         log_joint += np.log(getattr(forest, f"table_{j}").numpy()[of_parent, own])
     joint = np.exp(log_joint)
     assert joint.sum() == pytest.approx(1)
-    features = torch.from_numpy(view.features)
-    category, has_category = (each.numpy() for each in forest.categories(features))
+    categories = forest.categories(torch.from_numpy(view.features))
+    category, has_category = categories.numpy(), (categories >= 0).numpy()
     given = view.known & has_category & (rng.uniform(size=category.shape) < 0.5)
-    found = forest.log_probs(features, torch.from_numpy(given), forest.trees)
+    found = forest.log_probs(categories, torch.from_numpy(given), forest.trees)
     found = {j: own.softmax(1).numpy() for j, own in found.items()}
-    logits = forest(features, torch.from_numpy(given)).numpy()
+    logits = forest(categories, torch.from_numpy(given)).numpy()
     for i in range(20):
         possible = (rows == category[i])[:, given[i]].all(axis=1)
         for j, size in enumerate(sizes):
@@ -58,9 +58,9 @@ def test_probabilities_are_those_of_the_joint_distribution():
     ends = np.cumsum([variable.n_levels for variable in view.schema.variables])[:-1]
     for known in (given, view.known & has_category & np.array([1, 0, 1, 0, 1, 0], bool), 0 * given):
         known = torch.from_numpy(known.astype(bool))
-        of_variables = np.split(forest(features, known).numpy(), ends)
+        of_variables = np.split(forest(categories, known).numpy(), ends)
         for j in (0, 1, 3, 4, 5):
-            alone = forest(features, known, j).softmax(0).numpy()
+            alone = forest(categories, known, j).softmax(0).numpy()
             together = torch.from_numpy(of_variables[j]).softmax(0).numpy()
             np.testing.assert_allclose(np.broadcast_to(alone, together.shape), together, atol=1e-12)
 
@@ -75,14 +75,14 @@ def test_columns_that_few_rows_know_leave_frequencies_as_they_are():
     view = view_of(table)
     forest = fit_chow_liu(view).double()
     assert forest.parent[2] == 0  # they depend on each other
-    features = torch.from_numpy(view.features)
+    categories = forest.categories(torch.from_numpy(view.features))
     nothing = torch.zeros(view.known.shape, dtype=bool)
-    found = forest(features, nothing, 0).softmax(0)[:, 0].numpy()
+    found = forest(categories, nothing, 0).softmax(0)[:, 0].numpy()
     levels = view.schema.variables[0].levels
     np.testing.assert_allclose(found, [(status == level).mean() for level in levels], atol=0.01)
     late = torch.from_numpy(view.known.copy())
     late[:, :2] = False
-    found = forest(features, late, 0).softmax(0)[levels.index("open")].numpy()
+    found = forest(categories, late, 0).softmax(0)[levels.index("open")].numpy()
     assert found[view.known[:, 2]].max() < 0.05
 
 

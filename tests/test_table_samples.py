@@ -11,7 +11,7 @@ from skflows import DensityClassifier, DensityOutlierDetector
 from skflows.columns.checks import ColumnWarning
 from skflows.inspection import ConditionalDensityDisplay
 from skflows.table import _missing
-from skflows.table._network import NetworkMember
+from skflows.table._network import NetworkMember, OrderAgnosticNetwork
 from skflows.table._reach import UpperTail
 
 MANY = 4_000  # samples
@@ -818,13 +818,33 @@ def test_networks_add_drawn_values_to_the_sums_of_their_first_layer(missing, mon
     )
     table.loc[::5, "a"] = np.nan
     density = quick(missing=missing).fit(table)
-    errors = []
+    ends = np.cumsum([variable.n_features for variable in density._schema.variables])[:-1]
+    first_sums, heads = NetworkMember._sums, NetworkMember._heads
+    set_values, errors, seen = OrderAgnosticNetwork.set_values, [], {}
 
-    def heads(self, mlp, sums, features, masks, j):
-        errors.append(np.abs(sums - self._sums(mlp, features, masks)).max())
-        return own(self, mlp, sums, features, masks, j)
+    def watched_sums(self, mlp, features, masks):
+        seen["features"] = features.copy()
+        return first_sums(self, mlp, features, masks)
 
-    own = NetworkMember._heads
-    monkeypatch.setattr(NetworkMember, "_heads", heads)
+    def watched_heads(self, mlp, sums, values, masks, j):
+        seen["call"] = self, mlp, sums, values, masks
+        return heads(self, mlp, sums, values, masks, j)
+
+    def watched_set_values(self, values, rows, j, features):
+        if not isinstance(rows, slice):  # those of the call before
+            member, mlp, sums, values_of_rows, masks = seen["call"]
+            features_of_rows = seen["features"][rows]
+            errors.append(np.abs(sums - first_sums(member, mlp, features_of_rows, masks)).max())
+            masks = masks, masks[:, self.layout.numbers]
+            expected = member._values(features_of_rows)
+            for mask, own, other in zip(masks, values_of_rows, expected, strict=True):
+                if own is not None:
+                    np.testing.assert_array_equal(own.numpy()[mask], other.numpy()[mask])
+            np.split(seen["features"], ends, axis=1)[j][rows] = features
+        set_values(self, values, rows, j, features)
+
+    monkeypatch.setattr(NetworkMember, "_sums", watched_sums)
+    monkeypatch.setattr(NetworkMember, "_heads", watched_heads)
+    monkeypatch.setattr(OrderAgnosticNetwork, "set_values", watched_set_values)
     density.sample(100, random_state=0)
     assert len(errors) > 5 and max(errors) < 1e-5

@@ -59,6 +59,7 @@ def plain_score(member, view, i, given):
 def plain_score_of_network(member, view, i, given):
     cells, network, layout = view.cells("quantile"), member.network, member.network.layout
     features = torch.from_numpy(view.features[[i]])
+    categories, scores = network.values_of(features)
     totals = []
     for rank in member.rank:
         mask, total = given & view.known[i], 0.0
@@ -70,11 +71,11 @@ def plain_score_of_network(member, view, i, given):
             outputs = network.mlp(network.inputs(features, seen))
             outputs, n_levels = outputs[layout.slice_of(j)], layout.n_levels[j]
             if 0 <= cells.code[i, j] < n_levels:
-                logits, levels = network.logits_of(features, seen, j), outputs[:n_levels]
+                logits, levels = network.logits_of(categories, seen, j), outputs[:n_levels]
                 levels = levels if logits is None else levels + logits
                 total += log_softmax(levels[:, 0].numpy())[cells.code[i, j]]
             if j in layout.numbers and np.isfinite(cells.middle[i, j]):
-                normals = network.normals_of(features, seen, [layout.numbers.index(j)])
+                normals = network.normals_of(scores, seen, [layout.numbers.index(j)])
                 mixture = network.mixtures(outputs[n_levels:], normals)
                 weights, means, scales = (each[0, :, 0].numpy() for each in mixture)
                 ends = cells.low[i, j], cells.middle[i, j], cells.high[i, j]

@@ -17,8 +17,6 @@ from scipy.sparse.csgraph import (
 from scipy.special import gammaln, ndtri
 from torch import nn
 
-from ._variables import first_features
-
 N_BINS = 6  # of a number, equally likely under a standard normal
 STRENGTHS = 4.0 ** np.arange(-1, 8)  # rows that independence may count for
 LEAST_EVIDENCE = 3.0  # nats in favour of dependence, for a pair to be joined
@@ -36,7 +34,7 @@ def category_sizes(variables):
 
 
 class Categories(nn.Module):
-    """The category of each variable, from the inputs of a network: its level, or a bin.
+    """The category of each variable, from its inputs of a network: its level, or a bin.
 
     Parameters
     ----------
@@ -48,36 +46,30 @@ class Categories(nn.Module):
 
     def __init__(self, variables, are_missing):
         super().__init__()
+        self.n_levels = [variable.n_levels for variable in variables]
+        self.n_features = [variable.n_features for variable in variables]
         self.numbers = [j for j, variable in enumerate(variables) if variable.has_number]
         self.sizes_of_values = category_sizes(variables)
         sizes = zip(self.sizes_of_values, are_missing.tolist(), strict=True)
         self.sizes = [size + is_missing for size, is_missing in sizes]
-        first = first_features(variables)
-        self.scores = [int(first[j]) for j in self.numbers]
-        is_level, category = np.zeros((2, first[-1], len(variables)))
-        for j, variable in enumerate(variables):
-            start = first[j + 1] - variable.n_levels if variable.has_number else first[j]
-            levels = start + np.arange(variable.n_levels)
-            is_level[levels, j] = 1.0
-            category[levels, j] = np.arange(variable.n_levels)
-            if variable.has_number:  # level 0 is the number
-                category[levels[1:], j] += N_BINS - 1
-        is_number = [variable.n_levels == 0 for variable in variables]
-        cuts = ndtri(np.arange(1, N_BINS) / N_BINS)
-        for name, values in {
-            "is_level": is_level,
-            "category": category,
-            "is_number": np.array(is_number),
-            "cuts": cuts,
-        }.items():
-            self.register_buffer(name, torch.from_numpy(values))
+        self.register_buffer("cuts", torch.from_numpy(ndtri(np.arange(1, N_BINS) / N_BINS)))
 
     def forward(self, features):
-        """Return the categories ``(n, n_parts)`` of known variables, and whether they have one."""
-        category = (features @ self.category).long()
-        bins = torch.bucketize(features[:, self.scores], self.cuts)
-        category[:, self.numbers] += bins * (category[:, self.numbers] == 0)
-        return category, (features @ self.is_level > 0) | self.is_number
+        """Return the categories ``(n, n_parts)`` of known variables, -1 where they have none."""
+        parts = features.split(self.n_features, 1)
+        return torch.stack([self.of_variable(j, part) for j, part in enumerate(parts)], 1)
+
+    def of_variable(self, j, features):
+        """Return the categories ``(n,)`` of a variable from its own features."""
+        n_levels, is_number = self.n_levels[j], j in self.numbers
+        level = torch.zeros(len(features), dtype=torch.long)
+        if n_levels:
+            levels = features[:, -n_levels:] if is_number else features[:, :n_levels]
+            level = (levels @ torch.arange(1, n_levels + 1, dtype=levels.dtype)).long() - 1
+        if not is_number:
+            return level
+        bins = torch.bucketize(features[:, 0].contiguous(), self.cuts)  # level 0 is the number
+        return torch.where(level == 0, bins, level + (N_BINS - 1) * (level > 0))
 
 
 def fit_chow_liu(view):
@@ -87,8 +79,8 @@ def fit_chow_liu(view):
     probabilities of others towards these rows, even where it is unknown.
     """
     categories = Categories(view.schema.variables, ~view.known.all(axis=0))
-    category, has_category = (each.numpy() for each in categories(torch.from_numpy(view.features)))
-    has_category = has_category & view.known
+    category = categories(torch.from_numpy(view.features)).numpy()
+    has_category = (category >= 0) & view.known
     indicators, marginals = [], []
     for j, size in enumerate(categories.sizes):
         is_category = (category[:, [j]] == np.arange(size)) & has_category[:, [j]]
@@ -172,13 +164,13 @@ class ChowLiuForest(nn.Module):
             table = marginal[None] if parent[j] < 0 else tables[parent[j], j]
             self.register_buffer(f"table_{j}", torch.from_numpy(table))
 
-    def forward(self, features, given, only=None):
+    def forward(self, category, given, only=None):
         """Return log-probabilities of the levels of unknown variables, up to constants.
 
         Parameters
         ----------
-        features : Tensor of shape (n, n_features)
-            Inputs of a network.
+        category : Tensor of shape (n, n_parts)
+            What ``categories`` returned.
         given : Tensor of bool, of shape (n, n_parts)
             Which variables are known.
         only : int, optional
@@ -190,9 +182,9 @@ class ChowLiuForest(nn.Module):
             Those of all leveled variables, one below the other.
         """
         if only is None:
-            log_probs = self.log_probs(features, given, self.trees)
+            log_probs = self.log_probs(category, given, self.trees)
         else:
-            log_probs = {only: self.log_probs_of(features, given, only)}
+            log_probs = {only: self.log_probs_of(category, given, only)}
         levels = []
         for j in sorted(log_probs):
             log_prob = log_probs[j][:, : self.categories.sizes_of_values[j]]
@@ -202,13 +194,12 @@ class ChowLiuForest(nn.Module):
                 levels += [log_prob[:, :N_BINS].logsumexp(1, keepdim=True), log_prob[:, N_BINS:]]
         return torch.cat(levels, 1).T
 
-    def log_probs_of(self, features, given, j):
+    def log_probs_of(self, category, given, j):
         """Return what `log_probs` does of one variable, ``(n, n_categories)``.
 
         Messages come from the variables around it, as far as ones that all rows know.
         """
-        category, has_category = self.categories(features)
-        is_given = given & has_category
+        is_given = given & (category >= 0)
         are_given = is_given.all(0).tolist()
         neighbours = {i: [] for i in self.tree_of[j]}
         for i in self.tree_of[j][1:]:
@@ -220,8 +211,10 @@ class ChowLiuForest(nn.Module):
                 if k != toward[i]:
                     toward[k] = i
                     order.append(k)
-        is_other = category[:, [j]] != torch.arange(self.categories.sizes[j])
-        log_probs = {j: LOG_ZERO * (is_given[:, [j]] & is_other).to(features.dtype)}
+        log_probs = {}
+        if is_given[:, j].any():
+            is_other = category[:, [j]] != torch.arange(self.categories.sizes[j])
+            log_probs[j] = LOG_ZERO * (is_given[:, [j]] & is_other).to(self.table_0.dtype)
         for i in reversed(order):
             log_prob, table = log_probs.get(i), getattr(self, f"table_{i}")
             if log_prob is None:  # rows of which nothing is known are all the same
@@ -240,19 +233,18 @@ class ChowLiuForest(nn.Module):
                     message = torch.where(is_known, table.log()[category[:, i]], message)
             log_probs[k] = message if k not in log_probs else log_probs[k] + message
 
-    def log_probs(self, features, given, trees):
+    def log_probs(self, category, given, trees):
         """Return log-probabilities of the categories of unknown variables, up to constants.
 
         They belong to the variables of some of the trees, as a dict of ``(n, n_categories)``.
         Messages go from the leaves of each tree to its root, and back.
         """
-        category, has_category = self.categories(features)
-        is_given = given & has_category
+        is_given = given & (category >= 0)
         log_probs, to_parent = {}, {}
         for tree in trees:
             for j in tree:
                 is_other = category[:, [j]] != torch.arange(self.categories.sizes[j])
-                log_probs[j] = LOG_ZERO * (is_given[:, [j]] & is_other).to(features.dtype)
+                log_probs[j] = LOG_ZERO * (is_given[:, [j]] & is_other).to(self.table_0.dtype)
             for j in reversed(tree[1:]):
                 i, table = self.parent[j], getattr(self, f"table_{j}")
                 to_parent[j] = log_matmul(log_probs[j], table.T)

@@ -20,7 +20,6 @@ from ..nn.activations import squash, squash_vjp
 from ..nn.residual_mlp import FARTHEST_SEEN, ResidualMLP
 from ..training.torch_state import one_thread
 from ._classes import log_sum_exp
-from ._variables import first_features
 from ._view import ALL, Normals, Predictive
 
 LOG_SCALE_BOUND = 5.0
@@ -76,10 +75,7 @@ class Layout:
         ]
         self.size = 3 * n_components + has_normal  # of the outputs for a number
         self.n_outputs = self.n_logits + self.size * len(self.numbers)
-        first = first_features(variables)
-        self.scores = [int(first[j]) for j in self.numbers]  # inputs that are scores of numbers
-        # Inputs that say whether a variable with atoms has a number.
-        self.flags = [int(first[j + 1]) - self.n_levels[j] for j in self.numbers]
+        self.n_features = [variable.n_features for variable in variables]
 
     def inputs_of(self, j):
         """Return the inputs of a variable: its features, and whether it is given."""
@@ -168,9 +164,39 @@ class OrderAgnosticNetwork(nn.Module):
         given = given.to(features.dtype)
         return torch.cat([features * given[:, self.feature_of], given], 1).T
 
-    def backbone(self, features, given):
-        """Return what `normals_of` and `logits_of` do, from features before masking."""
-        return self.normals_of(features, given), self.logits_of(features, given)
+    def values_of(self, features):
+        """Return what the forest and the Gaussian see of rows, from features before masking.
+
+        Returns
+        -------
+        categories : Tensor of shape (n, n_variables) or None
+            What `Categories` returns, None without a forest.
+        scores : Tensor of shape (n, n_numbers)
+            Normal scores of numbers, NaN for atoms.
+        """
+        layout, n, categories = self.layout, len(features), None
+        if self.forest is not None:
+            categories = torch.empty(n, layout.n_variables, dtype=torch.long)
+        values = categories, features.new_empty(n, len(layout.numbers))
+        for j, part in enumerate(features.split(layout.n_features, 1)):
+            self.set_values(values, slice(None), j, part)
+        return values
+
+    def set_values(self, values, rows, j, features):
+        """Set what `values_of` returned in some rows of a variable, from its own features."""
+        (categories, scores), layout = values, self.layout
+        if categories is not None:
+            categories[rows, j] = self.forest.categories.of_variable(j, features)
+        if j in layout.numbers:
+            score, n_levels = features[:, 0], layout.n_levels[j]
+            if n_levels:  # the first one is the number
+                score = torch.where(features[:, -n_levels] == 0, torch.nan, score)
+            scores[rows, layout.numbers.index(j)] = score
+
+    def backbone(self, values, given):
+        """Return what `normals_of` and `logits_of` do, from what `values_of` returned."""
+        categories, scores = values
+        return self.normals_of(scores, given), self.logits_of(categories, given)
 
     def unpacked(self, packed):
         """Return the columns of rows that `Packing.draw` returned.
@@ -198,28 +224,26 @@ class OrderAgnosticNetwork(nn.Module):
         backbone = normals, None if self.forest is None else logits
         return inputs, offset[0], rest[:2], rest[2:], backbone
 
-    def logits_of(self, features, given, only=None):
+    def logits_of(self, categories, given, only=None):
         """Return the logits ``(n_logits, n)`` of the forest's conditionals, or None.
 
-        The features are those before masking; ``only`` is the variable of which to return them.
+        ``only`` is the variable of which to return them.
         """
-        return None if self.forest is None else self.forest(features, given, only)
+        return None if self.forest is None else self.forest(categories, given, only)
 
-    def normals_of(self, features, given, numbers=None):
+    def normals_of(self, scores, given, numbers=None):
         """Return mean and log-scale ``(n_numbers, n)`` of the Gaussian's conditionals, or None.
 
-        The features are those before masking; ``numbers`` selects some of the numbers.
+        ``numbers`` selects some of the numbers.
         """
         if not hasattr(self, "mean"):
             return None
         layout, S = self.layout, self.covariance
         numbers = list(range(len(layout.numbers))) if numbers is None else numbers
         with torch.no_grad():
-            has = given[:, layout.numbers].to(S.dtype)
-            for i, j in enumerate(layout.numbers):
-                if layout.n_levels[j]:
-                    has[:, i] *= features[:, layout.flags[i]]
-            y = has * (features[:, layout.scores] - self.mean)
+            has = given[:, layout.numbers] & ~scores.isnan()
+            y = torch.where(has, scores - self.mean, 0.0)
+            has = has.to(S.dtype)
             # Rows with the same known numbers share the slopes.
             bits = has.double() @ 2.0 ** torch.arange(has.shape[1], dtype=torch.float64)
             unique, pattern = bits.unique(return_inverse=True)
@@ -369,6 +393,7 @@ class Packing:
             torch.from_numpy(each).float()
             for each in (view.features, np.where(has_level, code, 0), low, middle, width, log_width)
         )
+        self.values = network.values_of(self.features)
         self.patterns = common_patterns(self.known)
         self.offset = float((log_scale * cells.known).sum()) / max(1, len(log_scale))
 
@@ -390,7 +415,8 @@ class Packing:
         noise = torch.rand(known.shape, generator=generator)
         width = self.width[rows]
         y = torch.where(width > 0, self.low[rows] + noise * width, self.middle[rows])
-        normals, logits = self.network.backbone(features, given)
+        values = [None if each is None else each[rows] for each in self.values]
+        normals, logits = self.network.backbone(values, given)
         columns = [
             self.network.inputs(features, given).T,
             (weights * self.log_width[rows]).sum(1, keepdim=True),
@@ -639,10 +665,11 @@ class NetworkMember:
         features, given, seen = view.features[rows], given & informative, target & informative
         log_probs = np.zeros((len(self.rank), len(rows)))
         log_probs += np.where(target, cells.log_scale[rows], 0.0).sum(axis=1)
+        values = self._values(features)
         for j, outputs in self._outputs(mlp, features, given, seen, variables).items():
             before = self.rank < self.rank[:, [j]]
             masks = given | (seen & before[:, None])
-            levels, *mixture = self._distributions(outputs, features, masks, j)
+            levels, *mixture = self._distributions(outputs, values, masks, j)
             if levels is not None:
                 code = cells.code[rows, j]
                 some = np.flatnonzero(target[:, j] & (code >= 0) & (code < len(levels)))
@@ -716,15 +743,20 @@ class NetworkMember:
         return {j: each.permute(2, 0, 1).double() for j, each in outputs.items()}
 
     @one_thread()
-    def _distributions(self, outputs, features, masks, j):
+    def _values(self, features):
+        """Return what `OrderAgnosticNetwork.values_of` does."""
+        return self.network.values_of(torch.from_numpy(features))
+
+    @one_thread()
+    def _distributions(self, outputs, values, masks, j):
         """Return log-probabilities of levels or None, and the mixture of a number if it is one.
 
         Parameters
         ----------
         outputs : Tensor of shape (n_outputs, n_orders, n)
             Of the network for variable j.
-        features : ndarray of shape (n, n_features)
-            Inputs of the network.
+        values : tuple
+            What `_values` returned.
         masks : ndarray of bool, of shape (n_orders, n, n_variables)
             What is known.
         j : int
@@ -738,12 +770,12 @@ class NetworkMember:
             The mixture of a number.
         """
         network, layout = self.network, self.network.layout
-        n_levels, levels = layout.n_levels[j], None
+        n_levels, levels, (categories, scores) = layout.n_levels[j], None, values
         with torch.inference_mode():
-            features, masks = torch.from_numpy(features), torch.from_numpy(masks)
+            masks = torch.from_numpy(masks)
             if n_levels:
                 logits, levels = (
-                    [network.logits_of(features, mask, j) for mask in masks],
+                    [network.logits_of(categories, mask, j) for mask in masks],
                     outputs[:n_levels],
                 )
                 if logits[0] is not None:
@@ -753,7 +785,7 @@ class NetworkMember:
                 return (levels,)
             normals, i = None, layout.numbers.index(j)
             if hasattr(network, "mean"):
-                pairs = [network.normals_of(features, mask, [i]) for mask in masks]
+                pairs = [network.normals_of(scores, mask, [i]) for mask in masks]
                 normals = [torch.cat(each, 1) for each in zip(*pairs, strict=True)]
             log_weights, means, log_scales = network.mixtures(
                 outputs[n_levels:].flatten(1), normals
@@ -763,7 +795,7 @@ class NetworkMember:
                 for each in (log_weights, means, log_scales.exp())
             )
 
-    def _heads(self, mlp, sums, features, masks, j):
+    def _heads(self, mlp, sums, values, masks, j):
         """Return what `_distributions` does of a variable given what is known, for a single order.
 
         `_sums` returns the outputs of the first layer. Levels and components are the last axis.
@@ -772,7 +804,7 @@ class NetworkMember:
             last, head = mlp.output, self.network.layout.slice_of(j)
             units = mlp.units_after(torch.from_numpy(sums)).T
             outputs = last.weight[head] @ units + last.bias[head]
-        parts = self._distributions(outputs.double()[:, None], features, masks[None], j)
+        parts = self._distributions(outputs.double()[:, None], values, masks[None], j)
         return [None if each is None else each[:, 0].T for each in parts]
 
     @one_thread()
@@ -808,7 +840,7 @@ class NetworkMember:
         masks[:, j] = False
         features, mlp = view.features[rows], self.network.mlp
         sums = self._sums(mlp, features, masks)
-        levels, *mixture = self._heads(mlp, sums, features, masks, j)
+        levels, *mixture = self._heads(mlp, sums, self._values(features), masks, j)
         levels = None if levels is None else np.exp(levels)
         if not mixture:
             return Predictive(levels, None, None)
@@ -834,9 +866,8 @@ class NetworkMember:
             order, np.argsort(np.take_along_axis(last, order, 1), axis=1, kind="stable"), 1
         )
         n_missing = missing.sum(axis=1)
-        features, given = view.features[rows], view.informative[rows]
-        first, mlp = first_features(schema.variables), self._quick_mlp()
-        sums = self._sums(mlp, features, given)
+        features, given, mlp = view.features[rows], view.informative[rows], self._quick_mlp()
+        values, sums = self._values(features), self._sums(mlp, features, given)
         for step in range(n_missing.max(initial=0)):
             for j in range(n_variables):
                 rows = np.flatnonzero((step < n_missing) & (order[:, step] == j))
@@ -845,14 +876,16 @@ class NetworkMember:
                 if not len(rows):
                     continue
                 variable = schema.variables[j]
-                levels, *mixture = self._heads(mlp, sums[rows], features[rows], given[rows], j)
+                known = [None if each is None else each[rows] for each in values]
+                levels, *mixture = self._heads(mlp, sums[rows], known, given[rows], j)
                 drawn = draw(levels, mixture, random_state)
                 completed[rows, j] = x = variable.decode(*drawn, self.space, random_state)
                 given[rows, j] = True
                 code = variable.code(x)
                 _, middle, *_ = variable.cells(x, code, self.space)
-                features[rows, first[j] : first[j + 1]] = seen = variable.features(x, code, middle)
-                sums[rows] += self._terms(mlp, seen, j)
+                features = variable.features(x, code, middle)
+                self.network.set_values(values, rows, j, torch.from_numpy(features))
+                sums[rows] += self._terms(mlp, features, j)
         return completed
 
 
