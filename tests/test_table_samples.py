@@ -819,14 +819,14 @@ def test_networks_add_drawn_values_to_the_sums_of_their_first_layer(missing, mon
     table.loc[::5, "a"] = np.nan
     density = quick(missing=missing).fit(table)
     ends = np.cumsum([variable.n_features for variable in density._schema.variables])[:-1]
-    first_sums, heads = NetworkMember._sums, NetworkMember._heads
+    first_sums, heads = NetworkMember._sums, NetworkMember._distribution
     set_values, errors, seen = OrderAgnosticNetwork.set_values, [], {}
 
     def watched_sums(self, mlp, features, masks):
         seen["features"] = features.copy()
         return first_sums(self, mlp, features, masks)
 
-    def watched_heads(self, mlp, sums, values, masks, j):
+    def watched_distribution(self, mlp, sums, values, masks, j):
         seen["call"] = self, mlp, sums, values, masks
         return heads(self, mlp, sums, values, masks, j)
 
@@ -844,7 +844,7 @@ def test_networks_add_drawn_values_to_the_sums_of_their_first_layer(missing, mon
         set_values(self, values, rows, j, features)
 
     monkeypatch.setattr(NetworkMember, "_sums", watched_sums)
-    monkeypatch.setattr(NetworkMember, "_heads", watched_heads)
+    monkeypatch.setattr(NetworkMember, "_distribution", watched_distribution)
     monkeypatch.setattr(OrderAgnosticNetwork, "set_values", watched_set_values)
     density.sample(100, random_state=0)
     assert len(errors) > 5 and max(errors) < 1e-5

@@ -25,7 +25,6 @@ from ._view import ALL, Normals, Predictive
 LOG_SCALE_BOUND = 5.0
 ROWS_AT_ONCE = 4096
 ROWS_OF_ORDERS = 1024  # at once, with a row of the network for each order and variable
-UNITS_AT_ONCE = 1024  # rows of the network, whose hidden units fit in a processor's cache
 VALIDATED_EVERY = 3  # epochs
 TRUST = 1.0  # logit of the share of the Gaussian's conditionals at the start
 SCALE, SCALE_OF_SEASONS = 0.6, 0.2  # of the normals of a mixture at the start
@@ -659,88 +658,49 @@ class NetworkMember:
         return log_probs
 
     def _log_probs(self, mlp, view, rows, given, target):
-        """Return the log-probability of target variables of some rows in each order."""
+        """Return the log-probability of target variables of some rows in each order.
+
+        Rows that agree on what is known have the same distributions: near the start of an order
+        these are many. The first layer is a sum of terms of each variable, cumulated along it.
+        """
         cells, informative = view.cells(self.space), view.informative[rows]
         variables = np.flatnonzero(target.any(axis=0))
         features, given, seen = view.features[rows], given & informative, target & informative
+        values = self._values(features)
         log_probs = np.zeros((len(self.rank), len(rows)))
         log_probs += np.where(target, cells.log_scale[rows], 0.0).sum(axis=1)
-        values = self._values(features)
-        for j, outputs in self._outputs(mlp, features, given, seen, variables).items():
-            before = self.rank < self.rank[:, [j]]
-            masks = given | (seen & before[:, None])
-            levels, *mixture = self._distributions(outputs, values, masks, j)
-            if levels is not None:
-                code = cells.code[rows, j]
-                some = np.flatnonzero(target[:, j] & (code >= 0) & (code < len(levels)))
-                log_probs[:, some] += levels[code[some], :, some].T
-            if mixture:
-                some = np.flatnonzero(target[:, j] & np.isfinite(cells.middle[rows, j]))
-                ends = (values[rows[some], j] for values in (cells.low, cells.middle, cells.high))
-                log_weights, means, scales = (each[..., some] for each in mixture)
-                log_mass = log_normal_mass(*ends, means, scales)
-                log_probs[:, some] += log_sum_exp(log_weights + log_mass, axis=0)
+        features = np.split(features, np.cumsum(self.network.layout.n_features)[:-1], axis=1)
+        places, terms = {}, {}
+        for j in np.flatnonzero((given | seen).any(axis=0)):
+            _, first, places[j] = np.unique(
+                view.values[rows, j], return_index=True, return_inverse=True
+            )
+            terms[j] = self._terms(mlp, features[j][first], j)
+        start = np.zeros(len(rows), dtype=int), mlp.input.bias.T.numpy()
+        for j in np.flatnonzero(given.any(axis=0)):
+            start = split(*start, places[j], given[:, j], terms[j])
+        for i, rank in enumerate(self.rank):
+            (group, sums), known = start, given.copy()
+            for j in variables[np.argsort(rank[variables])]:
+                some = np.unique(group, return_index=True)[1]
+                of_groups = [None if each is None else each[some] for each in values]
+                levels, *mixture = self._distribution(mlp, sums, of_groups, known[some], j)
+                if levels is not None:
+                    code = cells.code[rows, j]
+                    has = np.flatnonzero(target[:, j] & (code >= 0) & (code < levels.shape[1]))
+                    log_probs[i, has] += levels[group[has], code[has]]
+                if mixture:
+                    has = np.flatnonzero(target[:, j] & np.isfinite(cells.middle[rows, j]))
+                    ends = (
+                        each[rows[has], j, None] for each in (cells.low, cells.middle, cells.high)
+                    )
+                    log_weights, means, scales = (each[group[has]] for each in mixture)
+                    log_mass = log_normal_mass(*ends, means, scales)
+                    log_probs[i, has] += log_sum_exp(log_weights + log_mass)
+                if j in terms:
+                    group, sums = split(group, sums, places[j], seen[:, j], terms[j])
+                    known[:, j] |= seen[:, j]
         return log_probs
-
-    @one_thread()
-    def _outputs(self, mlp, features, given, target, variables):
-        """Return the outputs for variables, given some variables and those before them in an order.
-
-        The first layer is a sum of terms of each variable, cumulated along the orders.
-
-        Parameters
-        ----------
-        mlp : ResidualMLP
-            The layers, of any precision.
-        features : ndarray of shape (n, n_features)
-            Inputs of the network.
-        given, target : ndarray of bool, of shape (n, n_variables)
-            What is given, and what is seen by the variables after it.
-        variables : ndarray of int
-            The variables.
-
-        Returns
-        -------
-        outputs : dict of int to Tensor of shape (n_outputs, n_orders, n)
-            Of each variable.
-        """
-        if not len(variables):
-            return {}
-        network, layout, dtype = self.network, self.network.layout, mlp.input.weight.dtype
-        n, n_orders, n_steps = len(features), len(self.rank), len(variables)
-        place = np.argsort(np.argsort(self.rank[:, variables], axis=1), axis=1)
-        steps = variables[np.argsort(self.rank[:, variables], axis=1)].tolist()
-        with torch.inference_mode():
-            features, given, target = map(torch.from_numpy, (features, given, target))
-            inputs = network.inputs(features, given | target).to(dtype)
-            inputs = squash(inputs, FARTHEST_SEEN).T
-            inputs_of = [layout.inputs_of(j) for j in range(layout.n_variables)]
-            weights = [mlp.input.weight[:, columns].T for columns in inputs_of]
-            inputs = [inputs[:, columns] for columns in inputs_of]
-            heads, outputs = [], {}
-            for j, places in zip(variables, place.T.tolist(), strict=True):
-                head = layout.slice_of(j)
-                weight, bias = mlp.output.weight[head].T, mlp.output.bias[head, 0]
-                outputs[j] = weight.new_empty(n_orders, n, len(bias))
-                heads += [
-                    (outputs[j][i], i * n_steps + k, weight, bias) for i, k in enumerate(places)
-                ]
-            n_at_once = max(1, UNITS_AT_ONCE // (n_orders * n_steps))
-            for start in range(0, n, n_at_once):
-                rows = slice(start, start + n_at_once)
-                terms = torch.stack([x[rows] @ w for w, x in zip(weights, inputs, strict=True)])
-                first = mlp.input.bias[:, 0] + (terms * given[rows].T[:, :, None]).sum(0)
-                terms = (terms * target[rows].T[:, :, None]).unbind()
-                h = first.new_empty(n_orders * n_steps, *first.shape)
-                sums = iter(h.unbind())
-                for order in steps:
-                    before = next(sums).copy_(first)
-                    for j in order[:-1]:
-                        before = torch.add(before, terms[j], out=next(sums))
-                units = mlp.units_after(h.flatten(0, 1)).view(h.shape).unbind()
-                for output, place, weight, bias in heads:
-                    torch.addmm(bias, units[place], weight, out=output[rows])
-        return {j: each.permute(2, 0, 1).double() for j, each in outputs.items()}
 
     @one_thread()
     def _values(self, features):
@@ -748,64 +708,44 @@ class NetworkMember:
         return self.network.values_of(torch.from_numpy(features))
 
     @one_thread()
-    def _distributions(self, outputs, values, masks, j):
+    def _distribution(self, mlp, sums, values, masks, j):
         """Return log-probabilities of levels or None, and the mixture of a number if it is one.
 
         Parameters
         ----------
-        outputs : Tensor of shape (n_outputs, n_orders, n)
-            Of the network for variable j.
+        mlp : ResidualMLP
+            The layers, of any precision.
+        sums : ndarray of shape (n, width)
+            What `_sums` returns for rows.
         values : tuple
-            What `_values` returned.
-        masks : ndarray of bool, of shape (n_orders, n, n_variables)
+            What `_values` returned for them.
+        masks : ndarray of bool, of shape (n, n_variables)
             What is known.
         j : int
             The variable.
 
         Returns
         -------
-        levels : ndarray of shape (n_levels, n_orders, n) or None
+        levels : ndarray of shape (n, n_levels) or None
             Their log-probabilities.
-        log_weights, means, scales : ndarray of shape (n_components, n_orders, n)
+        log_weights, means, scales : ndarray of shape (n, n_components)
             The mixture of a number.
         """
-        network, layout = self.network, self.network.layout
-        n_levels, levels, (categories, scores) = layout.n_levels[j], None, values
+        network, layout, (categories, scores) = self.network, self.network.layout, values
+        n_levels, head, levels = layout.n_levels[j], layout.slice_of(j), None
         with torch.inference_mode():
-            masks = torch.from_numpy(masks)
+            units, masks = mlp.units_after(torch.from_numpy(sums)).T, torch.from_numpy(masks)
+            outputs = (mlp.output.weight[head] @ units + mlp.output.bias[head]).double()
             if n_levels:
-                logits, levels = (
-                    [network.logits_of(categories, mask, j) for mask in masks],
-                    outputs[:n_levels],
-                )
-                if logits[0] is not None:
-                    levels = levels + torch.stack(logits, 1)
-                levels = F.log_softmax(levels, 0).numpy()
+                logits, levels = network.logits_of(categories, masks, j), outputs[:n_levels]
+                levels = levels if logits is None else levels + logits
+                levels = F.log_softmax(levels, 0).T.numpy()
             if j not in layout.numbers:
                 return (levels,)
-            normals, i = None, layout.numbers.index(j)
-            if hasattr(network, "mean"):
-                pairs = [network.normals_of(scores, mask, [i]) for mask in masks]
-                normals = [torch.cat(each, 1) for each in zip(*pairs, strict=True)]
-            log_weights, means, log_scales = network.mixtures(
-                outputs[n_levels:].flatten(1), normals
-            )
-            return levels, *(
-                each[0].view(-1, *outputs.shape[1:]).numpy()
-                for each in (log_weights, means, log_scales.exp())
-            )
-
-    def _heads(self, mlp, sums, values, masks, j):
-        """Return what `_distributions` does of a variable given what is known, for a single order.
-
-        `_sums` returns the outputs of the first layer. Levels and components are the last axis.
-        """
-        with one_thread(), torch.inference_mode():
-            last, head = mlp.output, self.network.layout.slice_of(j)
-            units = mlp.units_after(torch.from_numpy(sums)).T
-            outputs = last.weight[head] @ units + last.bias[head]
-        parts = self._distributions(outputs.double()[:, None], values, masks[None], j)
-        return [None if each is None else each[:, 0].T for each in parts]
+            normals = network.normals_of(scores, masks, [layout.numbers.index(j)])
+            log_weights, means, log_scales = network.mixtures(outputs[n_levels:], normals)
+            mixture = log_weights, means, log_scales.exp()
+            return levels, *(each[0].T.numpy() for each in mixture)
 
     @one_thread()
     def _sums(self, mlp, features, masks):
@@ -840,7 +780,7 @@ class NetworkMember:
         masks[:, j] = False
         features, mlp = view.features[rows], self.network.mlp
         sums = self._sums(mlp, features, masks)
-        levels, *mixture = self._heads(mlp, sums, self._values(features), masks, j)
+        levels, *mixture = self._distribution(mlp, sums, self._values(features), masks, j)
         levels = None if levels is None else np.exp(levels)
         if not mixture:
             return Predictive(levels, None, None)
@@ -877,7 +817,7 @@ class NetworkMember:
                     continue
                 variable = schema.variables[j]
                 known = [None if each is None else each[rows] for each in values]
-                levels, *mixture = self._heads(mlp, sums[rows], known, given[rows], j)
+                levels, *mixture = self._distribution(mlp, sums[rows], known, given[rows], j)
                 drawn = draw(levels, mixture, random_state)
                 completed[rows, j] = x = variable.decode(*drawn, self.space, random_state)
                 given[rows, j] = True
@@ -900,6 +840,34 @@ def draw(levels, mixture, random_state):
         k = choose(np.exp(log_weights), random_state)
         y = means[np.arange(n), k] + scales[np.arange(n), k] * random_state.standard_normal(n)
     return code, y
+
+
+def split(group, sums, place, known, terms):
+    """Split groups of rows by the values of one more variable, where it is known.
+
+    Parameters
+    ----------
+    group : ndarray of shape (n,)
+        The group of each row.
+    sums : ndarray of shape (n_groups, width)
+        What the rows of a group share.
+    place : ndarray of shape (n,)
+        The place of each row's value among distinct ones.
+    known : ndarray of bool, of shape (n,)
+        Whether the value counts.
+    terms : ndarray of shape (n_values, width)
+        What is added for each distinct value.
+
+    Returns
+    -------
+    group, sums : ndarray
+        Of the new groups.
+    """
+    n = len(terms) + 1
+    pairs, group = np.unique(group * n + np.where(known, place + 1, 0), return_inverse=True)
+    sums, place = sums[pairs // n], pairs % n - 1
+    sums[place >= 0] += terms[place[place >= 0]]
+    return group, sums
 
 
 def choose(probabilities, random_state, rows=None):
