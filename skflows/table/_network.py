@@ -675,7 +675,8 @@ class NetworkMember:
             _, first, places[j] = np.unique(
                 view.values[rows, j], return_index=True, return_inverse=True
             )
-            terms[j] = self._terms(mlp, features[j][first], j)
+            of_values = self._terms(mlp, features[j][first], j)
+            terms[j] = np.concatenate([np.zeros_like(of_values[:1]), of_values])
         start = np.zeros(len(rows), dtype=int), mlp.input.bias.T.numpy()
         for j in np.flatnonzero(given.any(axis=0)):
             start = split(*start, places[j], given[:, j], terms[j])
@@ -855,19 +856,17 @@ def split(group, sums, place, known, terms):
         The place of each row's value among distinct ones.
     known : ndarray of bool, of shape (n,)
         Whether the value counts.
-    terms : ndarray of shape (n_values, width)
-        What is added for each distinct value.
+    terms : ndarray of shape (1 + n_values, width)
+        What is added for a value that doesn't count, and for each distinct one.
 
     Returns
     -------
     group, sums : ndarray
         Of the new groups.
     """
-    n = len(terms) + 1
+    n = len(terms)
     pairs, group = np.unique(group * n + np.where(known, place + 1, 0), return_inverse=True)
-    sums, place = sums[pairs // n], pairs % n - 1
-    sums[place >= 0] += terms[place[place >= 0]]
-    return group, sums
+    return group, sums[pairs // n] + terms[pairs % n]
 
 
 def choose(probabilities, random_state, rows=None):
