@@ -221,3 +221,28 @@ def test_levels_and_numbers_are_drawn_as_they_are_distributed(member, views):
                 below = found.number.take([i]).cdf(scores[None])[0]
                 ranks = (np.arange(len(scores)) + 0.5) / len(scores)
                 assert np.abs(below - ranks).max() < 2.0 / np.sqrt(len(scores))
+
+
+def test_levels_are_drawn_together_as_they_are_scored(member, views):
+    """Of one row, again and again, beside another one."""
+    _, view = views
+    variables = view.schema.variables
+    unknown = [j for j, variable in enumerate(variables) if not variable.has_number][:3]
+    values = view.values[[0, 7]].copy()
+    values[:, unknown] = np.nan
+    n = 3000
+    drawn = member.sample(
+        TableView(view.schema, values), np.repeat([0, 1], n), np.random.RandomState(0)
+    )
+    possible = np.stack(
+        np.meshgrid(*(np.arange(variables[j].n_levels) for j in unknown), indexing="ij"), -1
+    ).reshape(-1, len(unknown))
+    for row, own in zip(values, np.split(drawn, 2), strict=True):
+        rows = np.tile(row, (len(possible), 1))
+        for place, j in enumerate(unknown):
+            rows[:, j] = variables[j].decode(possible[:, place])
+        others = np.tile(~np.isnan(row), (len(rows), 1))
+        expected = np.exp(member.log_prob(TableView(view.schema, rows), others))
+        counts = (own[:, None, unknown] == rows[:, unknown]).all(axis=2).sum(axis=0)
+        error = np.abs(counts - n * expected)
+        assert (error < 4 * np.sqrt(n * expected) + 4).all()

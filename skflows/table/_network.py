@@ -675,8 +675,7 @@ class NetworkMember:
             _, first, places[j] = np.unique(
                 view.values[rows, j], return_index=True, return_inverse=True
             )
-            of_values = self._terms(mlp, features[j][first], j)
-            terms[j] = np.concatenate([np.zeros_like(of_values[:1]), of_values])
+            terms[j] = self._terms(mlp, features[j][first], j)
         start = np.zeros(len(rows), dtype=int), mlp.input.bias.T.numpy()
         for j in np.flatnonzero(given.any(axis=0)):
             start = split(*start, places[j], given[:, j], terms[j])
@@ -761,11 +760,13 @@ class NetworkMember:
 
     @one_thread()
     def _terms(self, mlp, features, j):
-        """Return what features of a variable that is known add to `_sums`."""
+        """Return what a variable adds to `_sums`: nothing if unknown, first, and with features."""
         with torch.inference_mode():
             weight = mlp.input.weight[:, self.network.layout.inputs_of(j)]
-            inputs = torch.from_numpy(np.column_stack([features, np.ones(len(features))]))
-            return (squash(inputs.to(weight.dtype), FARTHEST_SEEN) @ weight.T).numpy()
+            inputs = np.zeros((1 + len(features), weight.shape[1]))
+            inputs[1:, :-1], inputs[1:, -1] = features, 1.0
+            inputs = torch.from_numpy(inputs).to(weight.dtype)
+            return (squash(inputs, FARTHEST_SEEN) @ weight.T).numpy()
 
     def _quick_mlp(self):
         """Return the layers in single precision, as they were trained."""
@@ -807,8 +808,12 @@ class NetworkMember:
             order, np.argsort(np.take_along_axis(last, order, 1), axis=1, kind="stable"), 1
         )
         n_missing = missing.sum(axis=1)
-        features, given, mlp = view.features[rows], view.informative[rows], self._quick_mlp()
-        values, sums = self._values(features), self._sums(mlp, features, given)
+        mlp = self._quick_mlp()
+        distinct, group = np.unique(rows, return_inverse=True)
+        features, given = view.features[distinct], view.informative[distinct]
+        sums = self._sums(mlp, features, given)[group]
+        values = [None if each is None else each[group] for each in self._values(features)]
+        given, n_groups = given[group], len(distinct)
         for step in range(n_missing.max(initial=0)):
             for j in range(n_variables):
                 rows = np.flatnonzero((step < n_missing) & (order[:, step] == j))
@@ -816,30 +821,41 @@ class NetworkMember:
                     rows = rows[completed[rows, schema.flag_of[j]] == 0]
                 if not len(rows):
                     continue
+                # Rows that agree on what is known are a group.
                 variable = schema.variables[j]
-                known = [None if each is None else each[rows] for each in values]
-                levels, *mixture = self._distribution(mlp, sums[rows], known, given[rows], j)
-                drawn = draw(levels, mixture, random_state)
+                _, first, place = np.unique(group[rows], return_index=True, return_inverse=True)
+                some = rows[first]
+                of_groups = [None if each is None else each[some] for each in values]
+                distribution = self._distribution(mlp, sums[some], of_groups, given[some], j)
+                drawn = draw(distribution, place, random_state)
                 completed[rows, j] = x = variable.decode(*drawn, self.space, random_state)
                 given[rows, j] = True
+                x, place_of_x = np.unique(x, return_inverse=True)
                 code = variable.code(x)
                 _, middle, *_ = variable.cells(x, code, self.space)
                 features = variable.features(x, code, middle)
-                self.network.set_values(values, rows, j, torch.from_numpy(features))
-                sums[rows] += self._terms(mlp, features, j)
+                features_of_rows = torch.from_numpy(features[place_of_x])
+                self.network.set_values(values, rows, j, features_of_rows)
+                terms = self._terms(mlp, features, j)
+                place, of_groups = split(place, sums[some], place_of_x, True, terms)
+                group[rows], sums[rows] = n_groups + place, of_groups[place]
+                n_groups += len(of_groups)
         return completed
 
 
-def draw(levels, mixture, random_state):
-    """Return drawn levels, -1 if there are none, and scores, 0 if there are none."""
-    n = len(levels) if levels is not None else len(mixture[0])
-    code, y = np.full(n, -1), np.zeros(n)
+def draw(distribution, rows, random_state):
+    """Return drawn levels, -1 if there are none, and scores, 0 if there are none.
+
+    The distribution is what `NetworkMember._distribution` returned; rows may repeat.
+    """
+    levels, *mixture = distribution
+    code, y = np.full(len(rows), -1), np.zeros(len(rows))
     if levels is not None:
-        code = choose(np.exp(levels), random_state)
+        code = choose(np.exp(levels), random_state, rows)
     if mixture:
         log_weights, means, scales = mixture
-        k = choose(np.exp(log_weights), random_state)
-        y = means[np.arange(n), k] + scales[np.arange(n), k] * random_state.standard_normal(n)
+        k = choose(np.exp(log_weights), random_state, rows)
+        y = means[rows, k] + scales[rows, k] * random_state.standard_normal(len(rows))
     return code, y
 
 
