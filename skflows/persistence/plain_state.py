@@ -10,7 +10,7 @@ import sys
 from functools import cache
 
 # Raised whenever the state of an older version would be misread.
-FORMAT = 20
+FORMAT = 21
 CLASS, NUMBER, SHARED = "$class", "$number", "$shared"
 PACKAGE = __name__.split(".")[0]
 TORCH = "torch.nn."
