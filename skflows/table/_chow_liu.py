@@ -159,7 +159,10 @@ class ChowLiuForest(nn.Module):
     def __init__(self, categories, marginals, tables, trees, parent):
         super().__init__()
         self.categories, self.trees, self.parent = categories, trees, parent
-        self.tree_of = {j: tree for tree in trees for j in tree}
+        self.neighbours = [[i] if i >= 0 else [] for i in parent]
+        for j, i in enumerate(parent):
+            if i >= 0:
+                self.neighbours[i].append(j)
         for j, marginal in enumerate(marginals):
             table = marginal[None] if parent[j] < 0 else tables[parent[j], j]
             self.register_buffer(f"table_{j}", torch.from_numpy(table))
@@ -201,13 +204,9 @@ class ChowLiuForest(nn.Module):
         """
         is_given = given & (category >= 0)
         are_given = is_given.all(0).tolist()
-        neighbours = {i: [] for i in self.tree_of[j]}
-        for i in self.tree_of[j][1:]:
-            neighbours[i].append(self.parent[i])
-            neighbours[self.parent[i]].append(i)
         order, toward = [j], {j: -1}
         for i in order:
-            for k in neighbours[i] if i == j or not are_given[i] else ():
+            for k in self.neighbours[i] if i == j or not are_given[i] else ():
                 if k != toward[i]:
                     toward[k] = i
                     order.append(k)

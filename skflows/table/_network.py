@@ -635,6 +635,7 @@ class NetworkMember:
         self.network = copy.deepcopy(network).double().eval().requires_grad_(False)
         self.rank = np.argsort(orders, axis=1)  # place of each variable in each order
 
+    @one_thread()
     def log_prob(self, view, given=None):
         """Return the log-probability of the known variables, given some of them.
 
@@ -702,12 +703,10 @@ class NetworkMember:
                     known[:, j] |= seen[:, j]
         return log_probs
 
-    @one_thread()
     def _values(self, features):
         """Return what `OrderAgnosticNetwork.values_of` does."""
         return self.network.values_of(torch.from_numpy(features))
 
-    @one_thread()
     def _distribution(self, mlp, sums, values, masks, j):
         """Return log-probabilities of levels or None, and the mixture of a number if it is one.
 
@@ -747,7 +746,6 @@ class NetworkMember:
             mixture = log_weights, means, log_scales.exp()
             return levels, *(each[0].T.numpy() for each in mixture)
 
-    @one_thread()
     def _sums(self, mlp, features, masks):
         """Return the outputs of the first layer ``(n, width)``, given what is known.
 
@@ -758,7 +756,6 @@ class NetworkMember:
             inputs = squash(inputs.to(mlp.input.weight.dtype), FARTHEST_SEEN)
             return mlp.input.of_rows(inputs.T).numpy()
 
-    @one_thread()
     def _terms(self, mlp, features, j):
         """Return what a variable adds to `_sums`: nothing if unknown, first, and with features."""
         with torch.inference_mode():
@@ -772,10 +769,12 @@ class NetworkMember:
         """Return the layers in single precision, as they were trained."""
         return copy.deepcopy(self.network.mlp).float()
 
+    @one_thread()
     def evidence(self, view):
         """Return `log_prob` to six digits, by which members are weighed in answers."""
         return self._log_prob(self._quick_mlp(), view)
 
+    @one_thread()
     def predictive(self, view, j, rows=ALL):
         """Return the distribution of a variable in some rows given the other known ones."""
         masks = view.informative[rows].copy()
@@ -790,6 +789,7 @@ class NetworkMember:
         map_ = view.schema.variables[j].maps[self.space]
         return Predictive(levels, Normals.of_rows(np.exp(log_weights), means, scales), map_)
 
+    @one_thread()
     def sample(self, view, rows, random_state):
         """Return variables of rows, which may repeat, the unknown ones drawn one by one."""
         schema, completed = view.schema, view.values[rows]
