@@ -152,9 +152,10 @@ def keep_components(monkeypatch):
 
 
 @pytest.fixture
-def one_class(keep_components):
-    """Let densities of tables have a single component, which is fitted at once."""
+def one_class(keep_components, monkeypatch):
+    """Let densities of tables have a single component, which is fitted at once, and two folds."""
     keep_components(lambda component: component.name == "quantile classes of 1")
+    monkeypatch.setattr("skflows.ensemble._folds.N_FOLDS", 2)
 
 
 @pytest.fixture
