@@ -3,14 +3,18 @@
 import copy
 import io
 import json
+import os
 import pickle
 import random
 import re
+import signal
 import subprocess
 import sys
+import time
 import tracemalloc
 import warnings
 import zipfile
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -44,10 +48,11 @@ from skflows import (
     VariationalDensity,
 )
 from skflows.bijections import Bijection
+from skflows.cli import main
 from skflows.density import FlowDensity
 from skflows.model_selection import FlowGridSearchCV
 from skflows.outlier import PyODDetector
-from skflows.persistence import plain_state
+from skflows.persistence import atomic, plain_state
 from skflows.persistence.atomic import replace_file
 from skflows.persistence.model_file import pack, unpack
 
@@ -399,34 +404,41 @@ def test_link_goes_on_pointing_to_the_file(path, tmp_path):
 def test_killed_write_leaves_the_old_file_or_the_new_one(path):
     """At a random moment of writing the same model again and again.
 
-    The process has imported nothing else, and scores as this one does.
+    The process has imported nothing else, and scores as this one does. Its children are killed.
     """
     model = small("nsf").fit(X)
     model.save(path)
     content = path.read_bytes()
     np.save(path.with_suffix(".npy"), X)
     script = (
-        f"import numpy, skflows; model = skflows.load({str(path)!r})\n"
+        f"import numpy, os, signal, skflows, sys; model = skflows.load({str(path)!r})\n"
         f"X = numpy.load({str(path.with_suffix('.npy'))!r})\n"
         "print(model.score_samples(X).sum().hex(), flush=True)\n"
-        f"while True: model.save({str(path)!r})"
+        "for _ in sys.stdin:\n"
+        "    child = os.fork()\n"
+        "    if child == 0: signal.alarm(60)  # if this test fails\n"
+        f"    while child == 0: model.save({str(path)!r})\n"
+        "    print(child, flush=True)\n"
+        "    print(os.waitpid(child, 0)[1], flush=True)"
     )
     rng = np.random.default_rng(0)
-    for _ in range(2):
-        run = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
-        assert float.fromhex(run.stdout.readline().decode()) == model.score_samples(X).sum()
-        with pytest.raises(subprocess.TimeoutExpired):
-            run.wait(rng.uniform(0.05, 0.3))
-        run.kill()
-        run.wait()
-        run.stdout.close()
-        assert path.read_bytes() == content
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", script], **pipes) as run:
+        assert float.fromhex(run.stdout.readline()) == model.score_samples(X).sum()
+        for _ in range(2):
+            print(file=run.stdin, flush=True)
+            child = int(run.stdout.readline())
+            time.sleep(rng.uniform(0.05, 0.3))
+            os.kill(child, signal.SIGKILL)
+            assert os.WTERMSIG(int(run.stdout.readline())) == signal.SIGKILL
+            assert path.read_bytes() == content
 
 
 WRITER = """
-import sys, time
-from skflows.persistence.atomic import replace_file
+import runpy, sys, time
 
+# The file alone: its package takes seconds to import.
+replace_file = runpy.run_path(sys.argv[3])["replace_file"]
 with replace_file(sys.argv[1], "w") as file:
     print("writes", flush=True)
     if sys.argv[2] == "waits":
@@ -442,7 +454,7 @@ def test_next_write_removes_what_a_killed_one_left(path):
     """But not the file of a process, or of a thread, that is still writing."""
 
     def writer(how):
-        run = [sys.executable, "-c", WRITER, str(path), how]
+        run = [sys.executable, "-c", WRITER, str(path), how, atomic.__file__]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         process = subprocess.Popen(run, **pipes)
         assert process.stdout.readline() == "writes\n"
@@ -466,37 +478,39 @@ def test_next_write_removes_what_a_killed_one_left(path):
     assert {*path.parent.iterdir()} == {path, other}
 
 
-FULL_DISK = """
-import resource, signal, sys
-import pandas, skflows
-from skflows.cli import main
+@pytest.fixture
+def full_disk():
+    """A limit on the size of files, which has the effect of a disk that fills up while writing."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    on_signal = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-model = skflows.load("model.skflows")
-resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-for name, write in {
-    "model.skflows": model.save,
-    "table.csv": lambda path: main(["sample", "model.skflows", "-n", "500", "-o", path]),
-}.items():
-    try:
-        write(name)
-    except OSError as error:
-        print(error)
-"""
+    @contextmanager
+    def limited():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    yield limited
+    signal.signal(signal.SIGXFSZ, on_signal)
 
 
-def test_full_disk_keeps_the_old_files(path):
-    """A limit on the size of files has the effect of a disk that fills up while writing."""
-    pytest.importorskip("resource")
+def test_full_disk_keeps_the_old_files(path, full_disk, capsys, monkeypatch):
+    monkeypatch.chdir(path.parent)
     small("maf").fit(X).save(path)
     table = path.with_name("table.csv")
     table.write_text("a\n1\n", encoding="utf-8")
-    model = path.read_bytes()
-    run = [sys.executable, "-c", FULL_DISK]
-    found = subprocess.run(run, capture_output=True, text=True, check=True, cwd=path.parent)
-    printed = found.stdout + found.stderr
-    assert re.findall(r"cannot write (.*): File too large", printed) == [path.name, table.name]
-    assert path.read_bytes() == model
+    content = path.read_bytes()
+    model = skflows.load("model.skflows")
+    with full_disk(), pytest.raises(OSError, match=r"cannot write model\.skflows: File too large"):
+        model.save("model.skflows")
+    with full_disk():
+        assert main("sample model.skflows -n 500 -o table.csv".split()) == 2
+    printed = capsys.readouterr().err
+    assert re.findall(r"cannot write (.*): File too large", printed) == [table.name]
+    assert path.read_bytes() == content
     assert table.read_text(encoding="utf-8") == "a\n1\n"
     assert {*path.parent.iterdir()} == {path, table}
 
