@@ -820,7 +820,7 @@ def test_networks_add_drawn_values_to_the_sums_of_their_first_layer(missing, mon
     table.loc[::5, "a"] = np.nan
     density = quick(missing=missing).fit(table)
     ends = np.cumsum([variable.n_features for variable in density._schema.variables])[:-1]
-    first_sums, heads = NetworkMember._sums, NetworkMember._distribution
+    first_sums, distribution = NetworkMember._sums, NetworkMember._distribution
     set_values, errors, seen = OrderAgnosticNetwork.set_values, [], {}
 
     def watched_sums(self, mlp, features, masks):
@@ -829,7 +829,7 @@ def test_networks_add_drawn_values_to_the_sums_of_their_first_layer(missing, mon
 
     def watched_distribution(self, mlp, sums, values, masks, j):
         seen["call"] = self, mlp, sums, values, masks
-        return heads(self, mlp, sums, values, masks, j)
+        return distribution(self, mlp, sums, values, masks, j)
 
     def watched_set_values(self, values, rows, j, features):
         if not isinstance(rows, slice):  # those of the call before

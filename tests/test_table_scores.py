@@ -1,5 +1,7 @@
 """Scores of a table's members, against computations row by row and class by class."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
@@ -234,9 +236,7 @@ def test_levels_are_drawn_together_as_they_are_scored(member, views):
     drawn = member.sample(
         TableView(view.schema, values), np.repeat([0, 1], n), np.random.RandomState(0)
     )
-    possible = np.stack(
-        np.meshgrid(*(np.arange(variables[j].n_levels) for j in unknown), indexing="ij"), -1
-    ).reshape(-1, len(unknown))
+    possible = np.array([*product(*(range(variables[j].n_levels) for j in unknown))])
     for row, own in zip(values, np.split(drawn, 2), strict=True):
         rows = np.tile(row, (len(possible), 1))
         for place, j in enumerate(unknown):

@@ -24,7 +24,7 @@ from ._view import ALL, Normals, Predictive
 
 LOG_SCALE_BOUND = 5.0
 ROWS_AT_ONCE = 4096
-ROWS_OF_ORDERS = 1024  # at once, with a row of the network for each order and variable
+ROWS_OF_ORDERS = 1024  # scored at once
 VALIDATED_EVERY = 3  # epochs
 TRUST = 1.0  # logit of the share of the Gaussian's conditionals at the start
 SCALE, SCALE_OF_SEASONS = 0.6, 0.2  # of the normals of a mixture at the start
@@ -414,8 +414,7 @@ class Packing:
         noise = torch.rand(known.shape, generator=generator)
         width = self.width[rows]
         y = torch.where(width > 0, self.low[rows] + noise * width, self.middle[rows])
-        values = [None if each is None else each[rows] for each in self.values]
-        normals, logits = self.network.backbone(values, given)
+        normals, logits = self.network.backbone(taken(self.values, rows), given)
         columns = [
             self.network.inputs(features, given).T,
             (weights * self.log_width[rows]).sum(1, keepdim=True),
@@ -684,8 +683,8 @@ class NetworkMember:
             (group, sums), known = start, given.copy()
             for j in variables[np.argsort(rank[variables])]:
                 some = np.unique(group, return_index=True)[1]
-                of_groups = [None if each is None else each[some] for each in values]
-                levels, *mixture = self._distribution(mlp, sums, of_groups, known[some], j)
+                of_groups = sums, taken(values, some), known[some]
+                levels, *mixture = self._distribution(mlp, *of_groups, j)
                 if levels is not None:
                     code = cells.code[rows, j]
                     has = np.flatnonzero(target[:, j] & (code >= 0) & (code < levels.shape[1]))
@@ -809,10 +808,11 @@ class NetworkMember:
         )
         n_missing = missing.sum(axis=1)
         mlp = self._quick_mlp()
+        # Rows that agree on what is known are a group.
         distinct, group = np.unique(rows, return_inverse=True)
         features, given = view.features[distinct], view.informative[distinct]
         sums = self._sums(mlp, features, given)[group]
-        values = [None if each is None else each[group] for each in self._values(features)]
+        values = taken(self._values(features), group)
         given, n_groups = given[group], len(distinct)
         for step in range(n_missing.max(initial=0)):
             for j in range(n_variables):
@@ -821,13 +821,11 @@ class NetworkMember:
                     rows = rows[completed[rows, schema.flag_of[j]] == 0]
                 if not len(rows):
                     continue
-                # Rows that agree on what is known are a group.
                 variable = schema.variables[j]
                 _, first, place = np.unique(group[rows], return_index=True, return_inverse=True)
                 some = rows[first]
-                of_groups = [None if each is None else each[some] for each in values]
-                distribution = self._distribution(mlp, sums[some], of_groups, given[some], j)
-                drawn = draw(distribution, place, random_state)
+                of_groups = sums[some], taken(values, some), given[some]
+                drawn = draw(self._distribution(mlp, *of_groups, j), place, random_state)
                 completed[rows, j] = x = variable.decode(*drawn, self.space, random_state)
                 given[rows, j] = True
                 x, place_of_x = np.unique(x, return_inverse=True)
@@ -837,10 +835,15 @@ class NetworkMember:
                 features_of_rows = torch.from_numpy(features[place_of_x])
                 self.network.set_values(values, rows, j, features_of_rows)
                 terms = self._terms(mlp, features, j)
-                place, of_groups = split(place, sums[some], place_of_x, True, terms)
-                group[rows], sums[rows] = n_groups + place, of_groups[place]
-                n_groups += len(of_groups)
+                place, sums_of_groups = split(place, sums[some], place_of_x, True, terms)
+                group[rows], sums[rows] = n_groups + place, sums_of_groups[place]
+                n_groups += len(sums_of_groups)
         return completed
+
+
+def taken(values, rows):
+    """Return some rows of what `OrderAgnosticNetwork.values_of` returned."""
+    return tuple(None if each is None else each[rows] for each in values)
 
 
 def draw(distribution, rows, random_state):
@@ -870,7 +873,7 @@ def split(group, sums, place, known, terms):
         What the rows of a group share.
     place : ndarray of shape (n,)
         The place of each row's value among distinct ones.
-    known : ndarray of bool, of shape (n,)
+    known : ndarray of bool, of shape (n,), or True
         Whether the value counts.
     terms : ndarray of shape (1 + n_values, width)
         What is added for a value that doesn't count, and for each distinct one.
