@@ -811,33 +811,37 @@ class NetworkMember:
         # Rows that agree on what is known are a group.
         distinct, group = np.unique(rows, return_inverse=True)
         features, given = view.features[distinct], view.informative[distinct]
-        sums = self._sums(mlp, features, given)[group]
-        values = taken(self._values(features), group)
-        given, n_groups = given[group], len(distinct)
+        sums = self._sums(mlp, features, given)
+        values, given = taken(self._values(features), group), given[group]
         for step in range(n_missing.max(initial=0)):
-            for j in range(n_variables):
-                rows = np.flatnonzero((step < n_missing) & (order[:, step] == j))
-                if j in schema.flag_of:  # a missing value has none
-                    rows = rows[completed[rows, schema.flag_of[j]] == 0]
-                if not len(rows):
-                    continue
-                variable = schema.variables[j]
-                _, first, place = np.unique(group[rows], return_index=True, return_inverse=True)
-                some = rows[first]
-                of_groups = sums[some], taken(values, some), given[some]
-                drawn = draw(self._distribution(mlp, *of_groups, j), place, random_state)
-                completed[rows, j] = x = variable.decode(*drawn, self.space, random_state)
-                given[rows, j] = True
-                x, place_of_x = np.unique(x, return_inverse=True)
-                code = variable.code(x)
-                _, middle, *_ = variable.cells(x, code, self.space)
-                features = variable.features(x, code, middle)
-                features_of_rows = torch.from_numpy(features[place_of_x])
-                self.network.set_values(values, rows, j, features_of_rows)
-                terms = self._terms(mlp, features, j)
-                place, sums_of_groups = split(place, sums[some], place_of_x, True, terms)
-                group[rows], sums[rows] = n_groups + place, sums_of_groups[place]
+            at_step = np.where(step < n_missing, order[:, step], -1)
+            for j, column in schema.flag_of.items():  # a missing value has none
+                at_step[(at_step == j) & (completed[:, column] != 0)] = n_variables
+            sums_after, n_groups = [], 0
+            for j in np.unique(at_step[at_step >= 0]):
+                rows = np.flatnonzero(at_step == j)
+                groups, first, place = np.unique(
+                    group[rows], return_index=True, return_inverse=True
+                )
+                sums_of_groups = sums[groups]
+                if j < n_variables:
+                    variable, some = schema.variables[j], rows[first]
+                    of_groups = sums_of_groups, taken(values, some), given[some]
+                    drawn = draw(self._distribution(mlp, *of_groups, j), place, random_state)
+                    completed[rows, j] = x = variable.decode(*drawn, self.space, random_state)
+                    given[rows, j] = True
+                    x, place_of_x = np.unique(x, return_inverse=True)
+                    code = variable.code(x)
+                    _, middle, *_ = variable.cells(x, code, self.space)
+                    features = variable.features(x, code, middle)
+                    features_of_rows = torch.from_numpy(features[place_of_x])
+                    self.network.set_values(values, rows, j, features_of_rows)
+                    terms = self._terms(mlp, features, j)
+                    place, sums_of_groups = split(place, sums_of_groups, place_of_x, True, terms)
+                group[rows] = n_groups + place
                 n_groups += len(sums_of_groups)
+                sums_after.append(sums_of_groups)
+            sums = np.concatenate(sums_after)
         return completed
 
 
@@ -894,8 +898,9 @@ def choose(probabilities, random_state, rows=None):
         total = np.cumsum(probabilities, axis=1)
         uniform = random_state.uniform(size=(len(total), 1)) * total[:, -1:]
         return (total < uniform).sum(axis=1).clip(max=total.shape[1] - 1)
-    distinct, rows = np.unique(rows, return_inverse=True)
-    total = np.cumsum(probabilities[distinct], axis=1)
+    is_used = np.bincount(rows, minlength=len(probabilities)) > 0
+    total = np.cumsum(probabilities[is_used], axis=1)
+    rows = (np.cumsum(is_used) - 1)[rows]
     total /= total[:, -1:]
     total += np.arange(len(total))[:, None]
     n, uniform = total.shape[1], random_state.uniform(size=len(rows))
