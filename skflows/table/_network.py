@@ -815,7 +815,8 @@ class NetworkMember:
         values, given = taken(self._values(features), group), given[group]
         for step in range(n_missing.max(initial=0)):
             at_step = np.where(step < n_missing, order[:, step], -1)
-            for j, column in schema.flag_of.items():  # a missing value has none
+            # Rows in which a value is missing stay as they are for a step.
+            for j, column in schema.flag_of.items():
                 at_step[(at_step == j) & (completed[:, column] != 0)] = n_variables
             sums_after, n_groups = [], 0
             for j in np.unique(at_step[at_step >= 0]):
