@@ -47,6 +47,7 @@ FILES = {
     }),
     "durations": ("utf-8", "run", {
         "run": r"\d+:\d\d:\d\d", "lap": r"-?\d+:\d\d", "rest": r"1 day|(0|[2-9]|\d\d) days",
+        "flight": r"-?(\d+h|(\d+h )?[1-9]\d?m|0m)",
     }),
     "either_order": ("utf-8", "points", {"start": US_DATE, "end": US_DATE, "points": r"\d+"}),
     "empty_rows": ("utf-8", "a", {"a": r"-?\d+\.\d", "b": r"\d+", "kind": "x|y"}),

@@ -41,6 +41,11 @@ FORMATS = {
     "minutes": (["3:45", "72:10"], "durations", 225),
     "differences": (["-0:30", "1:15"], "durations", -30),
     "timedeltas": (["0 days 01:23:45", "12 days 00:00:00"], "durations", 5025),
+    "hours and minutes": (["2h 50m", "19h", "5m"], "durations", 10200),
+    "minutes of two digits": (["2h 05m", "11h 00m", "0h 20m"], "durations", 7500),
+    "minutes without a unit": (["2h34", "0h05"], "durations", 9240),
+    "units with blanks": (["1 h 5 min", "20 min", "-3 h"], "durations", 3900),
+    "days to seconds": (["1d20s", "2d3h1m", "0s"], "durations", 86420),
     "ISO 8601": (["2024-12-31T18:30", "2024-01-01T00:00"], "dates", 1735669800),
     "fractions": (["2024-12-31 18:30:05.250"], "dates", 1735669805.25),
     "day first": (["31.12.2024", "01.02.2023"], "dates (day first)", 1735603200),
@@ -82,6 +87,9 @@ NO_FORMATS = {
     "seasons": ["2000-01", "2001-02", "2011-12"],
     "rooms": ["Room 2001", "Room 2002"],
     "no time": ["14:30", "25:61"],
+    "seats": ["12d", "3h", "4m"],
+    "ascending units": ["5m 2h", "1h 3m"],
+    "more than an hour of minutes": ["2h 70m", "1h"],
     "codes with blanks": ["123 456", "234 567"],
 }
 

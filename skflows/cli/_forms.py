@@ -19,6 +19,7 @@ from ..columns.formats import (
     BooleanFormat,
     ClockFormat,
     DateFormat,
+    DurationFormat,
     NumberFormat,
     find_format,
     is_word,
@@ -303,7 +304,7 @@ def _say_format(name, format, shown, hints, path):
         if format.is_ambiguous and hints.dayfirst is None:
             first = "month" if format.is_day_first else "day"
             other = f"the {first} may stand first too: add --{first}first if it does"
-    elif isinstance(format, ClockFormat):
+    elif isinstance(format, ClockFormat | DurationFormat):
         how = "seconds"
     else:
         how = "numbers"

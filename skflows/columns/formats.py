@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
-from itertools import product
+from itertools import pairwise, product
 from math import isfinite
 
 import numpy as np
@@ -46,6 +46,17 @@ CLOCK = re.compile(
     r"(?P<sign>-?)(?:(?P<days>\d+)(?P<word> days?,? ))?(?P<first>\d+):(?P<second>\d\d)"
     r"(?::(?P<third>\d\d)(?:\.(?P<fraction>\d{1,6}))?)?(?P<half> ?[AaPp][Mm])?"
 )
+# Names of the units of durations such as 2h 50m, by their seconds.
+DURATIONS = {
+    DAY: ("d", "days"),
+    3600: ("h", "hr", "hrs", "hours"),
+    60: ("m", "min", "mins", "minutes"),
+    1: ("s", "sec", "secs", "seconds"),
+}
+SECONDS = {name: seconds for seconds, names in DURATIONS.items() for name in names}
+_NAMES = "|".join(sorted(SECONDS, key=len, reverse=True))
+DURATION = re.compile(rf"-?(?:\d+ ?(?:{_NAMES}) ?(?=\d|$))+(?:\d+)?(?<! )")
+DURATION_PART = re.compile(rf"(\d+)( ?(?:{_NAMES})|)( ?)")
 MONTHS = (
     "January", "February", "March", "April", "May", "June", "July", "August", "September",
     "October", "November", "December",
@@ -339,6 +350,57 @@ class ClockFormat(Format):
 
 
 @dataclass(frozen=True)
+class DurationFormat(Format):
+    """How a column writes durations with their units, such as ``2h 50m`` or ``2h05``.
+
+    Their numbers are seconds.
+
+    Attributes
+    ----------
+    units : tuple of (int, str, int)
+        The seconds of each unit, what stands behind its digits, and their least number; the longest
+        unit first.
+    between : str
+        What stands between a unit and the digits of the next.
+    is_full : bool
+        Whether units of which there are none are written, such as ``0m`` in ``19h 0m``.
+    """
+
+    units: tuple
+    between: str = ""
+    is_full: bool = False
+    what = "durations"
+
+    def _reader(self):
+        parts = "".join(
+            rf"(?:(\d+){re.escape(suffix)}(?:{re.escape(self.between)}(?=\d)|$))?"
+            for _, suffix, _ in self.units
+        )
+        regex = re.compile(rf"(-?)(?=\d){parts}")
+
+        def read(text):
+            match = regex.fullmatch(text)
+            if match is None:
+                return np.nan
+            sign, *digits = match.groups(default="0")
+            total = sum(int(n) * unit[0] for n, unit in zip(digits, self.units, strict=True))
+            return float(-total if sign else total)
+
+        return read
+
+    def _text(self, value):
+        last, suffix, width = self.units[-1]
+        rest = last * round(abs(value) / last)
+        sign = "-" if value < 0 and rest else ""
+        parts = []
+        for seconds, after, digits in self.units:
+            n, rest = divmod(rest, seconds)
+            if n or self.is_full:
+                parts.append(f"{n:0{digits}d}{after}")
+        return sign + (self.between.join(parts) or f"{0:0{width}d}{suffix}")
+
+
+@dataclass(frozen=True)
 class BooleanFormat(Format):
     """How a column writes booleans, such as ``TRUE``. Their numbers are 1 and 0."""
 
@@ -487,6 +549,7 @@ def find_format(
     for find in (
         lambda: _date_formats(texts, dayfirst),
         lambda: _clock_formats(texts),
+        lambda: _duration_formats(texts),
         lambda: _number_formats(texts, decimal, thousands, is_plain),
     ):
         for form in find():
@@ -560,7 +623,7 @@ def other_forms(texts: Iterable[str]):
 
 def _groups(texts):
     """Yield dicts of lists of texts that may have a format in common."""
-    for pattern in (CLOCK, NUMERIC_DATE, MONTH):
+    for pattern in (CLOCK, DURATION, NUMERIC_DATE, MONTH):
         yield {pattern: [text for text in texts if pattern.fullmatch(text)]}
     by_shape: dict = {}
     for text in texts:
@@ -779,6 +842,35 @@ def _clock_formats(texts):
         yield clock(True, half=half)
     if not half:
         yield clock(False, days=first["word"] or "")
+
+
+def _duration_formats(texts):
+    """Yield formats of durations with units that texts may have, the likeliest first."""
+    shorter = dict(pairwise(DURATIONS))
+    suffixes: dict[int, str] = {}
+    widths: dict[int, int] = {}
+    between = set()
+    for text in texts:
+        if DURATION.fullmatch(text) is None:
+            return
+        parts = DURATION_PART.findall(text)
+        between |= {blank for *_, blank in parts[:-1]}
+        longer = 2 * DAY
+        for digits, suffix, _ in parts:
+            name = suffix.strip()
+            seconds = SECONDS[name] if name else shorter.get(longer, longer)
+            if seconds >= longer or suffixes.setdefault(seconds, suffix) != suffix:
+                return
+            width = len(digits) if digits[0] == "0" else 1 + (not name)
+            widths[seconds] = max(width, widths.get(seconds, 1))
+            longer = seconds
+    if len(between) != 1:  # quantities and codes if no text has two units
+        return
+    units = tuple((n, suffixes[n], widths[n]) for n in sorted(suffixes)[::-1])
+    form = partial(DurationFormat, units, "".join(between))
+    if units[-1][1]:  # without a unit, as in 2h05, the last number needs the one before
+        yield form()
+    yield form(is_full=True)
 
 
 def _date_formats(texts, dayfirst):
