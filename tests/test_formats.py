@@ -140,6 +140,16 @@ def test_what_the_texts_leave_open_can_be_stated():
     assert find_format(["1.5", "2"], is_plain=True).write([3.25]) == ["3.2"]
 
 
+def test_negative_zeros_are_read_as_zero():
+    """-0.04 is rounded so by Python; samples write 0.0 %."""
+    found = find_format(["-0.0%", "12.5%", "-3.1%"])
+    assert found.what == "percentages"
+    assert found.write(found.parse(["-0.0%", "-3.1%"])) == ["0.0%", "-3.1%"]
+    assert find_format(["(0.00)", "(5.10)", "3.20"]).parse(["(0.00)"]) == [0]
+    assert find_format(["-0.0%", "12.5 €"]) is None
+    assert find_format(["-0.0%"]) is None
+
+
 def test_words_are_accepted_on_demand():
     texts = ["$5.50", "$12.00"] * 10 + ["call us"]
     assert find_format(texts) is None

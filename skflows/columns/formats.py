@@ -542,7 +542,8 @@ def find_format(
         return form or _with_others(counts, decimal, thousands, is_number)
     if accepts_plain and (form := _with_plain(counts)) is not None:
         return form
-    texts = list(counts)
+    zeros = {text for text in counts if _is_negative_zero(text)}  # -0.0 % is written as 0.0 %
+    texts = [text for text in counts if text not in zeros]
     first = texts[:1]
     if not first or not any(char.isdigit() for char in first[0]):
         return None
@@ -553,9 +554,18 @@ def find_format(
         lambda: _number_formats(texts, decimal, thousands, is_plain),
     ):
         for form in find():
-            if form.fits(texts[:100]) and form.fits(texts):
+            if (
+                form.fits(texts[:100])
+                and form.fits(texts)
+                and not np.isnan(form.parse(zeros)).any()
+            ):
                 return form
     return None
+
+
+def _is_negative_zero(text):
+    digits = [char for char in text if char.isdigit()]
+    return {*digits} == {"0"} and any(mark in text for mark in MINUS + "(")
 
 
 def _with_words(counts, *options):

@@ -671,8 +671,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         keys = self._encoding.keys
         if unknown := [name for name in names if name not in keys]:
             raise ValueError(
-                f"{what} names the columns {unknown}, which the density does not have; it has "
-                f"{keys}."
+                f"{what} names the columns {unknown}, which the density does not have; leave them "
+                f"out: it has {keys}."
             )
         left_out = [name for name in names if name not in self._schema.names]
         if left_out and not with_left_out:
@@ -860,7 +860,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             apart, and other dates beyond for the nearest one.
 
         complete : bool, default=False
-            Whether to draw rows without missing values.
+            Whether to draw rows without missing values. A warning tells of values in rows like
+            which no row of `fit` has one.
 
         Returns
         -------
@@ -910,6 +911,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         pattern = None if complete else self._missing_pattern
         drawn = self._complete(values, random_state, pattern=pattern)
         schema.rules.warn_of_broken_draws(schema, values, drawn)
+        if complete:
+            warn_of_levels_without(schema, self._levels_without, values, drawn)
         rows = schema.joined(drawn, random_state)
         rows = rows if complete else schema.zeros_as_blanks(rows)
         rows[:, list(schema.encoding.identifiers)] = 0.0

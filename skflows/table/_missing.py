@@ -379,12 +379,15 @@ def warn_of_contradictions(schema, levels, given):
         warn_user(text + and_more(len(columns) - 1), ColumnWarning)
 
 
-def warn_of_levels_without(schema, levels, values):
-    """Warn of values to fill in where rows of the fit never have one: see `levels_without`."""
+def warn_of_levels_without(schema, levels, values, drawn=None):
+    """Warn of values to fill in where rows of the fit never have one: see `levels_without`.
+
+    Drawn variables have the levels of rows of which only some values are known.
+    """
     worst, columns = (0, None, None, None), set()
     for i, k, codes, _ in levels:
         is_unknown = np.isnan(values[:, schema.of_column[i][-1]])
-        code, _ = level_codes(schema, values, k)
+        code, _ = level_codes(schema, values if drawn is None else drawn, k)
         code = code[is_unknown & np.isin(code, codes)]
         columns |= {i} if len(code) else set()
         worst = max(worst, (len(code), i, k, np.unique(code)), key=lambda each: each[0])
@@ -392,18 +395,23 @@ def warn_of_levels_without(schema, levels, values):
         return
     n, i, k, codes = worst
     column, other = schema.columns[i], schema.columns[k]
-    names = [name_of_level(other, code) for code in codes]
-    remedy = "leave it by keep_blanks=True (--keep-blanks)"
-    if column.kind == "categorical":
-        remedy += ", or write a category such as 'none' into them before fit"
-    values_are = f"{n} missing values" if n > 1 else "a missing value"
-    warn_user(
-        f"X has {values_are} in column {column.name!r} where {other.name!r} is "
-        f"{listed(names, MAX_NAMED)}. No such row of fit has a value there, so they are filled in "
-        f"from other rows. If a blank means that there is none, {remedy}."
-        f"{and_more(len(columns) - 1)}",
-        ColumnWarning,
-    )
+    names = listed([name_of_level(other, code) for code in codes], MAX_NAMED)
+    where = f"in column {column.name!r} where {other.name!r} is {names}. No such row of fit has"
+    if drawn is None:
+        remedy = "leave it by keep_blanks=True (--keep-blanks)"
+        if column.kind == "categorical":
+            remedy += ", or write a category such as 'none' into them before fit"
+        text = (
+            f"X has {f'{n} missing values' if n > 1 else 'a missing value'} {where} a value there, "
+            "so they are filled in from other rows. If a blank means that there is none, "
+            f"{remedy}."
+        )
+    else:
+        text = (
+            f"Samples have {f'{n} values' if n > 1 else 'a value'} {where} one, so they are drawn "
+            "as in other rows. Leave out complete=True (--complete) to keep them missing."
+        )
+    warn_user(text + and_more(len(columns) - 1), ColumnWarning)
 
 
 def and_more(n_columns):
