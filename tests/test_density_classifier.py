@@ -509,12 +509,12 @@ def test_shared_kinds_are_those_of_one_table():
     n = np.arange(40)
     table = pd.DataFrame({"p": n / 7, "q": n % 3, "color": np.where(n % 2, "red", "blue")})
     density = TableDensity(max_iter=1, n_orders=1, cv=2, random_state=0)
-    first = DensityClassifier(density, random_state=0).fit(table, n % 2).estimators_[0]
+    first = density._share_columns(table, np.random.RandomState(0))
     part = clone(first).fit(table[table["color"] == "red"])
     assert part._encoding.categories[2] == ["blue", "red"]
     other = clone(first).fit(table[["q", "p"]])
     assert other._schema.names == list(other.feature_names_in_) == ["q", "p"]
-    assert other._schema.columns[1].kind == first._schema.columns[0].kind != "ordinal"
+    assert other._schema.columns[1].kind == part._schema.columns[0].kind != "ordinal"
     assert set(other.sample(20, random_state=0)["q"]) <= {0, 1, 2}
     renamed = table.assign(color=np.where(n % 2, "red", "green"))
     assert clone(first).fit(renamed)._encoding.categories[2] == ["green", "red"]
@@ -547,6 +547,17 @@ def test_kinds_of_classes_inside_a_detector():
     again = DensityClassifier(clone(classifier.estimators_[0].estimator), random_state=0)
     again.fit(table.round(), n >= 30)
     assert [own._schema.columns[0].kind for own in again.estimators_] == ["count"]
+
+
+def test_clones_of_fitted_densities_know_nothing_of_earlier_rows():
+    rng = np.random.default_rng(0)
+    n = rng.integers(0, 10, 120)
+    table = pd.DataFrame({"n": n, "s": 3 * n + 1, "x": rng.normal(size=120)})
+    density = TableDensity(max_iter=1, n_orders=1, cv=2)
+    classifier = DensityClassifier(density, random_state=0).fit(table, n % 2)
+    assert len(classifier.estimators_[0].rules_) == 1
+    other = table[:30].assign(s=rng.integers(0, 40, 30))
+    assert clone(classifier.estimators_[0]).fit(other).rules_.empty
 
 
 def test_a_frozen_density_stays_as_it_is():

@@ -169,6 +169,8 @@ def test_kinds_are_stated(tmp_path, monkeypatch, capsys, one_class):
     monkeypatch.chdir(tmp_path)
     table = pd.DataFrame({"zip": [1000, 2000, 3000] * 20, "share": [0.1, 0.2, 0.7] * 20})
     table.to_csv("t.csv", index=False)
+    run(f"fit t.csv -o m.skflows --max-iter 1 --kind share=atoms,0.1,0,1 {SEED}")
+    assert skflows.load("m.skflows").columns_["kind"][1] == "atoms"
     kinds = "--kind zip=categorical --kind share=bounded,0,1"
     run(f"fit t.csv -o m.skflows --max-iter 1 {kinds} {SEED}")
     density = skflows.load("m.skflows")
@@ -190,6 +192,7 @@ def test_kinds_are_stated(tmp_path, monkeypatch, capsys, one_class):
         ("--kind zip=count --memory-limit 1kB", "--kind is for --estimator table, not for nsf"),
         ("--kind sal=count", "--kind sal=...: t.csv has no such column; it has 'zip', 'share'"),
         ("--target zip --kind sal=categorical", "--kind sal=...: t.csv has no such column"),
+        ("--target zip --exclude zip", "--target zip is left out by --exclude or --id"),
     ):
         with pytest.raises(SystemExit) if "COLUMN=KIND" in message else nullcontext():
             assert main(shlex.split(f"fit t.csv -o m.skflows {option}")) == 2

@@ -111,6 +111,12 @@ def test_polars(density, table):
         (lambda t: quick(columns={"rain": ("atoms", [0], 2, 1)}).fit(t), "must be less than"),
         (lambda t: quick(columns={"age": ("count", np.nan)}).fit(t), "numbers other than NaN"),
         (lambda t: quick(columns={"rain": ("atoms", [np.nan])}).fit(t), "numbers other than NaN"),
+        (lambda t: quick(columns={"rain": ("atoms", None)}).fit(t), "without the values"),
+        (lambda t: quick(columns={"rain": "atoms"}).fit(t), "without the values"),
+        (lambda t: quick().fit(t).sample(True), "must be an integer"),
+        (lambda t: quick().fit(t).marginal(["age", "age"]), "names a column twice"),
+        (lambda t: quick().columns_, "not fitted yet"),
+        (lambda t: quick().rules_, "not fitted yet"),
         (lambda t: quick().fit(t.assign(size=np.inf)), "infinity"),
     ],
 )

@@ -70,6 +70,8 @@ def check_columns(args, table):
     header = [name or f"Unnamed: {i}" for i, name in enumerate(table.header)]
     target = getattr(args, "target", None)  # some commands have no such option
     named = [*(args.columns or ()), *left_out(args), *([] if target is None else [target])]
+    if target in left_out(args):
+        raise ValueError(f"--target {target} is left out by --exclude or --id: give it once")
     written = {without_formula(name): name for name in [*named, *dict(args.kind)]}
     header = [written.get(name, name) for name in header]
     check_names(named, header, args.data)

@@ -169,7 +169,7 @@ def check_different_names(X):
 
 def check_integer(name, value, least=1):
     """Raise an error if the value of a parameter is not an integer of at least ``least``."""
-    if not isinstance(value, Integral) or value < least:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise ValueError(f"{name}={value!r}; it must be an integer of at least {least}.")
 
 

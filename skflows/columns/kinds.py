@@ -186,6 +186,7 @@ def stated(columns, names):
         if kind == "atoms" and arguments:
             first, *bounds = arguments
             values = list(first) if np.iterable(first) else [first]
+            arguments = [values, *bounds]
         are_numbers = all(
             number is None or (isinstance(number, Real) and not isnan(number))
             for number in [*values, *bounds]
@@ -196,6 +197,11 @@ def stated(columns, names):
             raise ValueError(
                 f"columns gives {key!r} the kind {kind!r} with {arguments}; bounds and values "
                 "are numbers other than NaN, and a period is a positive number."
+            )
+        if kind == "atoms" and (not values or None in values):
+            raise ValueError(
+                f"columns gives {key!r} the kind 'atoms' without the values that rows repeat, such "
+                "as 0 in ('atoms', [0], low, high)."
             )
         if not isinstance(kind, str) or kind not in KINDS:
             raise ValueError(

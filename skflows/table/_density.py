@@ -378,7 +378,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         started = group.clock()
         group.check_same(self, X, sample_weight, label)
         # A fit that does not end leaves nothing.
-        for name in ("offset_", "_missing_pattern", "_levels_without"):
+        fitted = [name for name in vars(self) if name.endswith("_")]
+        for name in (*fitted, "_schema", "_members", "_missing_pattern", "_levels_without"):
             vars(self).pop(name, None)
         shared, encoding, rows, weight = self._encoded_fit(X, encoding, sample_weight)
         kept = weight > 0
@@ -435,6 +436,9 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             y=y,
             sample_weight=sample_weight,
         )
+        # A clone of a fitted density is fitted to whatever table.
+        for name in ("_shared", "_shared_settings"):
+            vars(self).pop(name, None)
         if label is not None:  # of whose rows only scores are asked
             return self
         self._levels_without = levels_without(self._schema, rows, is_missing)
@@ -597,11 +601,13 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
     @property
     def columns_(self) -> "pd.DataFrame | list[dict]":
         """The kind of each column, how it is modelled, and why."""
+        check_is_fitted(self)
         return as_table(self._schema.describe())
 
     @property
     def rules_(self) -> "pd.DataFrame | list[dict]":
         """The rules that rows follow, with their exceptions and the number of rows that tell."""
+        check_is_fitted(self)
         return as_table(self._schema.rules.describe(self._schema.names), RULE_FIELDS)
 
     _held_out_scores = "folds"  # which a detector calibrates with

@@ -163,6 +163,8 @@ def chosen(columns, names):
     columns = [columns] if isinstance(columns, str | Integral) else list(columns)
     if not columns:
         raise ValueError(f"columns is empty; give at least one of {names}.")
+    if len({*columns}) < len(columns):
+        raise ValueError(f"columns={columns} names a column twice; name each once.")
     return columns
 
 
