@@ -69,6 +69,18 @@ def test_samples_keep_functions_as_often_as_the_rows_do(density, table):
     assert 0.97 < share < 0.99
 
 
+@pytest.mark.parametrize("handle_unknown", ["rare", "warn"])
+@pytest.mark.filterwarnings("ignore:X has", "ignore:given has")
+def test_categories_that_no_row_has_tell_nothing(handle_unknown, table):
+    density = quick(handle_unknown=handle_unknown).fit(table)
+    assert "city follows from postcode" in density.rules_["rule"].tolist()
+    given = {"postcode": "99999"}
+    levels = density.predict_proba("city", given, as_frame=True).iloc[0]
+    assert levels.max() < 0.2
+    drawn = density.sample(300, given=given, random_state=0)
+    assert drawn["city"].nunique() > 10
+
+
 def test_probabilities_of_all_rows_sum_to_1():
     rng = np.random.default_rng(0)
     first = rng.choice(["a", "b", "c", "d"], 500)

@@ -358,8 +358,9 @@ def _add_columns(command, id_text):
         help="what separates thousands, such as '.', which makes the decimal mark a comma "
         "(default: detected)",
     )
+    order = command.add_mutually_exclusive_group()
     for first in ("day", "month"):
-        command.add_argument(
+        order.add_argument(
             f"--{first}first",
             dest="dayfirst",
             action="store_const",

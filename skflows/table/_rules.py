@@ -133,11 +133,17 @@ class Rules:
         return sorted({i for rule in self for i in rule.columns})
 
     def encoded(self, schema, values, random_state=None):
-        """Return the encoded rows of variables; NaN in columns without a rule."""
+        """Return the encoded rows of variables; NaN in columns without a rule.
+
+        Without a random state, a category that `fit` has not seen stays one, of which no rule tells
+        anything; with it, such a draw is one of the rare categories.
+        """
         rows = np.full((len(values), len(schema.columns)), np.nan)
         for i in self.columns:
-            of_column = values[:, schema.of_column[i]]
-            rows[:, i] = schema.columns[i].joined(of_column, random_state)
+            column, of_column = schema.columns[i], values[:, schema.of_column[i]]
+            rows[:, i] = column.joined(of_column, random_state)
+            if random_state is None and column.listed is not None:
+                rows[column.is_unseen(of_column), i] = column.unseen
         return rows
 
     def with_rows(self, schema, values, weight):
