@@ -269,8 +269,10 @@ def test_fit_reports_the_held_out_score_if_rows_were_held_out(folder, capsys, n)
 
 
 @pytest.mark.filterwarnings("default")
-def test_fit_ignores_row_numbers_with_a_warning(folder, capsys):
-    make_frame()[NAMES].to_csv("numbered.csv")
+@pytest.mark.parametrize("start", [0, 1])  # of pandas and of R
+def test_fit_ignores_row_numbers_with_a_warning(folder, capsys, start):
+    frame = make_frame()[NAMES]
+    frame.set_index(frame.index + start).to_csv("numbered.csv", quoting=csv.QUOTE_NONNUMERIC)
     assert run("fit numbered.csv -o m.skflows --max-iter 1") == 0
     assert list(skflows.load("m.skflows").feature_names_in_) == NAMES
     err = capsys.readouterr().err

@@ -31,9 +31,11 @@ FEW_NAMES = 20  # of a table, which are listed all if a name is not among them
 
 
 def feature_columns(frame):
-    """Return all columns except the row numbers that ``DataFrame.to_csv`` writes by default."""
+    """Return all columns except the row numbers that pandas, from 0, or R, from 1, writes first."""
     names = list(frame.columns)
-    if names[0] == "Unnamed: 0" and frame[names[0]].equals(frame.index.to_series()):
+    first = frame[names[0]]
+    are_numbers = names[0] == "Unnamed: 0" and first.dtype.kind in "iu"
+    if are_numbers and any((first == frame.index + start).all() for start in (0, 1)):
         warnings.warn("the first column has no name and holds row numbers: left out", stacklevel=2)
         return names[1:]
     return names
